@@ -1,0 +1,97 @@
+//! BootReport: what a client asked and was answered, by node. `explain` reads nothing else.
+
+use athanor_wire::{GuestReport, Inventory, MacAddr};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The most events a node keeps for a client: about three boots of the most talkative firmware.
+pub const MAX_EVENTS: usize = 64;
+
+/// What a client asked and was answered. Each agent writes only its own node's part.
+#[derive(CustomResource, Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "metal.athanor.dev",
+    version = "v1alpha1",
+    kind = "BootReport",
+    plural = "bootreports",
+    category = "athanor-system",
+    namespaced,
+    derive = "PartialEq",
+    derive = "Default",
+    printcolumn(name = "MAC", type_ = "string", json_path = ".spec.mac"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct BootReportSpec {
+    /// The client's hardware address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<MacAddr>,
+    /// What each node saw.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["node"]))]
+    pub nodes: Vec<NodeReport>,
+}
+
+/// What one node saw.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeReport {
+    /// The node.
+    #[schemars(length(max = 253))]
+    pub node: String,
+    /// The newest events, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub events: Vec<BootEvent>,
+    /// What firmware told about the machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub facts: Option<Inventory>,
+    /// What became of the attempt under way, as far as this node saw.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<AttemptReport>,
+    /// Files of the plan that this node cannot serve, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(max = 512)))]
+    pub problems: Vec<String>,
+}
+
+/// One question and its answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BootEvent {
+    /// When.
+    pub time: MicroTime,
+    /// `DHCP`, `TFTP`, `HTTP`, `GUEST`.
+    #[schemars(length(max = 16))]
+    pub protocol: String,
+    /// What was asked.
+    #[schemars(length(max = 256))]
+    pub asked: String,
+    /// What was answered.
+    #[schemars(length(max = 512))]
+    pub answer: String,
+    /// The row of the decision table, or the reason.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub row: Option<String>,
+}
+
+/// What became of an attempt.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AttemptReport {
+    /// Its id.
+    #[schemars(length(max = 63))]
+    pub id: String,
+    /// Its script was fetched.
+    #[serde(default)]
+    pub started: bool,
+    /// Its kernel and every initrd were fetched whole.
+    #[serde(default)]
+    pub served: bool,
+    /// What the guest said, with the attempt's token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guest: Option<GuestReport>,
+}

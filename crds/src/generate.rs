@@ -1,0 +1,142 @@
+//! The CustomResourceDefinitions, as `crds/generated/*.yaml` holds them and the embedded API serves them.
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::CustomResourceExt;
+use serde_json::{Value, json};
+
+use crate::{Address, BootProfile, BootReport, Deployment, Machine, MachineInventory, Subnet, WipeRecord};
+
+/// Formats that Kubernetes knows; schemars writes others (`uint32`), which an API server warns about.
+const KNOWN_FORMATS: [&str; 6] = ["int32", "int64", "float", "double", "date-time", "byte"];
+
+/// The longest text that has no bound of its own in a type we do not own (the fields of `Condition`).
+const MAX_TEXT: u64 = 32_768;
+
+/// Every CRD, in the order people meet them.
+pub fn all() -> Vec<CustomResourceDefinition> {
+    [
+        Machine::crd(),
+        Deployment::crd(),
+        BootProfile::crd(),
+        Subnet::crd(),
+        MachineInventory::crd(),
+        BootReport::crd(),
+        Address::crd(),
+        WipeRecord::crd(),
+    ]
+    .into_iter()
+    .map(finish)
+    .collect()
+}
+
+/// One CRD as YAML, with its comment.
+///
+/// # Errors
+/// Never for the types of this crate; the serializer's signature says it may.
+pub fn yaml(crd: &CustomResourceDefinition) -> Result<String, serde_saphyr::ser_error::Error> {
+    Ok(format!("# Generated from the types in crds/src by `make golden`. Do not edit.\n{}", serde_saphyr::to_string(crd)?))
+}
+
+/// What the derive macro cannot say: bounds on types of others, no formats that Kubernetes does not know, no null where absence will do.
+fn finish(crd: CustomResourceDefinition) -> CustomResourceDefinition {
+    let Ok(mut value) = serde_json::to_value(&crd) else { return crd };
+    if let Some(versions) = value["spec"]["versions"].as_array_mut() {
+        for version in versions {
+            tidy(&mut version["schema"]["openAPIV3Schema"]);
+        }
+    }
+    serde_json::from_value(value).unwrap_or(crd)
+}
+
+fn tidy(schema: &mut Value) {
+    let Some(object) = schema.as_object_mut() else { return };
+    if object.get("format").and_then(Value::as_str).is_some_and(|format| !KNOWN_FORMATS.contains(&format)) {
+        object.remove("format");
+    }
+    // kube's clients leave an absent field out; a stored null would only surprise CEL's has().
+    object.remove("nullable");
+    let free_text = object.get("type") == Some(&json!("string"))
+        && !object.contains_key("maxLength")
+        && !object.contains_key("enum")
+        && object.get("format") != Some(&json!("date-time"));
+    if free_text {
+        object.insert("maxLength".to_owned(), json!(MAX_TEXT));
+    }
+    for key in ["properties"] {
+        if let Some(children) = object.get_mut(key).and_then(Value::as_object_mut) {
+            children.values_mut().for_each(tidy);
+        }
+    }
+    for key in ["items", "additionalProperties"] {
+        if let Some(child) = object.get_mut(key) {
+            tidy(child);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Walks a schema and calls `visit` with every node and its path.
+    fn walk(schema: &Value, path: &str, visit: &mut impl FnMut(&str, &Value)) {
+        visit(path, schema);
+        if let Some(properties) = schema["properties"].as_object() {
+            for (name, child) in properties {
+                walk(child, &format!("{path}.{name}"), visit);
+            }
+        }
+        for key in ["items", "additionalProperties"] {
+            if schema[key].is_object() {
+                walk(&schema[key], &format!("{path}[]"), visit);
+            }
+        }
+    }
+
+    #[test]
+    fn every_string_list_and_map_has_a_bound() {
+        let mut unbounded = Vec::new();
+        for crd in all() {
+            let name = crd.spec.names.kind.clone();
+            let schema = serde_json::to_value(crd.spec.versions[0].schema.as_ref().unwrap()).unwrap();
+            walk(&schema["openAPIV3Schema"], &name, &mut |path, node| {
+                let bounded = match node["type"].as_str() {
+                    Some("string") => node["maxLength"].is_u64() || node["enum"].is_array() || node["format"] == "date-time",
+                    Some("array") => node["maxItems"].is_u64(),
+                    Some("object") if node["additionalProperties"].is_object() => node["maxProperties"].is_u64(),
+                    _ => true,
+                };
+                let top = path.ends_with(".apiVersion") || path.ends_with(".kind") || path.ends_with(".metadata");
+                if !bounded && !top {
+                    unbounded.push(path.to_owned());
+                }
+            });
+        }
+        assert_eq!(unbounded, Vec::<String>::new());
+    }
+
+    #[test]
+    fn the_names_are_those_people_know() {
+        let shorts: Vec<_> =
+            all().iter().map(|crd| (crd.spec.names.plural.clone(), crd.spec.names.short_names.clone().unwrap_or_default().join(","))).collect();
+        assert_eq!(
+            shorts.iter().take(4).map(|(plural, short)| (plural.as_str(), short.as_str())).collect::<Vec<_>>(),
+            [("machines", "am"), ("deployments", "ad"), ("bootprofiles", "abp"), ("subnets", "asn")]
+        );
+    }
+
+    /// `ATHANOR_GOLDEN=write cargo test -p athanor-crds golden` (that is `make golden`) writes them anew.
+    #[test]
+    fn golden_yaml_is_what_the_types_say() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("generated");
+        for crd in all() {
+            let file = folder.join(format!("{}.yaml", crd.spec.names.plural));
+            let text = yaml(&crd).unwrap();
+            if std::env::var("ATHANOR_GOLDEN").as_deref() == Ok("write") {
+                std::fs::write(&file, &text).unwrap();
+            }
+            let golden = std::fs::read_to_string(&file).unwrap_or_default();
+            assert!(golden == text, "{} is not what the types say: run `make golden` and look at the difference", file.display());
+        }
+    }
+}
