@@ -45,6 +45,9 @@ pub struct NodeReport {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub events: Vec<BootEvent>,
+    /// When its firmware last asked for a boot script: proof that whatever ran on it before does not run now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_boot: Option<MicroTime>,
     /// What firmware told about the machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub facts: Option<Inventory>,

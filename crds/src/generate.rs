@@ -117,8 +117,10 @@ mod tests {
 
     #[test]
     fn the_names_are_those_people_know() {
-        let shorts: Vec<_> =
-            all().iter().map(|crd| (crd.spec.names.plural.clone(), crd.spec.names.short_names.clone().unwrap_or_default().join(","))).collect();
+        let shorts: Vec<_> = all()
+            .iter()
+            .map(|crd| (crd.spec.names.plural.clone(), crd.spec.names.short_names.clone().unwrap_or_default().join(",")))
+            .collect();
         assert_eq!(
             shorts.iter().take(4).map(|(plural, short)| (plural.as_str(), short.as_str())).collect::<Vec<_>>(),
             [("machines", "am"), ("deployments", "ad"), ("bootprofiles", "abp"), ("subnets", "asn")]

@@ -301,6 +301,9 @@ pub struct Occupancy {
     pub attempt: String,
     /// How far that attempt came.
     pub state: OccupancyState,
+    /// Since when. A machine that is to be released is free once it asked the network after this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Time>,
 }
 
 /// How far an attempt came.

@@ -57,7 +57,12 @@ const BOOT_AGENT: &[Rule] = &[
     Rule { group: OURS, resources: &["machines"], verbs: &["create"], namespace: None },
     Rule { group: OURS, resources: &["addresses"], verbs: &["get", "create"], namespace: None },
     Rule { group: OURS, resources: &["bootreports"], verbs: &["get", "create", "patch"], namespace: None },
-    Rule { group: "coordination.k8s.io", resources: &["leases"], verbs: &["get", "list", "watch", "create", "update", "patch"], namespace: SYSTEM },
+    Rule {
+        group: "coordination.k8s.io",
+        resources: &["leases"],
+        verbs: &["get", "list", "watch", "create", "update", "patch"],
+        namespace: SYSTEM,
+    },
 ];
 
 const ADMIN: &[Rule] = &[Rule { group: "*", resources: &["*"], verbs: &["*"], namespace: None }];

@@ -97,17 +97,8 @@ const WORTHLESS_UUIDS: [&str; 4] = [
 ];
 
 /// Serial numbers that say only that nobody filled them in.
-const WORTHLESS_SERIALS: [&str; 9] = [
-    "",
-    "0",
-    "none",
-    "not specified",
-    "default string",
-    "system serial number",
-    "to be filled by o.e.m.",
-    "0123456789",
-    "123456789",
-];
+const WORTHLESS_SERIALS: [&str; 9] =
+    ["", "0", "none", "not specified", "default string", "system serial number", "to be filled by o.e.m.", "0123456789", "123456789"];
 
 /// Whether a UUID can tell two machines apart. Case does not matter.
 pub fn identifies_by_uuid(uuid: &str) -> bool {

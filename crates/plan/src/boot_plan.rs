@@ -1,0 +1,179 @@
+//! The boot plan: everything an agent needs to answer for one Machine, compiled ahead of time.
+
+use std::{collections::BTreeMap, fmt, net::IpAddr};
+
+use athanor_crds::{MachineState, bootprofile::Success, machine::LocalBoot};
+use athanor_wire::MacAddr;
+use serde::{Deserialize, Serialize};
+
+/// The format this version writes. Agents serve this one and the one before.
+pub const FORMAT: u32 = 1;
+
+/// A Machine by namespace and name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct MachineKey {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl fmt::Display for MachineKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// What an agent needs to answer for one Machine.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BootPlan {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// Whose plan it is.
+    pub machine: MachineKey,
+    /// Where the Machine is in its life, for `explain`.
+    pub state: MachineState,
+    /// Names the script and public files in URLs. It is in the DHCP answer, so it protects nothing more.
+    pub token: String,
+    /// Its interfaces and their addresses.
+    pub interfaces: Vec<PlanInterface>,
+    /// The host name DHCP tells (option 12).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<String>,
+    /// How it is sent to its own disk.
+    #[serde(default)]
+    pub local_boot: LocalBoot,
+    /// The loader chain somebody chose for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loader: Option<String>,
+    /// What it does when nothing, or nothing fresh, orders otherwise.
+    pub safe: Safe,
+    /// What it is ordered to boot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<Order>,
+}
+
+/// Tokens stay out of logs.
+impl fmt::Debug for BootPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BootPlan")
+            .field("machine", &self.machine)
+            .field("state", &self.state)
+            .field("interfaces", &self.interfaces)
+            .field("safe", &self.safe)
+            .field("order", &self.order.as_ref().map(|order| &order.attempt))
+            .finish_non_exhaustive()
+    }
+}
+
+/// An interface and its addresses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanInterface {
+    /// Its hardware address.
+    pub mac: MacAddr,
+    /// Whether the machine boots from it.
+    pub boot: bool,
+    /// Its addresses, at most one for each subnet.
+    pub addresses: Vec<PlanAddress>,
+}
+
+/// An address in a Subnet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanAddress {
+    /// The Subnet.
+    pub subnet: String,
+    /// The address.
+    pub ip: IpAddr,
+}
+
+/// What a machine does when nothing orders otherwise. Nothing here writes to a disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "do")]
+pub enum Safe {
+    /// It waits in the parking script and asks again every few seconds.
+    Wait {
+        /// Why, as a reason.
+        reason: String,
+        /// Why, for the person in front of the screen.
+        message: String,
+    },
+    /// It waits as above for half a minute and then boots its own disk.
+    LocalDiskThenWait {
+        /// Why, as a reason.
+        reason: String,
+        /// Why, for the person in front of the screen.
+        message: String,
+    },
+    /// It boots its own disk at once.
+    LocalDisk {
+        /// Why, as a reason.
+        reason: String,
+    },
+}
+
+impl Safe {
+    /// Why, as a reason.
+    pub fn reason(&self) -> &str {
+        match self {
+            Self::Wait { reason, .. } | Self::LocalDiskThenWait { reason, .. } | Self::LocalDisk { reason } => reason,
+        }
+    }
+}
+
+/// What a machine is ordered to boot, bound to one attempt.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Order {
+    /// The attempt.
+    pub attempt: String,
+    /// For people: the Deployment's name.
+    pub deployment: String,
+    /// The token with which the guest reports; it ends with the attempt.
+    pub report_token: String,
+    /// The iPXE script, without its first lines: the agent puts its own address before it as `${base}`.
+    pub script: String,
+    /// Files by the name that the script gives them.
+    pub files: BTreeMap<String, Source>,
+    /// Whole trees by the folder they are served under.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub trees: BTreeMap<String, Source>,
+    /// What counts as success.
+    pub success: Success,
+}
+
+impl fmt::Debug for Order {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Order").field("attempt", &self.attempt).field("deployment", &self.deployment).finish_non_exhaustive()
+    }
+}
+
+/// Where a file's bytes are.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "from")]
+pub enum Source {
+    /// A file inside an ISO; an empty member is the whole tree.
+    Iso {
+        /// The ISO, as the profile names it.
+        path: String,
+        /// The path inside it.
+        member: String,
+    },
+}
+
+impl BootPlan {
+    /// The interface that has a MAC address.
+    pub fn interface(&self, mac: MacAddr) -> Option<&PlanInterface> {
+        self.interfaces.iter().find(|interface| interface.mac == mac)
+    }
+
+    /// The address of an interface in a Subnet.
+    pub fn address(&self, mac: MacAddr, subnet: &str) -> Option<IpAddr> {
+        self.interface(mac)?.addresses.iter().find(|address| address.subnet == subnet).map(|address| address.ip)
+    }
+
+    /// Whether it is sent to its own disk and nothing else.
+    pub fn leaves_to_disk(&self) -> bool {
+        self.order.is_none() && matches!(self.safe, Safe::LocalDisk { .. })
+    }
+}

@@ -1,0 +1,154 @@
+//! The boot plan of a Machine, from reconciled objects.
+
+use std::collections::BTreeMap;
+
+use athanor_crds::{BootProfileSpec, Deployment, Machine, MachineState, bootprofile::Success};
+
+use crate::{
+    boot_plan::{BootPlan, FORMAT, MachineKey, Order, PlanInterface, Safe, Source},
+    ipxe,
+};
+
+/// Why no order can be compiled. The field's path, what is wrong, what to do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// A text that cannot stand in a script.
+    #[error("profile {profile}: {source}")]
+    Unquotable {
+        /// The profile.
+        profile: String,
+        /// What and where.
+        source: ipxe::Unquotable,
+    },
+    /// A file by a path, but no media to look it up in.
+    #[error("profile {profile}: {field} is {path:?}, a path, but spec.media.path names no ISO to look it up in")]
+    NoMedia {
+        /// The profile.
+        profile: String,
+        /// The field.
+        field: &'static str,
+        /// Its value.
+        path: String,
+    },
+}
+
+/// The secrets-that-are-not: tokens drawn by the operator's shell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tokens {
+    /// Names the machine's script in URLs; rotated at acceptance and release.
+    pub script: String,
+    /// With which the guest of this attempt reports.
+    pub report: String,
+}
+
+/// What the operator decided, besides the objects themselves.
+#[derive(Debug, Clone)]
+pub struct Decided<'a> {
+    /// Where the Machine is.
+    pub state: MachineState,
+    /// What it does without an order.
+    pub safe: Safe,
+    /// The attempt that may act, with what it boots.
+    pub order: Option<OrderInput<'a>>,
+    /// Its interfaces with the addresses that are truly theirs.
+    pub interfaces: Vec<PlanInterface>,
+}
+
+/// What an order is compiled from.
+#[derive(Debug, Clone)]
+pub struct OrderInput<'a> {
+    /// The attempt's id.
+    pub attempt: String,
+    /// The claim.
+    pub deployment: &'a Deployment,
+    /// The profile's name, or the Deployment's for one written in place.
+    pub profile_name: String,
+    /// The profile.
+    pub profile: &'a BootProfileSpec,
+}
+
+/// Compiles the plan of a Machine.
+///
+/// # Errors
+/// The profile cannot be turned into a script; the plan without its order is then what to serve.
+pub fn build(machine: &Machine, decided: &Decided<'_>, tokens: &Tokens) -> Result<BootPlan, PlanError> {
+    let order = decided.order.as_ref().map(|input| order(input, tokens)).transpose()?;
+    let hostname = decided.order.as_ref().map(|input| {
+        let deployment = input.deployment;
+        deployment.spec.hostname.clone().or_else(|| deployment.metadata.name.clone()).unwrap_or_default()
+    });
+    Ok(BootPlan {
+        format: FORMAT,
+        machine: MachineKey {
+            namespace: machine.metadata.namespace.clone().unwrap_or_default(),
+            name: machine.metadata.name.clone().unwrap_or_default(),
+        },
+        state: decided.state.clone(),
+        token: tokens.script.clone(),
+        interfaces: decided.interfaces.clone(),
+        hostname: hostname.filter(|name| !name.is_empty()),
+        local_boot: machine.spec.local_boot,
+        loader: machine.spec.loader.clone(),
+        safe: decided.safe.clone(),
+        order,
+    })
+}
+
+fn order(input: &OrderInput<'_>, tokens: &Tokens) -> Result<Order, PlanError> {
+    let profile = input.profile;
+    let unquotable = |source| PlanError::Unquotable { profile: input.profile_name.clone(), source };
+    let mut files = BTreeMap::new();
+    let script = match (&profile.script, &profile.kernel) {
+        (Some(own), _) => {
+            let text = own.ipxe.trim_start();
+            format!("{}\n", text.strip_prefix("#!ipxe").unwrap_or(text).trim())
+        }
+        (None, Some(kernel)) => {
+            let mut boot = ipxe::LinuxBoot { kernel: place(input, &mut files, "spec.kernel", "kernel", kernel)?, ..Default::default() };
+            for (index, initrd) in profile.initrds.iter().enumerate() {
+                let name = format!("initrd{index}");
+                let at = place(input, &mut files, "spec.initrds", &name, initrd)?;
+                boot.initrds.push((name, at));
+            }
+            let own = ipxe::words("spec.cmdline", profile.cmdline.as_deref().unwrap_or_default()).map_err(unquotable)?;
+            let report = match profile.success {
+                Success::Reported => format!(" athanor.report=${{report}}/{}", tokens.report),
+                Success::Served => String::new(),
+            };
+            boot.arguments = format!("{own} BOOTIF=01-${{netX/mac:hexhyp}}{report}").trim().to_owned();
+            ipxe::linux(&boot)
+        }
+        // Image profiles have neither; support::of refuses them before they come here.
+        (None, None) => String::new(),
+    };
+    let trees = profile.media.iter().filter_map(|media| {
+        let prefix = media.prefix.clone().unwrap_or_else(|| input.profile_name.clone());
+        Some((prefix, Source::Iso { path: media.path.clone()?, member: String::new() }))
+    });
+    Ok(Order {
+        attempt: input.attempt.clone(),
+        deployment: input.deployment.metadata.name.clone().unwrap_or_default(),
+        report_token: tokens.report.clone(),
+        script,
+        trees: trees.collect(),
+        files,
+        success: profile.success,
+    })
+}
+
+/// Where the script finds a file: at its own URL, or behind `${base}` out of the media.
+fn place(
+    input: &OrderInput<'_>,
+    files: &mut BTreeMap<String, Source>,
+    field: &'static str,
+    name: &str,
+    path: &str,
+) -> Result<String, PlanError> {
+    if path.starts_with("http://") || path.starts_with("https://") {
+        return ipxe::words(field, path).map_err(|source| PlanError::Unquotable { profile: input.profile_name.clone(), source });
+    }
+    let media = input.profile.media.as_ref().and_then(|media| media.path.clone());
+    let media = media.ok_or_else(|| PlanError::NoMedia { profile: input.profile_name.clone(), field, path: path.to_owned() })?;
+    files.insert(name.to_owned(), Source::Iso { path: media, member: path.trim_start_matches('/').to_owned() });
+    Ok(format!("${{base}}/f/{name}"))
+}

@@ -1,0 +1,88 @@
+//! Who a machine is: never its name, always the set {MACs, SMBIOS UUID, serial}.
+
+use athanor_crds::{Machine, MachineInventory};
+use athanor_wire::{
+    MacAddr,
+    inventory::{identifies_by_serial, identifies_by_uuid},
+};
+use k8s_time::created;
+
+/// Which of two Machines owns a MAC address that both name: the one a person wrote before one that registered itself, else the older,
+/// else the first by name.
+pub fn owner_of<'a>(mac: MacAddr, machines: impl IntoIterator<Item = &'a Machine>) -> Option<&'a Machine> {
+    machines
+        .into_iter()
+        .filter(|machine| machine.spec.interfaces.iter().any(|interface| interface.mac == mac))
+        .min_by_key(|machine| (registered_itself(machine), created(machine), machine.metadata.name.clone()))
+}
+
+/// The label on a Machine that registered itself.
+pub const SELF_REGISTERED: &str = "metal.athanor.dev/self-registered";
+
+fn registered_itself(machine: &Machine) -> bool {
+    machine.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(SELF_REGISTERED))
+}
+
+/// An older Machine that a newcomer may be, because its UUID or serial number is known. Values that nobody filled in say nothing.
+pub fn possible_duplicate<'a>(
+    newcomer: &MachineInventory,
+    inventories: impl IntoIterator<Item = &'a MachineInventory>,
+) -> Option<&'a MachineInventory> {
+    let facts = &newcomer.spec.facts;
+    let uuid = facts.uuid.as_deref().filter(|uuid| identifies_by_uuid(uuid));
+    let serial = facts.serial.as_deref().filter(|serial| identifies_by_serial(serial));
+    inventories
+        .into_iter()
+        .filter(|other| other.metadata.name != newcomer.metadata.name || other.metadata.namespace != newcomer.metadata.namespace)
+        .filter(|other| (created_inventory(other), &other.metadata.name) < (created_inventory(newcomer), &newcomer.metadata.name))
+        .find(|other| {
+            let known = &other.spec.facts;
+            uuid.is_some_and(|uuid| known.uuid.as_deref().is_some_and(|k| k.eq_ignore_ascii_case(uuid)))
+                || serial.is_some_and(|serial| known.serial.as_deref() == Some(serial))
+        })
+}
+
+fn created_inventory(inventory: &MachineInventory) -> i64 {
+    k8s_time::seconds(inventory.metadata.creation_timestamp.as_ref())
+}
+
+mod k8s_time {
+    use athanor_crds::Machine;
+
+    pub(super) fn created(machine: &Machine) -> i64 {
+        seconds(machine.metadata.creation_timestamp.as_ref())
+    }
+
+    /// Seconds since the epoch; an object that was never stored is the youngest.
+    pub(super) fn seconds(time: Option<&k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>) -> i64 {
+        time.map_or(i64::MAX, |time| time.0.as_second())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use athanor_crds::{MachineSpec, machine::Interface};
+    use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+
+    use super::*;
+
+    fn machine(name: &str, created: i64, itself: bool) -> Machine {
+        let mac = "52:54:00:aa:00:01".parse().unwrap();
+        let mut machine =
+            Machine::new(name, MachineSpec { interfaces: vec![Interface { mac, boot: true, addresses: vec![] }], ..Default::default() });
+        machine.metadata.creation_timestamp = Some(Time(Timestamp::from_second(created).unwrap()));
+        if itself {
+            machine.metadata.labels = Some([(SELF_REGISTERED.to_owned(), "true".to_owned())].into());
+        }
+        machine
+    }
+
+    #[test]
+    fn a_person_wins_over_a_newcomer_and_the_older_over_the_younger() {
+        let mac = "52:54:00:aa:00:01".parse().unwrap();
+        let owner = |machines: &[Machine]| owner_of(mac, machines).unwrap().metadata.name.clone().unwrap();
+        assert_eq!(owner(&[machine("itself", 1, true), machine("person", 9, false)]), "person");
+        assert_eq!(owner(&[machine("younger", 9, false), machine("older", 1, false)]), "older");
+        assert_eq!(owner(&[machine("b", 1, false), machine("a", 1, false)]), "a");
+    }
+}

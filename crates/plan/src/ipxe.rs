@@ -1,0 +1,184 @@
+//! iPXE scripts, built from typed commands. No string is pasted into a script: a text that iPXE would read as syntax is refused.
+//!
+//! iPXE has no quoting. A line is split at blanks; `||`, `&&` and `;` between blanks join commands; `${…}` expands anywhere; a line ends at
+//! a newline. So a text is safe when it holds none of these, and that is what [`words`] checks.
+//!
+//! The scripts stay with commands of the iPXE that distributions package (Debian's is of 2019): no `imgverify`, no `param`.
+
+use std::fmt::Write as _;
+
+use athanor_crds::machine::LocalBoot;
+
+use crate::boot_plan::{BootPlan, Safe};
+
+/// How long a waiting machine sleeps between two questions. With the question itself it stays below five seconds.
+pub const POLL_SECONDS: u32 = 3;
+/// How many questions a machine asks before it boots its own disk under `LocalDiskThenWait`: 8 × 3 s, and the rest of half a minute for the
+/// firmware's own DHCP and downloads before the first.
+pub const POLLS_BEFORE_DISK: u32 = 8;
+/// After so many questions without an answer a machine asks DHCP again: the server may have moved.
+pub const LOST_POLLS: u32 = 20;
+/// How often the files of an order are asked for, with pauses of 1, 2, 4, 8 and 16 s, before the machine goes back to waiting.
+pub const FETCH_TRIES: u32 = 6;
+
+/// A text that iPXE would not take literally.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {what} cannot stand in an iPXE script; leave it out")]
+pub struct Unquotable {
+    /// The field the text comes from.
+    pub field: String,
+    /// What stands in it.
+    pub what: String,
+}
+
+/// Checks that iPXE takes a text literally, blanks aside: runs of blanks become one.
+///
+/// # Errors
+/// It holds a control character, `${`, or a word that is `||`, `&&` or `;` or begins with `#`.
+pub fn words(field: &str, text: &str) -> Result<String, Unquotable> {
+    let refuse = |what: &str| Unquotable { field: field.to_owned(), what: what.to_owned() };
+    if let Some(bad) = text.chars().find(|c| c.is_control() && *c != '\t') {
+        return Err(refuse(&format!("the control character {}", bad.escape_default())));
+    }
+    if text.contains("${") {
+        return Err(refuse("\"${\""));
+    }
+    let words: Vec<&str> = text.split_whitespace().collect();
+    if let Some(word) = words.iter().find(|word| matches!(**word, "||" | "&&" | ";") || word.starts_with('#')) {
+        return Err(refuse(&format!("the word {word:?}")));
+    }
+    Ok(words.join(" "))
+}
+
+/// A text for people, made harmless: what [`words`] refuses becomes a blank.
+pub fn harmless(text: &str) -> String {
+    let plain: String = text.chars().map(|c| if c.is_control() || matches!(c, '$' | '#' | ';' | '|' | '&') { ' ' } else { c }).collect();
+    plain.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// A kernel, its initrds and its arguments.
+#[derive(Debug, Clone, Default)]
+pub struct LinuxBoot {
+    /// Where the kernel is: a URL, or a path behind `${base}`.
+    pub kernel: String,
+    /// The initrds, likewise, with the names that the kernel's `initrd=` gives them.
+    pub initrds: Vec<(String, String)>,
+    /// Arguments that passed [`words`]; they may hold variables that we wrote ourselves.
+    pub arguments: String,
+}
+
+/// The script of an order that boots Linux: fetch with growing pauses, boot, and back to waiting if that fails.
+pub fn linux(boot: &LinuxBoot) -> String {
+    let mut out = String::from("set tries:int32 0\nset pause:int32 1\n:again\nimgfree\n");
+    let names: String = boot.initrds.iter().map(|(name, _)| format!(" initrd={name}")).collect();
+    let arguments = if boot.arguments.is_empty() { String::new() } else { format!(" {}", boot.arguments) };
+    let _ = writeln!(out, "kernel {}{names}{arguments} || goto retry", boot.kernel);
+    for (name, place) in &boot.initrds {
+        let _ = writeln!(out, "initrd --name {name} {place} || goto retry");
+    }
+    out.push_str("boot ||\n:retry\ninc tries\n");
+    let _ = writeln!(out, "iseq ${{tries}} {FETCH_TRIES} && goto give_up ||");
+    out.push_str("echo Athanor: fetching failed, trying again in ${pause} s\nsleep ${pause}\ninc pause ${pause}\ngoto again\n");
+    out.push_str(":give_up\nimgfree\necho Athanor: the files could not be fetched; asking again what to do\n");
+    out.push_str(&ask_again());
+    out
+}
+
+/// What firmware knows about the machine, as a query: a newcomer has vendor, product, serial and UUID before anything else runs on it.
+const FACTS: &str = "uuid=${uuid}&serial=${serial:uristring}&vendor=${manufacturer:uristring}&product=${product:uristring}\
+                     &platform=${platform}&arch=${buildarch}&polls=${polls}";
+
+fn ask_again() -> String {
+    format!(
+        ":wait\nsleep {POLL_SECONDS}\ninc polls\niseq ${{polls}} {POLLS_BEFORE_DISK} && goto local ||\n\
+         chain --replace --autofree ${{base}}/poll?{FACTS} ||\n\
+         inc lost\niseq ${{lost}} {LOST_POLLS} && goto lost ||\ngoto wait\n\
+         :lost\necho Athanor: no answer, asking DHCP again\nset lost:int32 0\ndhcp && chain --replace --autofree ${{filename}} ||\ngoto wait\n\
+         :local\niseq ${{disk}} yes && goto disk ||\ngoto wait\n{}",
+        to_disk(LocalBoot::Exit)
+    )
+}
+
+/// Leaves to the first disk. On UEFI a plain `exit` would end in the firmware's setup, so it fails on purpose.
+fn to_disk(how: LocalBoot) -> String {
+    let efi = if how == LocalBoot::Sanboot { "sanboot --no-describe --drive 0 ||\nexit 1\n" } else { "exit 1\n" };
+    format!(
+        ":disk\necho Athanor: booting the local disk\niseq ${{platform}} efi && goto disk_efi ||\n\
+         sanboot --no-describe --drive 0x80 ||\necho Athanor: the local disk does not boot\nset disk no\ngoto wait\n\
+         :disk_efi\n{efi}"
+    )
+}
+
+/// The whole script an agent answers with: the plan's order if it may act, else its safe part.
+///
+/// `base` is the agent's own address and the plan's folder, `http://192.168.10.1:7481/b/<token>`; `report` is where guests report.
+pub fn script(plan: &BootPlan, acting: bool, base: &str, report: &str) -> String {
+    let mut out = String::from("#!ipxe\n");
+    let _ = writeln!(out, "set base {base}\nset report {report}\nset lost:int32 0\nisset ${{polls}} || set polls:int32 0");
+    let who = &plan.machine;
+    match (&plan.order, &plan.safe) {
+        (Some(order), _) if acting => {
+            let _ = writeln!(out, "set disk no\necho Athanor: {who} boots {}", harmless(&order.deployment));
+            out.push_str(&order.script);
+        }
+        (_, Safe::LocalDisk { reason }) => {
+            let _ = writeln!(out, "set disk yes\necho Athanor: {who} runs from its disk, {}", harmless(reason));
+            out.push_str("goto disk\n");
+            out.push_str(&ask_again());
+        }
+        (_, Safe::Wait { reason, message }) => out.push_str(&park(plan, "set disk no", reason, message)),
+        // Only once a boot: a disk that did not boot has set this to no, and the machine waits.
+        (_, Safe::LocalDiskThenWait { reason, message }) => out.push_str(&park(plan, "isset ${disk} || set disk yes", reason, message)),
+    }
+    out
+}
+
+fn park(plan: &BootPlan, disk: &str, reason: &str, message: &str) -> String {
+    let mut out = String::new();
+    let _ = writeln!(out, "{disk}");
+    let _ = writeln!(out, "echo Athanor: {} is {}, {}", plan.machine, plan.state, harmless(reason));
+    let _ = writeln!(out, "echo {}", harmless(message));
+    out.push_str(&ask_again());
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn what_ipxe_would_read_as_syntax_is_refused() {
+        assert_eq!(words("spec.cmdline", "console=ttyS0  quiet").unwrap(), "console=ttyS0 quiet");
+        for (text, what) in [
+            ("a\nshell", "the control character \\n"),
+            ("a ${net0/mac}", "\"${\""),
+            ("a || shell", "the word \"||\""),
+            ("a ; shell", "the word \";\""),
+            ("#a", "the word \"#a\""),
+        ] {
+            let error = words("spec.cmdline", text).unwrap_err().to_string();
+            assert_eq!(error, format!("spec.cmdline: {what} cannot stand in an iPXE script; leave it out"));
+        }
+    }
+
+    #[test]
+    fn the_script_of_an_order() {
+        let boot = LinuxBoot {
+            kernel: "${base}/f/kernel".into(),
+            initrds: vec![("initrd0".into(), "${base}/f/initrd0".into())],
+            arguments: "console=ttyS0 athanor.report=${report}/r-1".into(),
+        };
+        insta::assert_snapshot!(linux(&boot));
+    }
+
+    proptest! {
+        #[test]
+        fn a_harmless_text_stays_on_its_line_and_expands_nothing(text in "\\PC*|.*\n.*") {
+            let out = harmless(&text);
+            prop_assert!(!out.contains('\n') && !out.contains('$'));
+            prop_assert!(words("x", &out).is_ok());
+        }
+    }
+}

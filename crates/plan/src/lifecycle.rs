@@ -1,0 +1,295 @@
+//! Where a Machine is in its life, and what is to be done next. One pure function, a row for each case.
+//!
+//! ```text
+//! Discovered → Accepted → Available → Claimed → Provisioning → Provisioned → Releasing → Available
+//! ```
+//!
+//! Without a machine-agent there is nothing to inspect and nothing to wipe with: inspection passes with reason `NoAgent`, and only what
+//! runs from memory is ever put on a machine, so no disk is touched.
+
+use athanor_crds::{
+    Deployment, Machine, MachineState,
+    bootprofile::Success,
+    bootreport::AttemptReport,
+    conditions::reasons,
+    machine::{Occupancy, OccupancyState},
+    subnet::WhileUnaccepted,
+};
+use athanor_wire::GuestOutcome;
+
+use crate::boot_plan::Safe;
+
+/// How many attempts a Deployment gets before it waits for a person.
+pub const MAX_ATTEMPTS: u32 = 3;
+
+/// What is known about a Machine, besides itself.
+#[derive(Debug, Clone, Default)]
+pub struct Facts<'a> {
+    /// The Deployment that its claim names, if that exists and is the same instance.
+    pub deployment: Option<&'a Deployment>,
+    /// Whether that Deployment can be run here: its success criterion, or the reason and message why not.
+    pub runnable: Option<Result<Success, Obstacle>>,
+    /// The Machine that owns one of its MACs instead of it.
+    pub mac_owner: Option<String>,
+    /// The Machine that it may be again.
+    pub possible_duplicate: Option<String>,
+    /// Why it has no address, or not the one it asked for.
+    pub no_address: Option<Obstacle>,
+    /// What agents saw of the attempt under way.
+    pub attempt: Option<AttemptReport>,
+    /// When its firmware last asked for a script, in microseconds since the epoch.
+    pub last_boot: Option<i64>,
+    /// What its Subnet wants newcomers to do.
+    pub while_unaccepted: WhileUnaccepted,
+}
+
+/// Why something does not go on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Obstacle {
+    /// A reason from the list of reasons.
+    pub reason: &'static str,
+    /// What, and what to do.
+    pub message: String,
+}
+
+/// What is to be written into the Machine's spec next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Act {
+    /// Issue an attempt, with its number.
+    Issue(u32),
+    /// Its occupancy goes on.
+    Advance(OccupancyState),
+    /// Its claim ends; it is free.
+    Free,
+}
+
+/// What [`decide`] decides.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decision {
+    /// Where the Machine is.
+    pub state: MachineState,
+    /// The status of its Ready condition.
+    pub ready: bool,
+    /// Why, as a reason.
+    pub reason: &'static str,
+    /// Why, in words.
+    pub message: String,
+    /// What it does when nothing orders otherwise.
+    pub safe: Safe,
+    /// Whether its plan carries the order of its attempt.
+    pub order: bool,
+    /// What to write.
+    pub act: Option<Act>,
+    /// What its guest said went wrong.
+    pub failure: Option<String>,
+}
+
+impl Decision {
+    fn wait(state: MachineState, reason: &'static str, message: impl Into<String>) -> Self {
+        let message = message.into();
+        let safe = Safe::Wait { reason: reason.to_owned(), message: message.clone() };
+        Self { state, ready: false, reason, message, safe, order: false, act: None, failure: None }
+    }
+    fn ready(mut self) -> Self {
+        self.ready = true;
+        self
+    }
+    fn with_order(mut self) -> Self {
+        self.order = true;
+        self
+    }
+    fn act(mut self, act: Act) -> Self {
+        self.act = Some(act);
+        self
+    }
+    fn to_disk(mut self) -> Self {
+        self.safe = Safe::LocalDisk { reason: self.reason.to_owned() };
+        self
+    }
+    fn disk_then_wait(mut self) -> Self {
+        self.safe = Safe::LocalDiskThenWait { reason: self.reason.to_owned(), message: self.message.clone() };
+        self
+    }
+}
+
+/// Decides. The rows are tried in order; the first that fits speaks.
+pub fn decide(machine: &Machine, facts: &Facts<'_>) -> Decision {
+    let name = machine.metadata.name.as_deref().unwrap_or_default();
+    let spec = &machine.spec;
+    if spec.externally_provisioned {
+        return Decision::wait(MachineState::Provisioned, reasons::PROVISIONED, "installed by somebody else; it is never written")
+            .ready()
+            .to_disk();
+    }
+    if !spec.accepted {
+        return newcomer(name, facts);
+    }
+    if let Some(owner) = &facts.mac_owner {
+        let message = format!("Machine {owner} owns one of its MAC addresses; remove the interface from one of the two");
+        return Decision::wait(MachineState::Accepted, reasons::DUPLICATE_MAC, message);
+    }
+    if spec.parked {
+        return Decision::wait(resting_state(machine), reasons::PARKED, "hands off: spec.parked is set; unset it to go on")
+            .disk_then_wait();
+    }
+    match &spec.claim_ref {
+        None => unclaimed(machine, facts),
+        Some(claim) => claimed(machine, &claim.name, facts),
+    }
+}
+
+fn newcomer(name: &str, facts: &Facts<'_>) -> Decision {
+    let what_to_do = format!("accept it: athanorctl accept {name}");
+    let decision = Decision::wait(MachineState::Discovered, reasons::NOT_ACCEPTED, what_to_do);
+    match facts.while_unaccepted {
+        WhileUnaccepted::Wait => decision,
+        WhileUnaccepted::LocalDisk => decision.to_disk(),
+        WhileUnaccepted::LocalDiskThenWait => decision.disk_then_wait(),
+    }
+}
+
+fn unclaimed(machine: &Machine, facts: &Facts<'_>) -> Decision {
+    if let Some(other) = &facts.possible_duplicate {
+        let message = format!("its UUID or serial number is that of Machine {other}; delete the one that is wrong");
+        return Decision::wait(MachineState::Accepted, reasons::POSSIBLE_DUPLICATE, message);
+    }
+    if let Some(obstacle) = &facts.no_address {
+        return Decision::wait(MachineState::Accepted, obstacle.reason, obstacle.message.clone());
+    }
+    if machine.spec.cordoned {
+        return Decision::wait(MachineState::Available, reasons::CORDONED, "not claimable: spec.cordoned is set");
+    }
+    Decision::wait(MachineState::Available, reasons::AVAILABLE, "free: a Deployment may claim it").ready()
+}
+
+fn claimed(machine: &Machine, owner: &str, facts: &Facts<'_>) -> Decision {
+    let occupancy = machine.spec.occupancy.as_ref();
+    if let Some(occupancy) = occupancy.filter(|occupancy| occupancy.state == OccupancyState::ReleaseRequested) {
+        return releasing(occupancy, facts);
+    }
+    let Some(deployment) = facts.deployment else {
+        let message = format!(
+            "its claim names Deployment {owner}, which is gone and was not deleted on purpose; nothing is wiped. \
+             Apply the Deployment again with its instanceID, or remove spec.claimRef"
+        );
+        let decision = Decision::wait(resting_state(machine), reasons::CLAIM_LOST, message);
+        return if resting_state(machine) == MachineState::Provisioned { decision.disk_then_wait() } else { decision };
+    };
+    if let Some(obstacle) = &facts.no_address {
+        return Decision::wait(MachineState::Claimed, obstacle.reason, obstacle.message.clone());
+    }
+    let success = match &facts.runnable {
+        Some(Ok(success)) => *success,
+        Some(Err(obstacle)) => return Decision::wait(resting_state(machine), obstacle.reason, obstacle.message.clone()),
+        None => return Decision::wait(resting_state(machine), reasons::UNKNOWN_PROFILE, "its profile was not read yet"),
+    };
+    let Some(occupancy) = occupancy else {
+        return Decision::wait(MachineState::Claimed, reasons::CLAIMED, format!("claimed by {owner}")).act(Act::Issue(1));
+    };
+    let host = deployment.metadata.name.as_deref().unwrap_or(owner);
+    attempt(machine, occupancy, host, success, facts)
+}
+
+fn attempt(machine: &Machine, occupancy: &Occupancy, owner: &str, success: Success, facts: &Facts<'_>) -> Decision {
+    let report = facts.attempt.as_ref().filter(|report| report.id == occupancy.attempt);
+    let number = machine.status.as_ref().and_then(|status| status.attempt.as_ref()).map_or(1, |attempt| attempt.number);
+    if occupancy.state == OccupancyState::Provisioned {
+        // What runs from memory is served again whenever the machine boots.
+        return running(owner, success).with_order();
+    }
+    if let Some(guest) = report.and_then(|report| report.guest.as_ref()) {
+        return match guest.outcome {
+            GuestOutcome::Success => running(owner, Success::Reported).with_order().act(Act::Advance(OccupancyState::Provisioned)),
+            GuestOutcome::Failure => failed(owner, number, &guest.message),
+        };
+    }
+    let started = report.is_some_and(|report| report.started);
+    if success == Success::Served && report.is_some_and(|report| report.served) {
+        return running(owner, success).with_order().act(Act::Advance(OccupancyState::Provisioned));
+    }
+    match occupancy.state {
+        OccupancyState::Issued if started => {
+            let message = format!("boots {owner}, attempt {number} of {MAX_ATTEMPTS}");
+            Decision::wait(MachineState::Provisioning, reasons::PROVISIONING, message)
+                .with_order()
+                .act(Act::Advance(OccupancyState::Started))
+        }
+        OccupancyState::Issued => {
+            let message = format!("claimed by {owner}; switch it on, or restart it, so that it boots from the network");
+            Decision::wait(MachineState::Claimed, reasons::WAITING_FOR_BOOT, message).with_order()
+        }
+        _ => {
+            let message = format!("boots {owner}, attempt {number} of {MAX_ATTEMPTS}; waiting for its own report");
+            Decision::wait(MachineState::Provisioning, reasons::PROVISIONING, message).with_order()
+        }
+    }
+}
+
+fn running(owner: &str, success: Success) -> Decision {
+    match success {
+        Success::Reported => Decision::wait(MachineState::Provisioned, reasons::PROVISIONED, format!("runs {owner}, by its own report")),
+        Success::Served => {
+            let message = format!("was served {owner}; that is not proof that it runs (spec.success: Served)");
+            Decision::wait(MachineState::Provisioned, reasons::SERVED, message)
+        }
+    }
+    .ready()
+}
+
+fn failed(owner: &str, number: u32, why: &str) -> Decision {
+    let why = if why.is_empty() { "no reason given" } else { why };
+    let message = format!("the guest of {owner} reported a failure in attempt {number} of {MAX_ATTEMPTS}: {why}");
+    let mut decision = if number < MAX_ATTEMPTS {
+        let message = format!("{message}. Restart the machine to try again");
+        Decision::wait(MachineState::Claimed, reasons::GUEST_FAILED, message).with_order().act(Act::Issue(number + 1))
+    } else {
+        Decision::wait(
+            MachineState::Claimed,
+            reasons::GUEST_FAILED,
+            format!("{message}. Correct the profile, then delete the Deployment and create it again"),
+        )
+    };
+    decision.failure = Some(decision.message.clone());
+    decision
+}
+
+fn releasing(occupancy: &Occupancy, facts: &Facts<'_>) -> Decision {
+    let asked_since = occupancy.since.as_ref().is_none_or(|since| facts.last_boot.is_some_and(|boot| boot > since.0.as_microsecond()));
+    let message = if asked_since {
+        "it asked the network again, so nothing of the released Deployment runs on it; nothing was written, so nothing is wiped"
+    } else {
+        "its Deployment was deleted; power-cycle it and boot it from the network, so that it is known to run nothing"
+    };
+    let decision = Decision::wait(MachineState::Releasing, reasons::RELEASING, message);
+    if asked_since { decision.act(Act::Free) } else { decision }
+}
+
+/// The state of a claimed Machine that does not go on.
+fn resting_state(machine: &Machine) -> MachineState {
+    match (&machine.spec.claim_ref, machine.spec.occupancy.as_ref().map(|occupancy| occupancy.state)) {
+        (None, _) => MachineState::Available,
+        (Some(_), Some(OccupancyState::Provisioned)) => MachineState::Provisioned,
+        (Some(_), Some(OccupancyState::Started)) => MachineState::Provisioning,
+        (Some(_), _) => MachineState::Claimed,
+    }
+}
+
+/// What a release of a claim does to the Machine, in one write: what never ran is free at once, what ran is released after it asked again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Release {
+    /// The claim goes.
+    Free,
+    /// The claim goes and the Machine is cordoned: its disks hold what its owner wanted to keep.
+    Retain,
+    /// `ReleaseRequested` is written; [`decide`] frees it.
+    Request,
+}
+
+/// How a claim is released. `on_purpose` is false for a namespace or CRD that is being deleted, which counts as `Retain`.
+pub fn release(occupancy: Option<&Occupancy>, retain: bool, on_purpose: bool) -> Release {
+    match occupancy.map(|occupancy| occupancy.state) {
+        None | Some(OccupancyState::Issued) => Release::Free,
+        Some(_) if retain || !on_purpose => Release::Retain,
+        Some(_) => Release::Request,
+    }
+}

@@ -1,0 +1,102 @@
+//! Everything an agent knows at one moment. Swapped whole; a packet never sees half an update; nothing is mutated while answering.
+
+use std::{collections::HashMap, net::IpAddr, sync::Arc};
+
+use athanor_crds::{SubnetSpec, subnet::Mode};
+use athanor_wire::MacAddr;
+
+use crate::{boot_plan::BootPlan, loader::Loaders};
+
+/// A Subnet by name.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NamedSubnet {
+    /// Its name.
+    pub name: String,
+    /// What it says.
+    pub spec: SubnetSpec,
+}
+
+/// All plans and Subnets of an agent.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    subnets: Vec<NamedSubnet>,
+    plans: Vec<Arc<BootPlan>>,
+    by_mac: HashMap<MacAddr, usize>,
+    by_ip: HashMap<IpAddr, usize>,
+    by_token: HashMap<String, usize>,
+    by_report_token: HashMap<String, usize>,
+    loaders: Arc<Loaders>,
+}
+
+impl Snapshot {
+    /// Indexes what was watched. Where two plans claim one MAC, the first by machine wins; the operator has told both.
+    pub fn new(mut subnets: Vec<NamedSubnet>, mut plans: Vec<Arc<BootPlan>>, loaders: Arc<Loaders>) -> Self {
+        subnets.sort_by(|a, b| a.name.cmp(&b.name));
+        plans.sort_by(|a, b| a.machine.cmp(&b.machine));
+        let mut this = Self { subnets, loaders, ..Self::default() };
+        for (index, plan) in plans.iter().enumerate() {
+            for interface in &plan.interfaces {
+                this.by_mac.entry(interface.mac).or_insert(index);
+                for address in &interface.addresses {
+                    this.by_ip.entry(address.ip).or_insert(index);
+                }
+            }
+            this.by_token.entry(plan.token.clone()).or_insert(index);
+            if let Some(order) = &plan.order {
+                this.by_report_token.entry(order.report_token.clone()).or_insert(index);
+            }
+        }
+        this.plans = plans;
+        this
+    }
+
+    /// Every plan, by machine.
+    pub fn plans(&self) -> &[Arc<BootPlan>] {
+        &self.plans
+    }
+
+    /// Every Subnet, by name.
+    pub fn subnets(&self) -> &[NamedSubnet] {
+        &self.subnets
+    }
+
+    /// The loaders.
+    pub fn loaders(&self) -> &Loaders {
+        &self.loaders
+    }
+
+    /// The plan of the machine that has a MAC address.
+    pub fn by_mac(&self, mac: MacAddr) -> Option<&Arc<BootPlan>> {
+        self.by_mac.get(&mac).and_then(|&index| self.plans.get(index))
+    }
+
+    /// The plan of the machine that has an address.
+    pub fn by_ip(&self, ip: IpAddr) -> Option<&Arc<BootPlan>> {
+        self.by_ip.get(&ip).and_then(|&index| self.plans.get(index))
+    }
+
+    /// The plan that a script token names.
+    pub fn by_token(&self, token: &str) -> Option<&Arc<BootPlan>> {
+        self.by_token.get(token).and_then(|&index| self.plans.get(index))
+    }
+
+    /// The plan whose attempt a report token belongs to.
+    pub fn by_report_token(&self, token: &str) -> Option<&Arc<BootPlan>> {
+        self.by_report_token.get(token).and_then(|&index| self.plans.get(index))
+    }
+
+    /// The Subnet that an interface serves: one that names it, else one that holds an address of it. Mode `off` serves nothing.
+    pub fn on_interface<'a>(&'a self, interface: &'a str, addresses: &'a [IpAddr]) -> impl Iterator<Item = &'a NamedSubnet> {
+        self.subnets.iter().filter(move |subnet| {
+            let spec = &subnet.spec;
+            let here = addresses.iter().any(|address| spec.cidr.contains(address));
+            let meant = if spec.interfaces.is_empty() { here } else { spec.interfaces.iter().any(|name| name == interface) };
+            spec.mode != Mode::Off && meant
+        })
+    }
+
+    /// The Subnet whose CIDR holds an address.
+    pub fn subnet_of(&self, ip: IpAddr) -> Option<&NamedSubnet> {
+        self.subnets.iter().find(|subnet| subnet.spec.cidr.contains(&ip))
+    }
+}

@@ -1,0 +1,60 @@
+//! What this version acts on. A kind of profile that nothing acts on yet says so instead of doing nothing.
+
+use athanor_crds::{BootProfileSpec, conditions::reasons};
+
+/// Whether a profile can be run, and why not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Support {
+    /// Whether it can.
+    pub supported: bool,
+    /// The reason of the condition.
+    pub reason: &'static str,
+    /// Its message: what, and what to do.
+    pub message: String,
+}
+
+/// Judges a profile by its spec alone.
+pub fn of(profile: &BootProfileSpec) -> Support {
+    let kind = profile.type_name();
+    let no = |message: String| Support { supported: false, reason: reasons::NOT_SUPPORTED, message };
+    if let Some(url) = profile.media.as_ref().and_then(|media| media.url.as_ref()) {
+        return no(format!(
+            "media from a URL is not fetched by this version; download {url} below a mediaDir and name it as spec.media.path"
+        ));
+    }
+    match kind.as_str() {
+        "live" | "script" => {}
+        _ => {
+            return no(format!(
+                "{kind} profiles are stored, but this version only runs live and script profiles; upgrade when a version announces {kind}"
+            ));
+        }
+    }
+    let secure = |path: &&String| path.starts_with("https://");
+    if let Some(url) = profile.kernel.iter().chain(&profile.initrds).find(secure) {
+        return no(format!("{url}: distributions' iPXE cannot fetch https; put the file into an ISO or name an http URL"));
+    }
+    Support { supported: true, reason: reasons::SUPPORTED, message: format!("{kind} profiles are run by this version") }
+}
+
+#[cfg(test)]
+mod tests {
+    use athanor_crds::bootprofile::{Installer, InstallerType, Live, Media};
+
+    use super::*;
+
+    #[test]
+    fn what_is_not_run_yet_says_so_and_what_to_do() {
+        let live = BootProfileSpec { live: Some(Live {}), kernel: Some("live/vmlinuz".into()), ..Default::default() };
+        assert!(of(&live).supported);
+        let preseed =
+            BootProfileSpec { installer: Some(Installer { type_: InstallerType::Preseed, template: None }), ..Default::default() };
+        assert_eq!(
+            of(&preseed).message,
+            "preseed profiles are stored, but this version only runs live and script profiles; upgrade when a version announces preseed"
+        );
+        let url = Media { url: Some("http://x/y.iso".into()), ..Default::default() };
+        assert!(!of(&BootProfileSpec { media: Some(url), ..live.clone() }).supported);
+        assert!(!of(&BootProfileSpec { kernel: Some("https://x/vmlinuz".into()), ..live }).supported);
+    }
+}
