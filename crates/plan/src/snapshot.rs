@@ -85,14 +85,14 @@ impl Snapshot {
         self.by_report_token.get(token).and_then(|&index| self.plans.get(index))
     }
 
-    /// The Subnet that an interface serves: one that names it, else one that holds an address of it. Mode `off` serves nothing.
-    pub fn on_interface<'a>(&'a self, interface: &'a str, addresses: &'a [IpAddr]) -> impl Iterator<Item = &'a NamedSubnet> {
-        self.subnets.iter().filter(move |subnet| {
+    /// The Subnets that an interface serves: those that name it, else those that hold an address of it. Mode `off` serves nothing.
+    pub fn on_interface(&self, interface: &str, addresses: &[IpAddr]) -> Vec<&NamedSubnet> {
+        let meant = |subnet: &&NamedSubnet| {
             let spec = &subnet.spec;
             let here = addresses.iter().any(|address| spec.cidr.contains(address));
-            let meant = if spec.interfaces.is_empty() { here } else { spec.interfaces.iter().any(|name| name == interface) };
-            spec.mode != Mode::Off && meant
-        })
+            spec.mode != Mode::Off && if spec.interfaces.is_empty() { here } else { spec.interfaces.iter().any(|name| name == interface) }
+        };
+        self.subnets.iter().filter(meant).collect()
     }
 
     /// The Subnet whose CIDR holds an address.

@@ -91,7 +91,15 @@ impl schemars::JsonSchema for MacAddr {
         "MacAddr".into()
     }
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({ "type": "string", "pattern": "^([0-9a-f]{2}:){5}[0-9a-f]{2}$", "maxLength": 17 })
+        // A rule and not a pattern: its message says how to write one.
+        schemars::json_schema!({
+            "type": "string",
+            "maxLength": 17,
+            "x-kubernetes-validations": [{
+                "rule": "self.matches('^([0-9a-f]{2}:){5}[0-9a-f]{2}$')",
+                "message": "must be a MAC address in lower case with colons, like 52:54:00:aa:00:01"
+            }]
+        })
     }
 }
 

@@ -1,0 +1,35 @@
+//! DHCP for network boot, without I/O.
+//!
+//! ```text
+//!   bytes ──► packet::Request   lenient view: what a client really sent
+//!                 │
+//!                 ▼
+//!   Snapshot ──► table::decide  one row of the decision table, by name
+//!                 │
+//!                 ▼
+//!            reply::Reply ──► bytes and destination
+//! ```
+//!
+//! [`table::Row`] is the public face: `explain` prints its names, every packet matches exactly one row.
+//! [`held`] keeps newcomers until their plan comes back and limits how many there may be; [`probe`] finds other DHCP servers.
+//!
+//! Never here: sockets, clocks, leases. Identity is the hardware address, never option 61.
+
+pub mod client;
+pub mod held;
+pub mod packet;
+pub mod probe;
+pub mod reply;
+pub mod table;
+
+pub use client::Client;
+pub use packet::{Malformed, MessageType, Request};
+pub use reply::{Destination, Reply};
+pub use table::{Answer, Authority, Context, Decision, Link, Newcomer, Row, decide};
+
+/// The port of DHCP servers and relays.
+pub const SERVER_PORT: u16 = 67;
+/// The port of DHCP clients.
+pub const CLIENT_PORT: u16 = 68;
+/// The port of PXE boot servers (proxyDHCP).
+pub const PROXY_PORT: u16 = 4011;

@@ -1,0 +1,63 @@
+//! The probe for another DHCP server: a DISCOVER that says whose it is, and the judgement of what comes back.
+
+use std::{net::Ipv4Addr, time::Duration};
+
+use athanor_wire::MacAddr;
+
+use crate::{
+    packet::{COOKIE, FIXED, option},
+    table::PROBE_CLASS,
+};
+
+/// How long answers are waited for.
+pub const WAIT: Duration = Duration::from_secs(3);
+/// How often the DISCOVER is sent in that time, so that one lost packet hides nobody.
+pub const TRIES: u32 = 3;
+/// How long a verdict is good for.
+pub const VERDICT_LIFETIME: Duration = Duration::from_secs(3600);
+
+/// A DISCOVER that no server of our own installation answers. It asks for the broadcast, since nobody listens at its address.
+pub fn discover(xid: u32, mac: MacAddr, installation: &str) -> Vec<u8> {
+    let mut out = vec![0; FIXED];
+    out[..4].copy_from_slice(&[1, 1, 6, 0]);
+    out[4..8].copy_from_slice(&xid.to_be_bytes());
+    out[10] = 0x80;
+    out[28..34].copy_from_slice(&mac.0);
+    out.extend(COOKIE);
+    out.extend([option::MESSAGE_TYPE, 1, 1]);
+    let class = format!("{PROBE_CLASS}{installation}");
+    // Vendor class and client id are short: an installation's id is a UUID.
+    out.extend([option::VENDOR_CLASS, u8::try_from(class.len()).unwrap_or(0)]);
+    out.extend(class.bytes().take(usize::from(u8::MAX)));
+    out.extend([option::PARAMETER_REQUEST_LIST, 2, option::SUBNET_MASK, option::ROUTER, 255]);
+    out.resize(out.len().max(300), 0);
+    out
+}
+
+/// The server that answered the probe with an OFFER, if these bytes are that.
+pub fn foreign_server(bytes: &[u8], xid: u32, ours: &[Ipv4Addr]) -> Option<Ipv4Addr> {
+    let fixed = bytes.get(..FIXED)?;
+    if fixed.first() != Some(&2) || fixed.get(4..8) != Some(xid.to_be_bytes().as_slice()) {
+        return None;
+    }
+    let mut field = bytes.get(FIXED + COOKIE.len()..)?;
+    let (mut server, mut offer) = (None, false);
+    while let [code, length, rest @ ..] = field {
+        if *code == 255 {
+            break;
+        }
+        let Some((value, rest)) = rest.split_at_checked(usize::from(*length)) else { break };
+        match *code {
+            option::MESSAGE_TYPE => offer = value == [2],
+            option::SERVER_ID => server = <[u8; 4]>::try_from(value).ok().map(Ipv4Addr::from),
+            _ => {}
+        }
+        field = rest;
+    }
+    let yiaddr = <[u8; 4]>::try_from(fixed.get(16..20)?).ok().map(Ipv4Addr::from)?;
+    // A proxyDHCP offer gives no address and takes nobody's authority.
+    if yiaddr.is_unspecified() {
+        return None;
+    }
+    server.filter(|server| offer && !ours.contains(server))
+}

@@ -1,0 +1,532 @@
+//! The decision table: every packet matches exactly one row, and a row is all there is to know about an answer.
+//!
+//! To add a row: a variant of [`Row`] with its name, and the place in [`decide`] where it speaks.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr},
+};
+
+use athanor_crds::{
+    Architecture, Firmware,
+    machine::LocalBoot,
+    subnet::{Mode, OnForeignServer, Serves},
+};
+use athanor_plan::{BootPlan, ClientArch, Snapshot, snapshot::NamedSubnet};
+use athanor_wire::MacAddr;
+
+use crate::{
+    client::{self, Client},
+    packet::{MessageType, Request, option},
+    reply::Reply,
+};
+
+/// The vendor class with which an installation's agents probe for other DHCP servers; the installation's id follows.
+pub const PROBE_CLASS: &str = "athanor-probe:";
+
+/// A row of the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Row {
+    /// Not parseable.
+    Malformed,
+    /// Our own installation's probe.
+    Sibling,
+    /// Not in a served subnet, mode off, or meant for another server.
+    NotOurs,
+    /// It wants an address that it cannot have here.
+    Nak,
+    /// It asks for options only.
+    Inform,
+    /// It gives its address back.
+    Release,
+    /// Somebody else uses its address.
+    Decline,
+    /// Known, and its plan is to run from disk.
+    LocalDisk,
+    /// A Raspberry Pi.
+    RaspberryPi,
+    /// iPXE.
+    Ipxe,
+    /// UEFI HTTP Boot.
+    HttpBoot,
+    /// BIOS PXE.
+    PxeBios,
+    /// UEFI PXE.
+    PxeUefi,
+    /// U-Boot.
+    UBoot,
+    /// An architecture without a loader.
+    NoLoader,
+    /// Known, and no network boot.
+    Address,
+    /// Anybody else.
+    Other,
+    /// A newcomer that waits for its plan.
+    Held,
+    /// A newcomer beyond the limits.
+    Limited,
+}
+
+impl Row {
+    /// Every row.
+    pub const ALL: [Self; 19] = [
+        Self::Malformed,
+        Self::Sibling,
+        Self::NotOurs,
+        Self::Nak,
+        Self::Inform,
+        Self::Release,
+        Self::Decline,
+        Self::LocalDisk,
+        Self::RaspberryPi,
+        Self::Ipxe,
+        Self::HttpBoot,
+        Self::PxeBios,
+        Self::PxeUefi,
+        Self::UBoot,
+        Self::NoLoader,
+        Self::Address,
+        Self::Other,
+        Self::Held,
+        Self::Limited,
+    ];
+
+    /// Its name, as `explain` prints it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::Sibling => "sibling",
+            Self::NotOurs => "not-ours",
+            Self::Nak => "nak",
+            Self::Inform => "inform",
+            Self::Release => "release",
+            Self::Decline => "decline",
+            Self::LocalDisk => "local-disk",
+            Self::RaspberryPi => "raspberry-pi",
+            Self::Ipxe => "ipxe",
+            Self::HttpBoot => "http-boot",
+            Self::PxeBios => "pxe-bios",
+            Self::PxeUefi => "pxe-uefi",
+            Self::UBoot => "u-boot",
+            Self::NoLoader => "no-loader",
+            Self::Address => "address",
+            Self::Other => "other",
+            Self::Held => "held",
+            Self::Limited => "limited",
+        }
+    }
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The interface a packet came in on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// Its name.
+    pub interface: String,
+    /// Its IPv4 addresses.
+    pub addresses: Vec<Ipv4Addr>,
+}
+
+/// Whether we may answer with authority on a link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Authority {
+    /// The probe for another server is not finished.
+    Probing,
+    /// Nobody else answered, or somebody vouches for it.
+    Alone,
+    /// Another server answers, by its address.
+    Foreign(Ipv4Addr),
+}
+
+/// What an answer depends on, besides the packet.
+#[derive(Debug, Clone)]
+pub struct Context<'a> {
+    /// Everything that is known.
+    pub snapshot: &'a Snapshot,
+    /// Where the packet came in.
+    pub link: &'a Link,
+    /// Whether we may answer with authority there.
+    pub authority: &'a Authority,
+    /// The id of our installation.
+    pub installation: &'a str,
+    /// The port of the boot HTTP server.
+    pub http_port: u16,
+    /// The packet came in on port 4011.
+    pub proxy_port: bool,
+}
+
+/// A newcomer to register as a Machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Newcomer {
+    /// Who it is.
+    pub mac: MacAddr,
+    /// The Subnet it asked in.
+    pub subnet: String,
+    /// What it says it is.
+    pub hardware: Option<(Architecture, Firmware)>,
+    /// Its SMBIOS UUID, from option 97.
+    pub uuid: Option<String>,
+}
+
+/// What is answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// Nothing.
+    Silence,
+    /// A packet.
+    Reply(Box<Reply>),
+    /// Nothing yet: it is to be registered, and answered from the plan that comes back.
+    Register(Newcomer),
+}
+
+/// A row, its answer, and why, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    /// The row that matched.
+    pub row: Row,
+    /// What is answered.
+    pub answer: Answer,
+    /// Why, or what, in words.
+    pub detail: String,
+}
+
+impl Decision {
+    fn silence(row: Row, detail: impl Into<String>) -> Self {
+        Self { row, answer: Answer::Silence, detail: detail.into() }
+    }
+}
+
+/// The Subnet, the plan and the server address that an answer is made from.
+struct Scene<'a> {
+    request: &'a Request,
+    context: &'a Context<'a>,
+    subnet: &'a NamedSubnet,
+    server: Ipv4Addr,
+    client: Client,
+    proxy: bool,
+}
+
+/// Decides what a packet is answered.
+pub fn decide(request: &Request, context: &Context<'_>) -> Decision {
+    let class = request.options.text(option::VENDOR_CLASS).unwrap_or_default();
+    if class.strip_prefix(PROBE_CLASS) == Some(context.installation) {
+        return Decision::silence(Row::Sibling, "our own probe for other servers");
+    }
+    let scene = match locate(request, context) {
+        Ok(scene) => scene,
+        Err(why) => return Decision::silence(Row::NotOurs, why),
+    };
+    let plan = context.snapshot.by_mac(request.mac).map(AsRef::as_ref);
+    match request.message {
+        MessageType::Discover => {}
+        MessageType::Request => {
+            if let Some(decision) = scene.refuse_request(plan) {
+                return decision;
+            }
+        }
+        MessageType::Inform => return scene.inform(plan),
+        MessageType::Release => return Decision::silence(Row::Release, "noted; a known machine keeps its address"),
+        MessageType::Decline => {
+            let address = request.wanted().map_or_else(|| "its address".to_owned(), |ip| ip.to_string());
+            return Decision::silence(Row::Decline, format!("{address} is used by somebody else"));
+        }
+        other => return Decision::silence(Row::NotOurs, format!("{other} is no question of a client")),
+    }
+    match plan {
+        Some(plan) => scene.known(plan),
+        None => scene.unknown(),
+    }
+}
+
+/// Finds the Subnet a packet belongs to: the relay's, else the link's. RFC 3527 link selection and option 118 name it directly.
+fn locate<'a>(request: &'a Request, context: &'a Context<'a>) -> Result<Scene<'a>, String> {
+    let snapshot = context.snapshot;
+    let link = context.link;
+    let here: Vec<IpAddr> = link.addresses.iter().copied().map(IpAddr::V4).collect();
+    let served: Vec<&NamedSubnet> = snapshot.on_interface(&link.interface, &here);
+    let subnet = if request.giaddr.is_unspecified() {
+        // Several subnets on one wire: the one where the machine has its address, else the first.
+        let mine = snapshot.by_mac(request.mac);
+        let home = |subnet: &&&NamedSubnet| mine.is_some_and(|plan| plan.address(request.mac, &subnet.name).is_some());
+        served.iter().find(home).or(served.first()).copied().ok_or_else(|| format!("{} is in no Subnet that is served", link.interface))?
+    } else {
+        let selected = link_selection(request).unwrap_or(request.giaddr);
+        relayed(snapshot, selected, request.giaddr).ok_or_else(|| {
+            let names: Vec<String> = served.iter().map(|subnet| subnet.spec.cidr.to_string()).collect();
+            format!("{} serves {} only, the relay is {selected}; add a Subnet that holds {selected}", link.interface, names.join(", "))
+        })?
+    };
+    let own = link.addresses.iter().find(|ip| subnet.spec.cidr.contains(&IpAddr::V4(**ip)));
+    let server = own.or(link.addresses.first()).copied().ok_or_else(|| format!("{} has no IPv4 address", link.interface))?;
+    let proxy = subnet.spec.mode == Mode::Proxy
+        || (subnet.spec.on_foreign_server == OnForeignServer::Proxy && matches!(context.authority, Authority::Foreign(_)));
+    Ok(Scene { request, context, subnet, server, client: Client::of(request), proxy })
+}
+
+fn relayed(snapshot: &Snapshot, selected: Ipv4Addr, giaddr: Ipv4Addr) -> Option<&NamedSubnet> {
+    let serves = |subnet: &&NamedSubnet| subnet.spec.mode != Mode::Off;
+    let named = |subnet: &&NamedSubnet| subnet.spec.relays.iter().any(|relay| relay.address == IpAddr::V4(giaddr));
+    snapshot
+        .subnets()
+        .iter()
+        .filter(serves)
+        .find(named)
+        .or_else(|| snapshot.subnets().iter().filter(serves).find(|subnet| subnet.spec.cidr.contains(&IpAddr::V4(selected))))
+}
+
+fn link_selection(request: &Request) -> Option<Ipv4Addr> {
+    if let Some(subnet) = request.options.address(option::SUBNET_SELECTION) {
+        return Some(subnet);
+    }
+    let mut field = request.options.get(option::RELAY_AGENT)?;
+    while let [code, length, rest @ ..] = field {
+        let (value, rest) = rest.split_at_checked(usize::from(*length))?;
+        if *code == 5 {
+            return <[u8; 4]>::try_from(value).ok().map(Ipv4Addr::from);
+        }
+        field = rest;
+    }
+    None
+}
+
+impl Scene<'_> {
+    /// A REQUEST that is not for us, or wants what it cannot have (RFC 2131 table 4).
+    fn refuse_request(&self, plan: Option<&BootPlan>) -> Option<Decision> {
+        let request = self.request;
+        if self.context.proxy_port {
+            return None;
+        }
+        if let Some(server) = request.server_id()
+            && !self.context.link.addresses.contains(&server)
+        {
+            return Some(Decision::silence(Row::NotOurs, format!("it chose the server {server}")));
+        }
+        if self.proxy {
+            return request.server_id().is_none().then(|| Decision::silence(Row::NotOurs, "mode proxy: addresses are another server's"));
+        }
+        let Some(wanted) = request.wanted() else {
+            return Some(Decision::silence(Row::NotOurs, "a REQUEST without an address"));
+        };
+        let ours = plan.and_then(|plan| self.address(plan));
+        let nak = |why: String| {
+            if *self.context.authority != Authority::Alone {
+                return Some(Decision::silence(Row::Nak, format!("{why}; no NAK without authority")));
+            }
+            Some(self.answer(Row::Nak, MessageType::Nak, None, None, why))
+        };
+        match ours {
+            Some(address) if address == wanted => None,
+            Some(address) => nak(format!("it wants {wanted}, but has {address}")),
+            None if plan.is_some() => nak(format!("it wants {wanted}, but has no address in {}", self.subnet.name)),
+            None if self.client.boots_from_network() => None,
+            None => Some(Decision::silence(Row::NotOurs, format!("nothing is known of {wanted}"))),
+        }
+    }
+
+    fn address(&self, plan: &BootPlan) -> Option<Ipv4Addr> {
+        match plan.address(self.request.mac, &self.subnet.name) {
+            Some(IpAddr::V4(ip)) => Some(ip),
+            _ => None,
+        }
+    }
+
+    fn inform(&self, plan: Option<&BootPlan>) -> Decision {
+        if self.proxy {
+            return Decision::silence(Row::Inform, "mode proxy: options are another server's");
+        }
+        match plan {
+            Some(_) => self.answer(Row::Inform, MessageType::Ack, None, None, "options without an address".to_owned()),
+            None if self.subnet.spec.serves == Serves::Everyone => {
+                self.answer(Row::Inform, MessageType::Ack, None, None, "options without an address".to_owned())
+            }
+            None => Decision::silence(Row::Inform, "nothing is known of it, and the Subnet serves machines only"),
+        }
+    }
+
+    fn known(&self, plan: &BootPlan) -> Decision {
+        if !self.proxy && *self.context.authority == Authority::Probing {
+            return Decision::silence(Row::Held, "the probe for another DHCP server is not finished");
+        }
+        let address = self.address(plan);
+        if !self.proxy && address.is_none() {
+            return Decision::silence(Row::Held, format!("{} has no address in {} yet", plan.machine, self.subnet.name));
+        }
+        let (row, file) = self.boot_file(plan);
+        if self.proxy && file.is_none() {
+            return Decision::silence(row, "mode proxy, and no boot file for it");
+        }
+        let message = if self.request.message == MessageType::Request { MessageType::Ack } else { MessageType::Offer };
+        let detail = match (&file, address) {
+            (Some(file), Some(ip)) if !self.proxy => format!("{ip}, {}", describe_file(file)),
+            (Some(file), _) => describe_file(file),
+            (None, Some(ip)) => format!("{ip}, no boot file"),
+            (None, None) => "no boot file".to_owned(),
+        };
+        self.answer(row, message, Some(plan), file, detail)
+    }
+
+    /// The row of a known client, and the file it is given.
+    fn boot_file(&self, plan: &BootPlan) -> (Row, Option<String>) {
+        if self.client.boots_from_network() && plan.leaves_to_disk() && plan.local_boot == LocalBoot::NoOffer {
+            return (Row::LocalDisk, None);
+        }
+        let (row, arch) = match self.client {
+            Client::Plain => return (Row::Address, None),
+            Client::RaspberryPi => return (Row::RaspberryPi, None),
+            Client::Ipxe { http: true, .. } => {
+                return (Row::Ipxe, Some(format!("http://{}:{}/b/{}/boot.ipxe", self.server, self.context.http_port, plan.token)));
+            }
+            Client::Ipxe { http: false, arch } => (Row::Ipxe, arch),
+            Client::HttpClient(arch) => (Row::HttpBoot, arch),
+            Client::PxeClient(arch) if arch.machine().is_some_and(|(_, firmware)| firmware == Firmware::Bios) => (Row::PxeBios, arch),
+            Client::PxeClient(arch) => (Row::PxeUefi, arch),
+            Client::UBoot(arch) => (Row::UBoot, arch),
+        };
+        let chosen = plan.loader.as_deref().or(self.subnet.spec.loader.as_deref());
+        match self.context.snapshot.loaders().select(arch, chosen) {
+            None => (Row::NoLoader, None),
+            Some(loader) if row == Row::HttpBoot => {
+                (row, Some(format!("http://{}:{}/l/{}", self.server, self.context.http_port, loader.first)))
+            }
+            Some(loader) => (row, Some(loader.first.clone())),
+        }
+    }
+
+    fn unknown(&self) -> Decision {
+        if !self.client.boots_from_network() {
+            let why = match self.subnet.spec.serves {
+                Serves::Machines => "it does not boot from the network, and the Subnet serves machines only",
+                Serves::Everyone => "dynamic addresses for clients that are no machine are not given by this version",
+            };
+            return Decision::silence(Row::Other, why);
+        }
+        match self.context.authority {
+            Authority::Foreign(server) if !self.proxy => {
+                Decision::silence(Row::Limited, format!("newcomers are not registered while {server} also answers DHCP here"))
+            }
+            Authority::Probing if !self.proxy => Decision::silence(Row::Held, "the probe for another DHCP server is not finished"),
+            _ => Decision {
+                row: Row::Held,
+                answer: Answer::Register(Newcomer {
+                    mac: self.request.mac,
+                    subnet: self.subnet.name.clone(),
+                    hardware: self.client.arch().and_then(ClientArch::machine),
+                    uuid: client::uuid(self.request),
+                }),
+                detail: "a newcomer; it is registered and answered from its plan".to_owned(),
+            },
+        }
+    }
+
+    fn answer(&self, row: Row, message: MessageType, plan: Option<&BootPlan>, file: Option<String>, detail: String) -> Decision {
+        let address = plan.and_then(|plan| self.address(plan)).filter(|_| !self.proxy);
+        let mut options = vec![(option::SERVER_ID, self.server.octets().to_vec())];
+        if message == MessageType::Nak {
+            options.push((option::MESSAGE, detail.clone().into_bytes()));
+        } else {
+            if address.is_some() {
+                self.lease_options(&mut options);
+            }
+            if !self.proxy {
+                self.network_options(plan, &mut options);
+            }
+            if let Some(file) = &file {
+                options.push((option::TFTP_SERVER_NAME, self.server.to_string().into_bytes()));
+                options.push((option::BOOT_FILE_NAME, file.clone().into_bytes()));
+            }
+            self.boot_options(file.is_some(), &mut options);
+        }
+        for echoed in [option::CLIENT_ID, option::CLIENT_MACHINE_ID, option::RELAY_AGENT] {
+            if let Some(value) = self.request.options.get(echoed) {
+                options.push((echoed, value.to_vec()));
+            }
+        }
+        let siaddr = if file.is_some() { self.server } else { Ipv4Addr::UNSPECIFIED };
+        let yiaddr = address.unwrap_or(Ipv4Addr::UNSPECIFIED);
+        Decision {
+            row,
+            answer: Answer::Reply(Box::new(Reply { message, yiaddr, siaddr, file: file.unwrap_or_default(), options })),
+            detail,
+        }
+    }
+
+    fn lease_options(&self, options: &mut Vec<(u8, Vec<u8>)>) {
+        let lease = self.subnet.spec.lease_seconds;
+        // RFC 2131 section 4.4.5: T1 at half the lease, T2 at seven eighths.
+        for (code, seconds) in [(option::LEASE_TIME, lease), (option::RENEWAL_TIME, lease / 2), (option::REBINDING_TIME, lease / 8 * 7)] {
+            options.push((code, seconds.to_be_bytes().to_vec()));
+        }
+    }
+
+    fn network_options(&self, plan: Option<&BootPlan>, options: &mut Vec<(u8, Vec<u8>)>) {
+        let spec = &self.subnet.spec;
+        let v4 = |ips: &[IpAddr]| -> Vec<u8> {
+            ips.iter().filter_map(|ip| if let IpAddr::V4(v4) = ip { Some(v4.octets()) } else { None }).flatten().collect()
+        };
+        if let Some(mask) = spec.mask() {
+            options.push((option::SUBNET_MASK, mask.octets().to_vec()));
+        }
+        if let IpAddr::V4(broadcast) = spec.cidr.broadcast() {
+            options.push((option::BROADCAST_ADDRESS, broadcast.octets().to_vec()));
+        }
+        let gateway: Vec<IpAddr> = spec.gateway.into_iter().collect();
+        for (code, value) in
+            [(option::ROUTER, v4(&gateway)), (option::DOMAIN_NAME_SERVER, v4(&spec.dns)), (option::NTP_SERVERS, v4(&spec.ntp))]
+        {
+            if !value.is_empty() {
+                options.push((code, value));
+            }
+        }
+        if let Some(domain) = &spec.domain {
+            options.push((option::DOMAIN_NAME, domain.clone().into_bytes()));
+        }
+        if let Some(hostname) = plan.and_then(|plan| plan.hostname.as_ref()) {
+            options.push((option::HOST_NAME, hostname.clone().into_bytes()));
+        }
+        for raw in &spec.options {
+            options.retain(|(code, _)| *code != raw.code);
+            options.push((raw.code, raw.bytes()));
+        }
+    }
+
+    /// Options 60 and 43, by mode and firmware: EDK2 would take an offer with 60 = PXEClient for a BINL answer and ask port 4011, while BIOS
+    /// PXE wants to see it, with a discovery control (43.6 = 8) that says not to look for boot servers.
+    fn boot_options(&self, has_file: bool, options: &mut Vec<(u8, Vec<u8>)>) {
+        let class = |text: &[u8]| (option::VENDOR_CLASS, text.to_vec());
+        let no_discovery = (option::VENDOR_SPECIFIC, vec![6, 1, 8, 255]);
+        match self.client {
+            Client::HttpClient(_) if has_file => options.push(class(b"HTTPClient")),
+            Client::PxeClient(arch) if arch.machine().is_some_and(|(_, firmware)| firmware == Firmware::Bios) && has_file => {
+                options.push(class(b"PXEClient"));
+                options.push(no_discovery);
+            }
+            Client::PxeClient(_) | Client::Ipxe { .. } if self.proxy => options.push(class(b"PXEClient")),
+            Client::RaspberryPi => {
+                // A menu with one entry of the name its ROM looks for.
+                let mut menu = vec![6, 1, 3, 10, 4, 0];
+                menu.extend(b"PXE");
+                menu.extend([9, 23, 0, 0, 20]);
+                menu.extend(b"Raspberry Pi Boot   ");
+                menu.push(255);
+                options.push((option::VENDOR_SPECIFIC, menu));
+                options.push(class(b"PXEClient"));
+            }
+            _ => {}
+        }
+    }
+}
+
+fn describe_file(file: &str) -> String {
+    if file.starts_with("http://") && file.ends_with("/boot.ipxe") {
+        "script over HTTP".to_owned()
+    } else if file.starts_with("http://") {
+        format!("loader {} over HTTP", file.rsplit('/').next().unwrap_or_default())
+    } else {
+        format!("loader {file}")
+    }
+}

@@ -1,0 +1,77 @@
+//! The images of an agent: opened once, shared, opened again when the file changes, and only below the configured folders.
+
+use std::{
+    collections::HashMap,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::SystemTime,
+};
+
+use crate::{Iso, MediaError};
+
+/// How many images stay open; each holds one file descriptor and a few hundred KiB of directory cache.
+const MAX_OPEN: usize = 64;
+
+/// The identity of a file's content, as far as the file system tells.
+type Stamp = (u64, Option<SystemTime>);
+
+/// Images below the media folders.
+#[derive(Debug, Default)]
+pub struct Library {
+    folders: Vec<PathBuf>,
+    open: Mutex<HashMap<PathBuf, (Stamp, Arc<Iso>)>>,
+}
+
+/// The canonical path of a file, if it lies below one of the folders once every link is resolved. A relative path is looked up in each.
+///
+/// # Errors
+/// It does not exist, or lies elsewhere.
+pub fn contained(path: &Path, folders: &[PathBuf]) -> Result<PathBuf, MediaError> {
+    let canonical = |candidate: &Path| candidate.canonicalize();
+    let found = if path.is_absolute() {
+        canonical(path)
+    } else {
+        folders
+            .iter()
+            .map(|folder| canonical(&folder.join(path)))
+            .find(Result::is_ok)
+            .unwrap_or_else(|| Err(io::ErrorKind::NotFound.into()))
+    };
+    let real = found.map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => MediaError::Missing(path.to_owned()),
+        _ => MediaError::Io { path: path.to_owned(), source },
+    })?;
+    if folders.iter().filter_map(|folder| folder.canonicalize().ok()).any(|folder| real.starts_with(folder)) {
+        return Ok(real);
+    }
+    let dirs: Vec<String> = folders.iter().map(|folder| folder.display().to_string()).collect();
+    Err(MediaError::Outside { path: real, dirs: dirs.join(", ") })
+}
+
+impl Library {
+    /// A library over folders.
+    pub fn new(folders: Vec<PathBuf>) -> Self {
+        Self { folders, open: Mutex::default() }
+    }
+
+    /// An image by its path, opened at the first use and again after it changed.
+    ///
+    /// # Errors
+    /// It is missing, lies elsewhere, or is no sound ISO image.
+    pub fn iso(&self, path: &Path) -> Result<Arc<Iso>, MediaError> {
+        let real = contained(path, &self.folders)?;
+        let meta = fs::metadata(&real).map_err(|source| MediaError::Io { path: real.clone(), source })?;
+        let stamp = (meta.len(), meta.modified().ok());
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, iso)) = open.get(&real).filter(|(known, _)| *known == stamp) {
+            return Ok(iso.clone());
+        }
+        let iso = Arc::new(Iso::open(&real)?);
+        if open.len() >= MAX_OPEN {
+            open.clear();
+        }
+        open.insert(real, (stamp, iso.clone()));
+        Ok(iso)
+    }
+}

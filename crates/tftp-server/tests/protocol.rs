@@ -1,0 +1,187 @@
+//! The engine against clients that behave, lose packets, and misbehave.
+#![allow(clippy::disallowed_methods, reason = "tests need some instant to count from")]
+
+use std::time::{Duration, Instant};
+
+use athanor_tftp_server::{Content, Datagram, End, ErrorCode, Event, Packet, ReadRequest, Server};
+use proptest::prelude::*;
+
+struct Bytes(Vec<u8>);
+
+impl Content for Bytes {
+    fn size(&self) -> u64 {
+        self.0.len() as u64
+    }
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let rest = &self.0[usize::try_from(offset).unwrap().min(self.0.len())..];
+        let length = rest.len().min(buffer.len());
+        buffer[..length].copy_from_slice(&rest[..length]);
+        Ok(length)
+    }
+}
+
+fn request(options: &[(&str, &str)]) -> ReadRequest {
+    let options = options.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    ReadRequest { file: "snponly.efi".into(), mode: "octet".into(), options }
+}
+
+fn ack(block: u16) -> Vec<u8> {
+    let [high, low] = block.to_be_bytes();
+    vec![0, 4, high, low]
+}
+
+/// A client that takes what comes in order and loses the packets that `lose` names.
+fn fetch(content: Vec<u8>, options: &[(&str, &str)], lose: impl Fn(usize) -> bool) -> (Vec<u8>, Vec<Event>) {
+    let peer = "10.0.0.2:2070".parse().unwrap();
+    let mut server = Server::new(4);
+    let (mut now, mut out, mut events) = (Instant::now(), Vec::<Datagram>::new(), Vec::new());
+    server.begin(now, peer, &request(options), Bytes(content), &mut out, &mut events);
+    let (mut got, mut expected, mut count) = (Vec::new(), 1u64, 0);
+    let mut window = 1u64;
+    while events.is_empty() {
+        let incoming = std::mem::take(&mut out);
+        if incoming.is_empty() {
+            now = server.next_deadline().expect("the server waits for nothing and has not ended");
+            server.tick(now, &mut out, &mut events);
+            continue;
+        }
+        let mut last_ack = None;
+        for datagram in incoming {
+            count += 1;
+            if lose(count) {
+                continue;
+            }
+            match datagram.bytes.as_slice() {
+                [0, 6, rest @ ..] => {
+                    let text = String::from_utf8_lossy(rest).into_owned();
+                    let words: Vec<&str> = text.split('\0').collect();
+                    if let Some(at) = words.iter().position(|word| *word == "windowsize") {
+                        window = words[at + 1].parse().unwrap();
+                    }
+                    last_ack = Some(0);
+                }
+                [0, 3, high, low, data @ ..] => {
+                    if u64::from(u16::from_be_bytes([*high, *low])) == expected & 0xffff {
+                        got.extend_from_slice(data);
+                        expected += 1;
+                    }
+                    last_ack = Some(u16::try_from((expected - 1) & 0xffff).unwrap());
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(window <= 64);
+        if let Some(block) = last_ack {
+            count += 1;
+            if !lose(count) {
+                server.receive(now, datagram_lane(&server, peer), peer, &ack(block), &mut out, &mut events);
+            }
+        }
+    }
+    (got, events)
+}
+
+fn datagram_lane(server: &Server<Bytes>, peer: std::net::SocketAddr) -> usize {
+    server.lane_of(peer)
+}
+
+fn pattern(length: usize) -> Vec<u8> {
+    (0..length).map(|i| u8::try_from(i * 7 % 251).unwrap()).collect()
+}
+
+#[test]
+fn every_length_around_a_block_arrives_whole() {
+    for length in [0, 1, 511, 512, 513, 1024, 5000] {
+        let (got, events) = fetch(pattern(length), &[], |_| false);
+        assert_eq!(got, pattern(length), "{length}");
+        assert_eq!(events[0].end, End::Complete);
+        assert_eq!(events[0].bytes, length as u64);
+    }
+}
+
+#[test]
+fn block_numbers_roll_over() {
+    let (got, _) = fetch(pattern(8 * 70_000), &[("blksize", "8"), ("windowsize", "16")], |_| false);
+    assert_eq!(got.len(), 8 * 70_000);
+    assert!(got == pattern(8 * 70_000));
+}
+
+#[test]
+fn options_are_brought_into_their_range_or_left_out() {
+    use athanor_tftp_server::transfer::negotiate;
+    let acknowledged = |options: &[(&str, &str)]| {
+        negotiate(&request(options), 77).acknowledged.iter().map(|(n, v)| format!("{n}={v}")).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(acknowledged(&[("tsize", "0"), ("blksize", "1468"), ("windowsize", "4")]), "tsize=77 blksize=1468 windowsize=4");
+    assert_eq!(acknowledged(&[("blksize", "65464"), ("windowsize", "9999")]), "blksize=1468 windowsize=64");
+    assert_eq!(acknowledged(&[("blksize", "7"), ("windowsize", "0"), ("timeout", "0"), ("tsize", "x"), ("multicast", "")]), "");
+    assert_eq!(acknowledged(&[("timeout", "3")]), "timeout=3");
+}
+
+#[test]
+fn an_echo_is_not_answered_twice() {
+    let peer = "10.0.0.2:2070".parse().unwrap();
+    let mut server = Server::new(1);
+    let (now, mut out, mut events) = (Instant::now(), Vec::new(), Vec::new());
+    server.begin(now, peer, &request(&[]), Bytes(pattern(5000)), &mut out, &mut events);
+    server.receive(now, 0, peer, &ack(1), &mut out, &mut events);
+    assert_eq!(out.len(), 2);
+    server.receive(now, 0, peer, &ack(1), &mut out, &mut events);
+    assert_eq!(out.len(), 2, "the duplicate acknowledgement was answered with data again");
+}
+
+#[test]
+fn a_size_probe_ends_with_error_8_and_the_same_port_may_ask_again() {
+    let peer = "10.0.0.2:2070".parse().unwrap();
+    let mut server = Server::new(1);
+    let (now, mut out, mut events) = (Instant::now(), Vec::new(), Vec::new());
+    server.begin(now, peer, &request(&[("tsize", "0")]), Bytes(pattern(10)), &mut out, &mut events);
+    server.receive(now, 0, peer, &[0, 5, 0, 8, b'n', b'o', 0], &mut out, &mut events);
+    assert_eq!(events[0].end, End::Aborted(ErrorCode::OptionRefused, "no".into()));
+    server.begin(now, peer, &request(&[]), Bytes(pattern(10)), &mut out, &mut events);
+    assert_eq!(server.len(), 1);
+    assert_eq!(events.len(), 1);
+}
+
+#[test]
+fn a_silent_client_is_given_up() {
+    let peer = "10.0.0.2:2070".parse().unwrap();
+    let mut server = Server::new(1);
+    let start = Instant::now();
+    let (mut now, mut out, mut events) = (start, Vec::new(), Vec::new());
+    server.begin(now, peer, &request(&[]), Bytes(pattern(10)), &mut out, &mut events);
+    while events.is_empty() {
+        now = server.next_deadline().unwrap();
+        server.tick(now, &mut out, &mut events);
+    }
+    assert_eq!((events[0].end.clone(), out.len()), (End::TimedOut, 5));
+    assert!(now - start < Duration::from_secs(30));
+}
+
+#[test]
+fn nobodys_acknowledgement_is_told_so_and_an_error_is_not_answered() {
+    let mut server: Server<Bytes> = Server::new(1);
+    let (mut out, mut events) = (Vec::new(), Vec::new());
+    let peer = "10.0.0.9:9".parse().unwrap();
+    server.receive(Instant::now(), 0, peer, &[0, 5, 0, 0, 0], &mut out, &mut events);
+    assert!(out.is_empty());
+    server.receive(Instant::now(), 0, peer, &ack(1), &mut out, &mut events);
+    assert_eq!(out[0].bytes[..4], [0, 5, 0, 5]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(256) })]
+    #[test]
+    fn lost_packets_lose_no_bytes(length in 0usize..9000, lost in proptest::collection::vec(1usize..60, 4), window in 1u16..9) {
+        // Four losses, one fewer than the server tries: whatever they hit, the client is not given up.
+        let window = window.to_string();
+        let (got, events) = fetch(pattern(length), &[("windowsize", &window)], |count| lost.contains(&count));
+        prop_assert_eq!(&events[0].end, &End::Complete);
+        prop_assert!(got == pattern(length));
+    }
+
+    #[test]
+    fn no_packet_panics(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
+        let _ = Packet::parse(&bytes);
+    }
+}
