@@ -45,6 +45,10 @@ pub struct NodeReport {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub events: Vec<BootEvent>,
+    /// The Subnet it last asked in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub subnet: Option<String>,
     /// When its firmware last asked for a boot script: proof that whatever ran on it before does not run now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_boot: Option<MicroTime>,

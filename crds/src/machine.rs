@@ -13,6 +13,11 @@ use crate::{
     schema::{self, NAME, rules},
 };
 
+/// The label with the Subnet that a Machine registered itself in.
+pub const SUBNET_LABEL: &str = "metal.athanor.dev/subnet";
+/// The label on a Machine that registered itself.
+pub const SELF_REGISTERED_LABEL: &str = "metal.athanor.dev/self-registered";
+
 /// A physical server: its network interfaces, how to reach its BMC, and what may be done to it. Usually nobody writes one: it registers itself.
 #[derive(CustomResource, Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(

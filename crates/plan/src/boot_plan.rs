@@ -36,6 +36,9 @@ pub struct BootPlan {
     pub state: MachineState,
     /// Names the script and public files in URLs. It is in the DHCP answer, so it protects nothing more.
     pub token: String,
+    /// The token before this one: a machine that polls with it is led to the new one, and gets nothing else for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous_token: Option<String>,
     /// Its interfaces and their addresses.
     pub interfaces: Vec<PlanInterface>,
     /// The host name DHCP tells (option 12).

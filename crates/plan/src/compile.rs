@@ -37,6 +37,8 @@ pub enum PlanError {
 pub struct Tokens {
     /// Names the machine's script in URLs; rotated at acceptance and release.
     pub script: String,
+    /// The one before, until the next rotation.
+    pub previous: Option<String>,
     /// With which the guest of this attempt reports.
     pub report: String,
 }
@@ -85,6 +87,7 @@ pub fn build(machine: &Machine, decided: &Decided<'_>, tokens: &Tokens) -> Resul
         },
         state: decided.state.clone(),
         token: tokens.script.clone(),
+        previous_token: tokens.previous.clone(),
         interfaces: decided.interfaces.clone(),
         hostname: hostname.filter(|name| !name.is_empty()),
         local_boot: machine.spec.local_boot,

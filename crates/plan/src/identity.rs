@@ -16,11 +16,8 @@ pub fn owner_of<'a>(mac: MacAddr, machines: impl IntoIterator<Item = &'a Machine
         .min_by_key(|machine| (registered_itself(machine), created(machine), machine.metadata.name.clone()))
 }
 
-/// The label on a Machine that registered itself.
-pub const SELF_REGISTERED: &str = "metal.athanor.dev/self-registered";
-
 fn registered_itself(machine: &Machine) -> bool {
-    machine.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(SELF_REGISTERED))
+    machine.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(athanor_crds::machine::SELF_REGISTERED_LABEL))
 }
 
 /// An older Machine that a newcomer may be, because its UUID or serial number is known. Values that nobody filled in say nothing.
@@ -72,7 +69,7 @@ mod tests {
             Machine::new(name, MachineSpec { interfaces: vec![Interface { mac, boot: true, addresses: vec![] }], ..Default::default() });
         machine.metadata.creation_timestamp = Some(Time(Timestamp::from_second(created).unwrap()));
         if itself {
-            machine.metadata.labels = Some([(SELF_REGISTERED.to_owned(), "true".to_owned())].into());
+            machine.metadata.labels = Some([(athanor_crds::machine::SELF_REGISTERED_LABEL.to_owned(), "true".to_owned())].into());
         }
         machine
     }

@@ -41,7 +41,9 @@ impl Snapshot {
                     this.by_ip.entry(address.ip).or_insert(index);
                 }
             }
-            this.by_token.entry(plan.token.clone()).or_insert(index);
+            for token in std::iter::once(&plan.token).chain(&plan.previous_token) {
+                this.by_token.entry(token.clone()).or_insert(index);
+            }
             if let Some(order) = &plan.order {
                 this.by_report_token.entry(order.report_token.clone()).or_insert(index);
             }
@@ -75,7 +77,7 @@ impl Snapshot {
         self.by_ip.get(&ip).and_then(|&index| self.plans.get(index))
     }
 
-    /// The plan that a script token names.
+    /// The plan that a script token names, be it the token before.
     pub fn by_token(&self, token: &str) -> Option<&Arc<BootPlan>> {
         self.by_token.get(token).and_then(|&index| self.plans.get(index))
     }

@@ -1,0 +1,456 @@
+//! From an HTTP request to a verb, for in-process callers and over TLS alike.
+
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    net::SocketAddr,
+    path::Path,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use athanor_crds::names;
+use bytes::Bytes;
+use futures::StreamExt as _;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt as _, Full, Limited, StreamBody, combinators::UnsyncBoxBody};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tokio::{net::TcpListener, sync::Semaphore};
+use tower::Service;
+
+use crate::{
+    admission::Unknown,
+    auth::{Identity, Tokens},
+    discovery,
+    error::{ApiError, OpenError, Result},
+    kinds::{self, Kind},
+    path::{self, Target},
+    selector::Selector,
+    store::Store,
+    table::View,
+    tls::Pki,
+    verbs::{self, DeleteOptions, Patch, WriteOptions},
+    watch::{self, Watch},
+};
+
+/// The largest request body; etcd's limit is half of it.
+const MAX_BODY: usize = 3 << 20;
+/// Connections at once: every kubectl holds one or two, every controller a few.
+const MAX_CONNECTIONS: usize = 512;
+/// How long a client may take for its TLS handshake or its request's head.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+type Body = UnsyncBoxBody<Bytes, Infallible>;
+
+/// The embedded API server.
+pub struct ApiServer {
+    store: Store,
+    kinds: Vec<Arc<Kind>>,
+}
+
+/// A request, read whole.
+struct Call {
+    method: Method,
+    path: String,
+    query: HashMap<String, String>,
+    accept: String,
+    content_type: String,
+    agent: String,
+    body: Bytes,
+}
+
+impl ApiServer {
+    /// Opens the store and makes the namespaces that always exist.
+    ///
+    /// # Errors
+    /// The store cannot be opened.
+    pub fn open(store: &Path) -> Result<Arc<Self>, OpenError> {
+        let this = Self { store: Store::open(store)?, kinds: kinds::all().into_iter().map(Arc::new).collect() };
+        for name in [names::DEFAULT_NAMESPACE, names::SYSTEM_NAMESPACE, names::PLANS_NAMESPACE] {
+            this.ensure_namespace(name);
+        }
+        Ok(Arc::new(this))
+    }
+
+    fn ensure_namespace(&self, name: &str) {
+        let Some(kind) = self.kinds.iter().find(|kind| kind.kind == "Namespace") else { return };
+        let target = Target { kind: kind.clone(), namespace: None, name: None, status: false };
+        let options = WriteOptions { manager: "athanor", force: false, dry_run: false, unknown: Unknown::Ignore, now: now() };
+        // AlreadyExists is the usual answer.
+        let _ = verbs::create(&self.store, &target, json!({ "metadata": { "name": name } }), &options);
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The server as a service for callers in this process, who are who we say.
+    pub fn service(self: &Arc<Self>, identity: Identity) -> ApiService {
+        ApiService { server: self.clone(), identity: Caller::Known(identity) }
+    }
+
+    /// Serves on a listener over TLS, for callers who prove who they are with a token. Ends when `stop` does.
+    pub async fn serve(self: Arc<Self>, listener: TcpListener, pki: &Pki, tokens: Arc<Tokens>, stop: impl Future<Output = ()>) {
+        let acceptor = tokio_rustls::TlsAcceptor::from(pki.server.clone());
+        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let mut stop = std::pin::pin!(stop);
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = &mut stop => return,
+            };
+            let Ok((stream, peer)) = accepted else { continue };
+            let Ok(place) = places.clone().try_acquire_owned() else {
+                tracing::warn!(%peer, "API connection refused: too many connections");
+                continue;
+            };
+            let service = ApiService { server: self.clone(), identity: Caller::ByToken(tokens.clone()) };
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                let _place = place;
+                let Ok(Ok(stream)) = tokio::time::timeout(PATIENCE, acceptor.accept(stream)).await else { return };
+                serve_connection(TokioIo::new(stream), service, peer).await;
+            });
+        }
+    }
+
+    async fn answer(
+        self: Arc<Self>,
+        caller: Caller,
+        request: Request<impl http_body::Body<Data = Bytes> + Send + 'static>,
+    ) -> Response<Body> {
+        let (parts, body) = request.into_parts();
+        let Ok(body) = Limited::new(BoxedErrors(Box::pin(body)), MAX_BODY).collect().await else {
+            let error = ApiError::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "RequestEntityTooLarge",
+                format!("the body is larger than {MAX_BODY} bytes, or was cut off"),
+            );
+            return failure(&error);
+        };
+        let text = |name: header::HeaderName| parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
+        let call = Call {
+            method: parts.method,
+            path: parts.uri.path().to_owned(),
+            query: parse_query(parts.uri.query().unwrap_or_default()),
+            accept: text(header::ACCEPT),
+            content_type: text(header::CONTENT_TYPE),
+            agent: text(header::USER_AGENT),
+            body: body.to_bytes(),
+        };
+        let identity = match caller.identify(&text(header::AUTHORIZATION)) {
+            Ok(identity) => identity,
+            Err(error) => return failure(&error),
+        };
+        // Store and CEL are synchronous; a write waits for the disk.
+        let answered = tokio::task::spawn_blocking(move || self.dispatch(identity, call)).await;
+        match answered {
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) => failure(&error),
+            Err(error) => failure(&ApiError::internal(format!("the request failed inside the server: {error}"))),
+        }
+    }
+
+    fn dispatch(self: Arc<Self>, identity: Identity, call: Call) -> Result<Response<Body>> {
+        if matches!(call.path.as_str(), "/healthz" | "/readyz" | "/livez") {
+            return Ok(plain("ok"));
+        }
+        let Some(target) = path::parse(&call.path, &self.kinds) else {
+            let found = discovery::answer(&call.path, &self.kinds);
+            let document = found
+                .ok_or_else(|| ApiError::new(StatusCode::NOT_FOUND, "NotFound", "the server could not find the requested resource"))?;
+            return Ok(reply(StatusCode::OK, &document, &[]));
+        };
+        let target = target?;
+        if target.kind.namespaced && target.namespace.is_none() && (target.name.is_some() || call.method == Method::POST) {
+            return Err(ApiError::bad_request("an empty namespace may not be set during this request"));
+        }
+        if !target.kind.namespaced && target.namespace.is_some() {
+            return Err(ApiError::new(StatusCode::NOT_FOUND, "NotFound", format!("{} have no namespace", target.kind.resource())));
+        }
+        let watching = call.method == Method::GET && matches!(call.query.get("watch").map(String::as_str), Some("true" | "1"));
+        let verb = verb(&call.method, target.name.is_some(), watching);
+        identity.allow(verb, &target)?;
+        match (verb, target.name.clone()) {
+            ("watch", _) => self.watch(&call, target),
+            ("list", None) => self.list(&call, &target),
+            ("get", Some(name)) => {
+                let object = verbs::get(&self.store, &target, &name)?;
+                Ok(reply(StatusCode::OK, &View::of(&call.accept).one(&target.kind, object, Timestamp::now()), &[]))
+            }
+            ("delete", Some(name)) => self.delete(&call, &target, &name),
+            ("deletecollection", None) => self.delete_collection(&call, &target),
+            (_, name) => self.write(&call, &target, name.as_deref()),
+        }
+    }
+
+    fn list(&self, call: &Call, target: &Target) -> Result<Response<Body>> {
+        let (objects, revision) = verbs::list(&self.store, target, &call.selector(None)?)?;
+        Ok(reply(StatusCode::OK, &View::of(&call.accept).list(&target.kind, objects, revision, Timestamp::now()), &[]))
+    }
+
+    fn watch(self: Arc<Self>, call: &Call, target: Target) -> Result<Response<Body>> {
+        if call.query.contains_key("sendInitialEvents") {
+            let message = "ListOptions.meta.k8s.io \"\" is invalid: sendInitialEvents: Forbidden: sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled";
+            return Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message));
+        }
+        let after = match call.query.get("resourceVersion").map(String::as_str) {
+            None | Some("" | "0") => None,
+            Some(text) => {
+                Some(text.parse().map_err(|_| ApiError::bad_request(format!("resourceVersion: {text:?} is no revision of this server")))?)
+            }
+        };
+        let selector = call.selector(target.name.as_deref())?;
+        let watch = Watch {
+            selector,
+            view: View::of(&call.accept),
+            bookmarks: call.flag("allowWatchBookmarks"),
+            timeout: call.query.get("timeoutSeconds").and_then(|text| text.parse().ok()).map(Duration::from_secs),
+            target: Target { name: None, ..target },
+        };
+        let stream = watch::begin(self, watch, after)?;
+        let mut response = Response::new(StreamBody::new(stream.boxed()).boxed_unsync());
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        Ok(response)
+    }
+
+    fn write(&self, call: &Call, target: &Target, name: Option<&str>) -> Result<Response<Body>> {
+        let manager = call.manager();
+        let unknown = match call.query.get("fieldValidation").map(String::as_str) {
+            Some("Strict") => Unknown::Strict,
+            Some("Ignore") => Unknown::Ignore,
+            _ => Unknown::Warn,
+        };
+        let options =
+            WriteOptions { manager: &manager, force: call.flag("force"), dry_run: call.query.contains_key("dryRun"), unknown, now: now() };
+        let written = match (call.method.as_str(), name) {
+            ("POST", None) => verbs::create(&self.store, target, call.object()?, &options)?,
+            ("PUT", Some(name)) => verbs::replace(&self.store, target, name, call.object()?, &options)?,
+            ("PATCH", Some(name)) => {
+                let patch = match call.content_type.split(';').next().unwrap_or_default().trim() {
+                    "application/merge-patch+json" => Patch::Merge(call.object()?),
+                    "application/json-patch+json" => Patch::Json(call.object()?),
+                    "application/strategic-merge-patch+json" => Patch::Strategic(call.object()?),
+                    "application/apply-patch+yaml" => {
+                        if !call.query.contains_key("fieldManager") {
+                            return Err(ApiError::bad_request(
+                                "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
+                            ));
+                        }
+                        Patch::Apply(call.object()?)
+                    }
+                    other => {
+                        return Err(ApiError::new(
+                            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                            "UnsupportedMediaType",
+                            format!("content type {other:?} is no kind of patch"),
+                        ));
+                    }
+                };
+                verbs::patch(&self.store, target, name, patch, &options)?
+            }
+            (method, _) => {
+                return Err(ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", format!("{method} is not possible here")));
+            }
+        };
+        let seen = View::of(&call.accept).one(&target.kind, written.object, Timestamp::now());
+        Ok(reply(written.code, &seen, &written.warnings))
+    }
+
+    fn delete(&self, call: &Call, target: &Target, name: &str) -> Result<Response<Body>> {
+        let body = if call.body.is_empty() { Value::Null } else { call.object()? };
+        let text = |field: &str| body["preconditions"][field].as_str().map(str::to_owned);
+        let dry_run = call.query.contains_key("dryRun") || body["dryRun"].as_array().is_some_and(|list| !list.is_empty());
+        let options = DeleteOptions { uid: text("uid"), resource_version: text("resourceVersion"), dry_run };
+        Ok(reply(StatusCode::OK, &verbs::delete(&self.store, target, name, &options, &now())?, &[]))
+    }
+
+    fn delete_collection(&self, call: &Call, target: &Target) -> Result<Response<Body>> {
+        let (objects, revision) = verbs::list(&self.store, target, &call.selector(None)?)?;
+        for object in &objects {
+            let text = |field: &str| object["metadata"][field].as_str().map(str::to_owned);
+            let here = Target { namespace: text("namespace"), ..target.clone() };
+            let options = DeleteOptions { dry_run: call.query.contains_key("dryRun"), ..DeleteOptions::default() };
+            match verbs::delete(&self.store, &here, &text("name").unwrap_or_default(), &options, &now()) {
+                Err(error) if error.code != StatusCode::NOT_FOUND => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(reply(StatusCode::OK, &View::Object.list(&target.kind, objects, revision, Timestamp::now()), &[]))
+    }
+}
+
+impl Call {
+    fn flag(&self, name: &str) -> bool {
+        matches!(self.query.get(name).map(String::as_str), Some("true" | "1"))
+    }
+
+    fn selector(&self, name: Option<&str>) -> Result<Selector> {
+        let get = |name: &str| self.query.get(name).map(String::as_str);
+        let mut fields = get("fieldSelector").unwrap_or_default().to_owned();
+        if let Some(name) = name {
+            fields = format!("{fields},metadata.name={name}");
+        }
+        Selector::parse(get("labelSelector"), Some(&fields))
+    }
+
+    /// The body as JSON, or as YAML, of which JSON is a part.
+    fn object(&self) -> Result<Value> {
+        let broken = |why: String| ApiError::bad_request(format!("the body cannot be read: {why}"));
+        if let Ok(value) = serde_json::from_slice(&self.body) {
+            return Ok(value);
+        }
+        let text = std::str::from_utf8(&self.body).map_err(|error| broken(error.to_string()))?;
+        serde_saphyr::from_str(text).map_err(|error| broken(error.to_string().lines().next().unwrap_or_default().to_owned()))
+    }
+
+    /// Who manages what is written: as the client says, else the first word of its user agent.
+    fn manager(&self) -> String {
+        let said = self.query.get("fieldManager").filter(|name| !name.is_empty());
+        let manager = said.map_or_else(|| self.agent.split(['/', ' ']).next().unwrap_or_default().to_owned(), Clone::clone);
+        if manager.is_empty() { "unknown".to_owned() } else { manager.chars().take(128).collect() }
+    }
+}
+
+fn verb(method: &Method, named: bool, watching: bool) -> &'static str {
+    match (method.as_str(), named) {
+        ("GET" | "HEAD", _) if watching => "watch",
+        ("GET" | "HEAD", true) => "get",
+        ("GET" | "HEAD", false) => "list",
+        ("POST", _) => "create",
+        ("PUT", _) => "update",
+        ("PATCH", _) => "patch",
+        ("DELETE", true) => "delete",
+        _ => "deletecollection",
+    }
+}
+
+fn now() -> String {
+    Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+fn parse_query(query: &str) -> HashMap<String, String> {
+    let decode = |text: &str| {
+        let (bytes, mut out, mut at) = (text.as_bytes(), Vec::new(), 0);
+        while let Some(byte) = bytes.get(at) {
+            let hex = bytes
+                .get(at + 1..at + 3)
+                .and_then(|pair| std::str::from_utf8(pair).ok())
+                .and_then(|pair| u8::from_str_radix(pair, 16).ok());
+            match (byte, hex) {
+                (b'%', Some(decoded)) => {
+                    out.push(decoded);
+                    at += 2;
+                }
+                (b'+', _) => out.push(b' '),
+                (other, _) => out.push(*other),
+            }
+            at += 1;
+        }
+        String::from_utf8_lossy(&out).into_owned()
+    };
+    query
+        .split('&')
+        .filter(|pair| !pair.is_empty())
+        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+        .map(|(k, v)| (decode(k), decode(v)))
+        .collect()
+}
+
+fn reply(code: StatusCode, document: &Value, warnings: &[String]) -> Response<Body> {
+    let mut response = Response::new(Full::new(Bytes::from(document.to_string())).boxed_unsync());
+    *response.status_mut() = code;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    for warning in warnings {
+        let text = format!("299 - {:?}", warning.replace(|c: char| c.is_control(), " "));
+        if let Ok(value) = HeaderValue::from_str(&text) {
+            headers.append(header::WARNING, value);
+        }
+    }
+    response
+}
+
+fn plain(text: &'static str) -> Response<Body> {
+    Response::new(Full::new(Bytes::from_static(text.as_bytes())).boxed_unsync())
+}
+
+fn failure(error: &ApiError) -> Response<Body> {
+    reply(error.code, &error.status(), &[])
+}
+
+async fn serve_connection<S>(io: TokioIo<S>, service: ApiService, peer: SocketAddr)
+where
+    TokioIo<S>: hyper::rt::Read + hyper::rt::Write + Unpin + 'static,
+{
+    let service = hyper_util::service::TowerToHyperService::new(service);
+    let mut builder = hyper::server::conn::http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+    if let Err(error) = builder.serve_connection(io, service).await {
+        tracing::debug!(%peer, %error, "API connection ended");
+    }
+}
+
+#[derive(Clone)]
+enum Caller {
+    Known(Identity),
+    ByToken(Arc<Tokens>),
+}
+
+impl Caller {
+    fn identify(&self, authorization: &str) -> Result<Identity> {
+        match self {
+            Self::Known(identity) => Ok(*identity),
+            Self::ByToken(tokens) => {
+                authorization.strip_prefix("Bearer ").and_then(|token| tokens.identify(token.trim())).ok_or_else(|| {
+                    ApiError::new(
+                        StatusCode::UNAUTHORIZED,
+                        "Unauthorized",
+                        "Unauthorized: use the kubeconfig that `athanor kubeconfig` prints",
+                    )
+                })
+            }
+        }
+    }
+}
+
+/// The server for one kind of caller, as `kube::Client::new` takes it.
+#[derive(Clone)]
+pub struct ApiService {
+    server: Arc<ApiServer>,
+    identity: Caller,
+}
+
+impl<B> Service<Request<B>> for ApiService
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let (server, identity) = (self.server.clone(), self.identity.clone());
+        Box::pin(async move { Ok(server.answer(identity, request).await) })
+    }
+}
+
+/// A body whose errors are of no interest beyond that there was one.
+struct BoxedErrors<B>(Pin<Box<B>>);
+
+impl<B: http_body::Body<Data = Bytes>> http_body::Body for BoxedErrors<B> {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<http_body::Frame<Bytes>, Self::Error>>> {
+        self.0.as_mut().poll_frame(context).map_err(|_| std::io::Error::other("the body was cut off"))
+    }
+}

@@ -1,0 +1,129 @@
+//! Label and field selectors.
+
+use serde_json::{Map, Value};
+
+use crate::error::{ApiError, Result};
+
+#[derive(Debug, Clone)]
+enum Requirement {
+    Equals(String, String),
+    NotEquals(String, String),
+    In(String, Vec<String>),
+    NotIn(String, Vec<String>),
+    Exists(String),
+    Missing(String),
+}
+
+/// What a list or watch is narrowed to.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Selector {
+    labels: Vec<Requirement>,
+    fields: Vec<Requirement>,
+}
+
+impl Selector {
+    pub(crate) fn parse(labels: Option<&str>, fields: Option<&str>) -> Result<Self> {
+        let labels = split(labels.unwrap_or_default()).iter().map(|text| requirement(text)).collect::<Result<_>>()?;
+        let fields = split(fields.unwrap_or_default()).iter().map(|text| requirement(text)).collect::<Result<_>>()?;
+        Ok(Self { labels, fields })
+    }
+
+    pub(crate) fn matches(&self, object: &Value) -> bool {
+        let none = Map::new();
+        let labels = object["metadata"]["labels"].as_object().unwrap_or(&none);
+        let label = |key: &str| labels.get(key).and_then(Value::as_str);
+        let field = |path: &str| {
+            let pointer = format!("/{}", path.replace('.', "/"));
+            object.pointer(&pointer).and_then(Value::as_str)
+        };
+        self.labels.iter().all(|requirement| holds(requirement, label))
+            && self.fields.iter().all(|requirement| holds_field(requirement, field))
+    }
+}
+
+fn holds<'a>(requirement: &Requirement, value: impl Fn(&str) -> Option<&'a str>) -> bool {
+    match requirement {
+        Requirement::Equals(key, wanted) => value(key) == Some(wanted),
+        Requirement::NotEquals(key, wanted) => value(key) != Some(wanted),
+        Requirement::In(key, list) => value(key).is_some_and(|value| list.iter().any(|entry| entry == value)),
+        Requirement::NotIn(key, list) => !value(key).is_some_and(|value| list.iter().any(|entry| entry == value)),
+        Requirement::Exists(key) => value(key).is_some(),
+        Requirement::Missing(key) => value(key).is_none(),
+    }
+}
+
+/// An absent field equals the empty text.
+fn holds_field<'a>(requirement: &Requirement, value: impl Fn(&str) -> Option<&'a str>) -> bool {
+    match requirement {
+        Requirement::Equals(key, wanted) => value(key).unwrap_or_default() == wanted,
+        Requirement::NotEquals(key, wanted) => value(key).unwrap_or_default() != wanted,
+        other => holds(other, value),
+    }
+}
+
+/// Splits at commas outside parentheses.
+fn split(text: &str) -> Vec<String> {
+    let (mut parts, mut current, mut depth) = (Vec::new(), String::new(), 0);
+    for c in text.chars() {
+        match c {
+            '(' => depth += 1,
+            ')' => depth -= 1,
+            ',' if depth == 0 => {
+                parts.push(std::mem::take(&mut current));
+                continue;
+            }
+            _ => {}
+        }
+        current.push(c);
+    }
+    parts.push(current);
+    parts.into_iter().map(|part| part.trim().to_owned()).filter(|part| !part.is_empty()).collect()
+}
+
+fn requirement(text: &str) -> Result<Requirement> {
+    let pair = |separator: &str| text.split_once(separator).map(|(key, value)| (key.trim().to_owned(), value.trim().to_owned()));
+    let list = |word: &str| -> Option<(String, Vec<String>)> {
+        let (key, rest) = text.split_once(word)?;
+        let values = rest.trim().strip_prefix('(')?.strip_suffix(')')?;
+        Some((key.trim().to_owned(), values.split(',').map(|value| value.trim().to_owned()).collect()))
+    };
+    if let Some((key, values)) = list(" notin ") {
+        return Ok(Requirement::NotIn(key, values));
+    }
+    if let Some((key, values)) = list(" in ") {
+        return Ok(Requirement::In(key, values));
+    }
+    if let Some((key, value)) = pair("!=") {
+        return Ok(Requirement::NotEquals(key, value));
+    }
+    if let Some((key, value)) = pair("==").or_else(|| pair("=")) {
+        return Ok(Requirement::Equals(key, value));
+    }
+    match text.strip_prefix('!') {
+        Some(key) if !key.contains(char::is_whitespace) => Ok(Requirement::Missing(key.to_owned())),
+        None if !text.contains(char::is_whitespace) => Ok(Requirement::Exists(text.to_owned())),
+        _ => Err(ApiError::bad_request(format!("unable to parse the selector {text:?}; write it like app=web,rack in (a,b),!spare"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn selectors_mean_what_kubernetes_means_by_them() {
+        let object = json!({ "metadata": { "name": "m1", "labels": { "rack": "a3", "spare": "" } } });
+        let label = |text: &str| Selector::parse(Some(text), None).unwrap().matches(&object);
+        for text in ["rack=a3", "rack==a3", "rack!=b", "rack in (a3, a4)", "rack notin (b)", "spare", "!other", "rack=a3,spare", ""] {
+            assert!(label(text), "{text}");
+        }
+        for text in ["rack=b", "rack!=a3", "rack in (b)", "!rack", "other", "rack=a3,other=x"] {
+            assert!(!label(text), "{text}");
+        }
+        assert!(Selector::parse(None, Some("metadata.name=m1")).unwrap().matches(&object));
+        assert!(!Selector::parse(None, Some("metadata.name!=m1")).unwrap().matches(&object));
+        assert!(Selector::parse(Some("a b c"), None).is_err());
+    }
+}

@@ -1,0 +1,218 @@
+//! Objects in one redb file, and the log of the newest changes that watchers read.
+//!
+//! A write is one durable transaction: acknowledged means on disk. The revision is one counter for everything and is every object's
+//! `resourceVersion`, so it only ever grows, also across restarts.
+
+use std::{
+    collections::VecDeque,
+    path::Path,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use bytes::Bytes;
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use serde_json::Value;
+use tokio::sync::watch;
+
+use crate::error::{ApiError, OpenError, Result};
+
+const OBJECTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("objects");
+const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+const REVISION: &str = "revision";
+
+/// How many changes a watcher may be behind before it must list again. At a few KiB each this stays below ten MiB.
+const LOG: usize = 2048;
+/// redb's page cache; the working set of a thousand machines is a few MiB.
+const CACHE: usize = 8 << 20;
+
+/// What happened to an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ChangeType {
+    Added,
+    Modified,
+    Deleted,
+}
+
+/// A change in the log. Objects are kept as JSON text: a parsed one is several times larger.
+#[derive(Debug, Clone)]
+pub(crate) struct Change {
+    pub(crate) revision: u64,
+    pub(crate) type_: ChangeType,
+    pub(crate) storage: String,
+    pub(crate) namespace: String,
+    pub(crate) object: Bytes,
+    /// The object before, without spec and status: what selectors are judged on.
+    pub(crate) before: Option<Bytes>,
+}
+
+/// Where an object is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Key {
+    pub(crate) storage: String,
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+}
+
+impl Key {
+    fn path(&self) -> String {
+        format!("{}/{}/{}", self.storage, self.namespace, self.name)
+    }
+}
+
+/// What a write does to an object.
+pub(crate) enum Outcome {
+    /// It stays as it is.
+    Keep(Value),
+    /// It becomes this; the revision is filled in.
+    Put(Value),
+    /// It goes.
+    Remove(Value),
+}
+
+pub(crate) struct Store {
+    database: Database,
+    /// Held while an object is read, changed and written: writes are one after another.
+    writer: Mutex<()>,
+    log: Mutex<VecDeque<Change>>,
+    newest: watch::Sender<u64>,
+    /// The revision at the start: what happened before is not in the log.
+    floor: u64,
+}
+
+impl Store {
+    pub(crate) fn open(path: &Path) -> Result<Self, OpenError> {
+        let failed = |source: redb::Error| match source {
+            redb::Error::DatabaseAlreadyOpen => OpenError::InUse(path.to_owned()),
+            source => OpenError::Store { path: path.to_owned(), source: Box::new(source) },
+        };
+        let database = redb::Builder::new().set_cache_size(CACHE).create(path).map_err(|error| failed(error.into()))?;
+        let floor = Self::prepare(&database).map_err(failed)?;
+        Ok(Self { database, writer: Mutex::default(), log: Mutex::default(), newest: watch::Sender::new(floor), floor })
+    }
+
+    fn prepare(database: &Database) -> Result<u64, redb::Error> {
+        let transaction = database.begin_write()?;
+        let revision = {
+            transaction.open_table(OBJECTS)?;
+            let meta = transaction.open_table(META)?;
+            meta.get(REVISION)?.map_or(1, |value| value.value())
+        };
+        transaction.commit()?;
+        Ok(revision)
+    }
+
+    /// The newest revision.
+    pub(crate) fn revision(&self) -> u64 {
+        *self.newest.borrow()
+    }
+
+    /// Wakes whenever the revision grows.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
+        self.newest.subscribe()
+    }
+
+    pub(crate) fn get(&self, key: &Key) -> Result<Option<Value>> {
+        let transaction = self.database.begin_read()?;
+        let table = transaction.open_table(OBJECTS)?;
+        let Some(bytes) = table.get(key.path().as_str())? else { return Ok(None) };
+        decode(bytes.value()).map(Some)
+    }
+
+    /// Every object of a kind, by namespace and name, and the revision they are of.
+    pub(crate) fn list(&self, storage: &str, namespace: Option<&str>) -> Result<(Vec<Value>, u64)> {
+        let _guard = self.lock();
+        let transaction = self.database.begin_read()?;
+        let table = transaction.open_table(OBJECTS)?;
+        let prefix = namespace.map_or_else(|| format!("{storage}/"), |namespace| format!("{storage}/{namespace}/"));
+        let mut objects = Vec::new();
+        for entry in table.range(prefix.as_str()..)? {
+            let (key, value) = entry?;
+            if !key.value().starts_with(&prefix) {
+                break;
+            }
+            objects.push(decode(value.value())?);
+        }
+        Ok((objects, self.revision()))
+    }
+
+    /// The keys of everything in a namespace.
+    pub(crate) fn keys_in(&self, namespace: &str) -> Result<Vec<Key>> {
+        let transaction = self.database.begin_read()?;
+        let table = transaction.open_table(OBJECTS)?;
+        let mut keys = Vec::new();
+        for entry in table.iter()? {
+            let (key, _) = entry?;
+            if let [storage, ns, name] = key.value().splitn(3, '/').collect::<Vec<_>>()[..]
+                && ns == namespace
+            {
+                keys.push(Key { storage: storage.to_owned(), namespace: ns.to_owned(), name: name.to_owned() });
+            }
+        }
+        Ok(keys)
+    }
+
+    /// Reads an object, lets `change` decide, and writes, as one.
+    ///
+    /// # Errors
+    /// `change` refuses, or the disk fails; then nothing happened.
+    pub(crate) fn update(&self, key: &Key, change: impl FnOnce(Option<&Value>) -> Result<Outcome>) -> Result<Value> {
+        let _guard = self.lock();
+        let before = self.get(key)?;
+        let (type_, mut object) = match change(before.as_ref())? {
+            Outcome::Keep(object) => return Ok(object),
+            Outcome::Put(object) => (if before.is_some() { ChangeType::Modified } else { ChangeType::Added }, object),
+            Outcome::Remove(object) => (ChangeType::Deleted, object),
+        };
+        let revision = self.revision() + 1;
+        object["metadata"]["resourceVersion"] = Value::String(revision.to_string());
+        let bytes = Bytes::from(serde_json::to_vec(&object).map_err(|error| ApiError::internal(error.to_string()))?);
+        let transaction = self.database.begin_write()?;
+        {
+            let mut table = transaction.open_table(OBJECTS)?;
+            if type_ == ChangeType::Deleted {
+                table.remove(key.path().as_str())?;
+            } else {
+                table.insert(key.path().as_str(), bytes.as_ref())?;
+            }
+            transaction.open_table(META)?.insert(REVISION, revision)?;
+        }
+        transaction.commit()?;
+        let before = before.map(|object| Bytes::from(serde_json::json!({ "metadata": object["metadata"] }).to_string()));
+        let (storage, namespace) = (key.storage.clone(), key.namespace.clone());
+        self.append(Change { revision, type_, storage, namespace, object: bytes, before });
+        Ok(object)
+    }
+
+    fn append(&self, change: Change) {
+        let revision = change.revision;
+        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        if log.len() == LOG {
+            log.pop_front();
+        }
+        log.push_back(change);
+        drop(log);
+        self.newest.send_replace(revision);
+    }
+
+    /// The changes after a revision.
+    ///
+    /// # Errors
+    /// They are no longer known: 410, and the watcher lists again.
+    pub(crate) fn since(&self, revision: u64) -> Result<Vec<Change>> {
+        let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        let oldest = log.front().map_or(self.revision(), |change| change.revision - 1).max(self.floor);
+        if revision < oldest {
+            return Err(ApiError::gone(format!("too old resource version: {revision} ({oldest})")));
+        }
+        let first = log.partition_point(|change| change.revision <= revision);
+        Ok(log.range(first..).cloned().collect())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, ()> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn decode(bytes: &[u8]) -> Result<Value> {
+    serde_json::from_slice(bytes).map_err(|error| ApiError::internal(format!("a stored object is no JSON: {error}")))
+}

@@ -1,0 +1,112 @@
+//! Objects as `kubectl get` wants them: tables with our printer columns, or metadata only.
+
+use jiff::Timestamp;
+use jsonpath_rust::JsonPath;
+use serde_json::{Value, json};
+
+use crate::kinds::Kind;
+
+/// How a client wants objects (`Accept: …;as=…`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum View {
+    Object,
+    Table,
+    Metadata,
+}
+
+impl View {
+    /// From an `Accept` header. Clients list what they can take, best first.
+    pub(crate) fn of(accept: &str) -> Self {
+        let first = accept.split(',').map(str::trim).find_map(|part| {
+            if part.contains("as=Table") {
+                Some(Self::Table)
+            } else if part.contains("as=PartialObjectMetadata") {
+                Some(Self::Metadata)
+            } else if part.starts_with("application/json") || part.starts_with("*/*") {
+                Some(Self::Object)
+            } else {
+                None
+            }
+        });
+        first.unwrap_or(Self::Object)
+    }
+
+    /// One object, as a get or a watch event carries it.
+    pub(crate) fn one(self, kind: &Kind, object: Value, now: Timestamp) -> Value {
+        match self {
+            Self::Object => object,
+            Self::Metadata => metadata(&object),
+            Self::Table => table(kind, std::slice::from_ref(&object), &object["metadata"]["resourceVersion"], now),
+        }
+    }
+
+    /// A list.
+    pub(crate) fn list(self, kind: &Kind, objects: Vec<Value>, revision: u64, now: Timestamp) -> Value {
+        let version = json!(revision.to_string());
+        match self {
+            Self::Table => table(kind, &objects, &version, now),
+            Self::Metadata => json!({
+                "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": { "resourceVersion": version },
+                "items": objects.iter().map(metadata).collect::<Vec<_>>()
+            }),
+            Self::Object => json!({
+                "kind": format!("{}List", kind.kind), "apiVersion": kind.api_version(),
+                "metadata": { "resourceVersion": version }, "items": objects
+            }),
+        }
+    }
+}
+
+fn metadata(object: &Value) -> Value {
+    json!({ "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"] })
+}
+
+fn table(kind: &Kind, objects: &[Value], version: &Value, now: Timestamp) -> Value {
+    let mut columns = vec![json!({
+        "name": "Name", "type": "string", "format": "name", "priority": 0,
+        "description": "Name must be unique within a namespace."
+    })];
+    columns.extend(kind.columns.iter().map(|column| {
+        json!({ "name": column.name, "type": column.type_, "format": "", "priority": column.priority, "description": column.description })
+    }));
+    let rows: Vec<Value> = objects
+        .iter()
+        .map(|object| {
+            let mut cells = vec![object["metadata"]["name"].clone()];
+            cells.extend(kind.columns.iter().map(|column| cell(object, &column.path, &column.type_, now)));
+            json!({ "cells": cells, "object": metadata(object) })
+        })
+        .collect();
+    json!({
+        "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": { "resourceVersion": version },
+        "columnDefinitions": columns, "rows": rows
+    })
+}
+
+fn cell(object: &Value, path: &str, type_: &str, now: Timestamp) -> Value {
+    let found = object.query(&format!("${path}")).ok().and_then(|values| values.first().map(|value| (*value).clone()));
+    match (type_, found) {
+        (_, None | Some(Value::Null)) => {
+            if type_ == "date" {
+                json!("<unknown>")
+            } else {
+                json!("")
+            }
+        }
+        ("date", Some(Value::String(time))) => time.parse().map_or_else(|_| json!(time), |time| json!(age(time, now))),
+        (_, Some(value)) => value,
+    }
+}
+
+/// A duration as kubectl shortens it: `5s`, `3m`, `2h`, `4d`.
+pub(crate) fn age(since: Timestamp, now: Timestamp) -> String {
+    let seconds = (now.as_second() - since.as_second()).max(0);
+    match seconds {
+        0..120 => format!("{seconds}s"),
+        120..600 => format!("{}m{}s", seconds / 60, seconds % 60).replace("m0s", "m"),
+        600..10_800 => format!("{}m", seconds / 60),
+        10_800..172_800 => format!("{}h", seconds / 3600),
+        172_800..63_072_000 => format!("{}d", seconds / 86_400),
+        _ => format!("{}y", seconds / 31_536_000),
+    }
+}

@@ -1,0 +1,384 @@
+//! The verbs on objects. Each write is one transaction of the store: what it read cannot have changed when it writes.
+
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use crate::{
+    admission::{self, Unknown},
+    error::{ApiError, Result},
+    events, patch,
+    path::Target,
+    selector::Selector,
+    ssa::{self, Writer},
+    store::{Key, Outcome, Store},
+};
+
+/// Namespaces that cannot be deleted: the system's own, and where people begin.
+const KEPT_NAMESPACES: [&str; 3] = ["default", athanor_crds::names::SYSTEM_NAMESPACE, athanor_crds::names::PLANS_NAMESPACE];
+
+/// What a write was asked with.
+pub(crate) struct WriteOptions<'a> {
+    pub(crate) manager: &'a str,
+    pub(crate) force: bool,
+    pub(crate) dry_run: bool,
+    pub(crate) unknown: Unknown,
+    pub(crate) now: String,
+}
+
+/// How an object is changed by PATCH.
+pub(crate) enum Patch {
+    Merge(Value),
+    Json(Value),
+    Strategic(Value),
+    Apply(Value),
+}
+
+/// What a delete insists on, and whether it is only tried.
+#[derive(Debug, Default)]
+pub(crate) struct DeleteOptions {
+    pub(crate) uid: Option<String>,
+    pub(crate) resource_version: Option<String>,
+    pub(crate) dry_run: bool,
+}
+
+/// An answer: the object, the HTTP status, warnings.
+pub(crate) struct Written {
+    pub(crate) object: Value,
+    pub(crate) code: StatusCode,
+    pub(crate) warnings: Vec<String>,
+}
+
+fn key(target: &Target, name: &str) -> Key {
+    let namespace = target.namespace.clone().unwrap_or_default();
+    Key { storage: target.kind.storage.clone(), namespace, name: name.to_owned() }
+}
+
+/// Trying only: the decision is made and then thrown away.
+fn rehearse(outcome: Outcome, dry_run: bool) -> Outcome {
+    match outcome {
+        Outcome::Put(object) | Outcome::Remove(object) if dry_run => Outcome::Keep(object),
+        other => other,
+    }
+}
+
+pub(crate) fn get(store: &Store, target: &Target, name: &str) -> Result<Value> {
+    let object = store.get(&key(target, name))?.ok_or_else(|| ApiError::not_found(&target.kind, name))?;
+    Ok(events::from_stored(&target.kind, object))
+}
+
+/// The objects that a selector takes, and their revision.
+pub(crate) fn list(store: &Store, target: &Target, selector: &Selector) -> Result<(Vec<Value>, u64)> {
+    let (objects, revision) = store.list(&target.kind.storage, target.namespace.as_deref())?;
+    let mut seen: Vec<Value> = objects.into_iter().map(|object| events::from_stored(&target.kind, object)).collect();
+    seen.retain(|object| selector.matches(object));
+    Ok((seen, revision))
+}
+
+pub(crate) fn create(store: &Store, target: &Target, mut object: Value, options: &WriteOptions<'_>) -> Result<Written> {
+    let kind = &target.kind;
+    let name = admission::identify(target, &mut object)?;
+    check_namespace(store, target)?;
+    let mut object = events::to_stored(kind, object);
+    if kind.status
+        && let Some(fields) = object.as_object_mut()
+    {
+        fields.remove("status");
+    }
+    let warnings = admission::shape(kind, &mut object, options.unknown)?;
+    admission::validate(kind, &name, &object, None)?;
+    admission::new_metadata(&mut object, &options.now);
+    finish_core(target, &mut object);
+    let writer = Writer { manager: options.manager, status: false, force: false, now: &options.now };
+    ssa::record_update(kind, None, &mut object, &writer);
+    let object = store.update(&key(target, &name), |existing| match existing {
+        Some(_) => Err(ApiError::already_exists(kind, &name)),
+        None => Ok(rehearse(Outcome::Put(object), options.dry_run)),
+    })?;
+    if events::is_event(kind) {
+        forget_old_events(store)?;
+    }
+    Ok(Written { object: events::from_stored(kind, object), code: StatusCode::CREATED, warnings })
+}
+
+/// What the server adds to kinds of its own.
+fn finish_core(target: &Target, object: &mut Value) {
+    match (target.kind.kind.as_str(), target.kind.group.as_str()) {
+        ("Namespace", "") => object["status"] = json!({ "phase": "Active" }),
+        ("Secret", "") => {
+            if let Some(texts) = object["stringData"].as_object().cloned() {
+                use base64::Engine as _;
+                for (name, text) in texts {
+                    let encoded = base64::engine::general_purpose::STANDARD.encode(text.as_str().unwrap_or_default());
+                    object["data"][name] = encoded.into();
+                }
+            }
+            if let Some(fields) = object.as_object_mut() {
+                fields.remove("stringData");
+                fields.entry("type").or_insert_with(|| "Opaque".into());
+            }
+        }
+        _ => {}
+    }
+}
+
+fn check_namespace(store: &Store, target: &Target) -> Result<()> {
+    let Some(namespace) = &target.namespace else { return Ok(()) };
+    let found = store.get(&Key { storage: "namespaces".to_owned(), namespace: String::new(), name: namespace.clone() })?;
+    match found {
+        None => {
+            let message = format!("namespaces {namespace:?} not found; create it with kubectl create namespace {namespace}");
+            Err(ApiError::new(StatusCode::NOT_FOUND, "NotFound", message))
+        }
+        Some(namespace_object) if namespace_object["metadata"]["deletionTimestamp"].is_string() => {
+            let message = format!("unable to create new content in namespace {namespace} because it is being terminated");
+            Err(ApiError::new(StatusCode::FORBIDDEN, "Forbidden", message))
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+fn forget_old_events(store: &Store) -> Result<()> {
+    let (mut all, _) = store.list("events", None)?;
+    if all.len() <= events::MAX_EVENTS {
+        return Ok(());
+    }
+    let revision = |event: &Value| event["metadata"]["resourceVersion"].as_str().and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
+    all.sort_by_key(revision);
+    for old in all.iter().take(all.len() - events::MAX_EVENTS) {
+        let text = |field: &str| old["metadata"][field].as_str().unwrap_or_default().to_owned();
+        let key = Key { storage: "events".to_owned(), namespace: text("namespace"), name: text("name") };
+        store.update(&key, |object| Ok(object.map_or(Outcome::Keep(Value::Null), |object| Outcome::Remove(object.clone()))))?;
+    }
+    Ok(())
+}
+
+pub(crate) fn replace(store: &Store, target: &Target, name: &str, mut object: Value, options: &WriteOptions<'_>) -> Result<Written> {
+    admission::identify(target, &mut object)?;
+    let new = events::to_stored(&target.kind, object);
+    change(store, target, name, options, false, |_| Ok(new))
+}
+
+pub(crate) fn patch(store: &Store, target: &Target, name: &str, patch: Patch, options: &WriteOptions<'_>) -> Result<Written> {
+    let kind = &target.kind;
+    match patch {
+        Patch::Apply(config) => apply(store, target, name, config, options),
+        Patch::Strategic(_) if !kind.is_core() => {
+            let message = "the body of the request was in an unknown format - accepted media types include: \
+                           application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
+            Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType", message))
+        }
+        Patch::Merge(body) => {
+            let body = events::to_stored(kind, body);
+            change(store, target, name, options, true, |live| Ok(patch::merge(live, &body)))
+        }
+        Patch::Strategic(body) => {
+            let body = events::to_stored(kind, body);
+            change(store, target, name, options, true, |live| Ok(patch::strategic(live, &body)))
+        }
+        Patch::Json(body) => change(store, target, name, options, true, |live| patch::json(live, body)),
+    }
+}
+
+/// A write to an object that exists. A patch may leave out the `resourceVersion`; what it says is a precondition.
+fn change(
+    store: &Store,
+    target: &Target,
+    name: &str,
+    options: &WriteOptions<'_>,
+    patched: bool,
+    make: impl FnOnce(&Value) -> Result<Value>,
+) -> Result<Written> {
+    let kind = &target.kind;
+    let mut warnings = Vec::new();
+    let object = store.update(&key(target, name), |live| {
+        let live = live.ok_or_else(|| ApiError::not_found(kind, name))?;
+        let mut new = make(live)?;
+        check_preconditions(target, name, live, &new)?;
+        if !patched && !new["metadata"].is_object() {
+            return Err(ApiError::bad_request("metadata: must be an object"));
+        }
+        warnings = admission::shape(kind, &mut new, options.unknown)?;
+        admission::carry_metadata(kind, live, &mut new, target.status);
+        finish_core_change(target, &mut new);
+        admission::validate(kind, name, &new, Some(live))?;
+        if ssa::without_managers(&new) == ssa::without_managers(live) {
+            return Ok(Outcome::Keep(live.clone()));
+        }
+        // What a client sends as managedFields is not taken: the server keeps the book.
+        new["metadata"]["managedFields"] = live["metadata"]["managedFields"].clone();
+        let writer = Writer { manager: options.manager, status: target.status, force: false, now: &options.now };
+        ssa::record_update(kind, Some(live), &mut new, &writer);
+        Ok(rehearse(put_or_remove(new), options.dry_run))
+    })?;
+    settle_namespace(store, target, &object)?;
+    Ok(Written { object: events::from_stored(kind, object), code: StatusCode::OK, warnings })
+}
+
+fn finish_core_change(target: &Target, object: &mut Value) {
+    if target.kind.kind == "Secret" && target.kind.is_core() {
+        finish_core(target, object);
+    }
+}
+
+fn check_preconditions(target: &Target, name: &str, live: &Value, new: &Value) -> Result<()> {
+    for (field, why) in [
+        ("resourceVersion", "the object has been modified; please apply your changes to the latest version and try again"),
+        ("uid", "the object was deleted and created again; please apply your changes to the new one"),
+    ] {
+        let (said, is) = (new["metadata"][field].as_str().unwrap_or_default(), &live["metadata"][field]);
+        if !said.is_empty() && is != said {
+            return Err(ApiError::conflict(&target.kind, name, why));
+        }
+    }
+    Ok(())
+}
+
+/// An object that waits for deletion goes with its last finalizer.
+fn put_or_remove(object: Value) -> Outcome {
+    let held = object["metadata"]["finalizers"].as_array().is_some_and(|finalizers| !finalizers.is_empty());
+    if object["metadata"]["deletionTimestamp"].is_string() && !held { Outcome::Remove(object) } else { Outcome::Put(object) }
+}
+
+fn apply(store: &Store, target: &Target, name: &str, mut config: Value, options: &WriteOptions<'_>) -> Result<Written> {
+    let kind = &target.kind;
+    admission::identify(target, &mut config)?;
+    if config["metadata"]["managedFields"].is_array() {
+        return Err(ApiError::bad_request("metadata.managedFields must be nil"));
+    }
+    let mut config = events::to_stored(kind, config);
+    if let Some(fields) = config.as_object_mut() {
+        if target.status {
+            fields.retain(|field, _| matches!(field.as_str(), "apiVersion" | "kind" | "metadata" | "status"));
+            let only_identity = json!({ "name": name, "namespace": fields["metadata"]["namespace"] });
+            fields.insert("metadata".to_owned(), only_identity);
+        } else if kind.status {
+            fields.remove("status");
+        }
+    }
+    finish_core_change(target, &mut config);
+    // The configuration is pruned but not defaulted: a default is nobody's wish.
+    let mut warnings = Vec::new();
+    if let Some(structure) = &kind.schema {
+        let mut shaped = config.clone();
+        warnings = admission::shape(kind, &mut shaped, options.unknown)?;
+        crate::schema::prune(structure, &mut config);
+    }
+    let writer = Writer { manager: options.manager, status: target.status, force: options.force, now: &options.now };
+    if store.get(&key(target, name))?.is_none() && !target.status {
+        check_namespace(store, target)?;
+    }
+    let mut code = StatusCode::OK;
+    let object = store.update(&key(target, name), |live| {
+        let Some(live) = live else {
+            if target.status {
+                return Err(ApiError::not_found(kind, name));
+            }
+            code = StatusCode::CREATED;
+            return create_applied(target, name, &config, &writer).map(|outcome| rehearse(outcome, options.dry_run));
+        };
+        check_preconditions(target, name, live, &config)?;
+        let mut new = ssa::apply(kind, live, &config, &writer)?;
+        if let Some(structure) = &kind.schema {
+            crate::schema::fill_defaults(structure, &mut new);
+        }
+        admission::carry_metadata(kind, live, &mut new, target.status);
+        admission::validate(kind, name, &new, Some(live))?;
+        if ssa::without_managers(&new) == ssa::without_managers(live)
+            && new["metadata"]["managedFields"] == live["metadata"]["managedFields"]
+        {
+            return Ok(Outcome::Keep(live.clone()));
+        }
+        Ok(rehearse(put_or_remove(new), options.dry_run))
+    })?;
+    settle_namespace(store, target, &object)?;
+    Ok(Written { object: events::from_stored(kind, object), code, warnings })
+}
+
+fn create_applied(target: &Target, name: &str, config: &Value, writer: &Writer<'_>) -> Result<Outcome> {
+    let kind = &target.kind;
+    let bare = json!({ "apiVersion": kind.api_version(), "kind": kind.kind, "metadata": {} });
+    let mut new = ssa::apply(kind, &bare, config, writer)?;
+    if let Some(structure) = &kind.schema {
+        crate::schema::fill_defaults(structure, &mut new);
+    }
+    admission::validate(kind, name, &new, None)?;
+    let managers = new["metadata"]["managedFields"].clone();
+    admission::new_metadata(&mut new, writer.now);
+    new["metadata"]["managedFields"] = managers;
+    finish_core(target, &mut new);
+    Ok(Outcome::Put(new))
+}
+
+pub(crate) fn delete(store: &Store, target: &Target, name: &str, options: &DeleteOptions, now: &str) -> Result<Value> {
+    let kind = &target.kind;
+    let is_namespace = kind.storage == "namespaces";
+    if is_namespace && KEPT_NAMESPACES.contains(&name) {
+        let message = format!("namespaces {name:?} is forbidden: this namespace may not be deleted");
+        return Err(ApiError::new(StatusCode::FORBIDDEN, "Forbidden", message));
+    }
+    let object = store.update(&key(target, name), |live| {
+        let live = live.ok_or_else(|| ApiError::not_found(kind, name))?;
+        for (wanted, field) in [(&options.uid, "uid"), (&options.resource_version, "resourceVersion")] {
+            if let Some(wanted) = wanted.as_ref().filter(|wanted| live["metadata"][field] != wanted.as_str()) {
+                let why = format!("the {field} in the precondition ({wanted}) is not the object's ({})", live["metadata"][field]);
+                return Err(ApiError::conflict(kind, name, &why));
+            }
+        }
+        let mut marked = live.clone();
+        if live["metadata"]["deletionTimestamp"].is_null() {
+            marked["metadata"]["deletionTimestamp"] = now.into();
+            marked["metadata"]["deletionGracePeriodSeconds"] = 0.into();
+            marked["metadata"]["generation"] = json!(live["metadata"]["generation"].as_i64().unwrap_or(0) + 1);
+        }
+        if is_namespace {
+            marked["status"]["phase"] = "Terminating".into();
+            return Ok(rehearse(Outcome::Put(marked), options.dry_run));
+        }
+        Ok(rehearse(put_or_remove(marked), options.dry_run))
+    })?;
+    if is_namespace && !options.dry_run {
+        empty_namespace(store, name, now)?;
+    }
+    settle_namespace(store, target, &object)?;
+    let held = object["metadata"]["finalizers"].as_array().is_some_and(|list| !list.is_empty());
+    if held || is_namespace {
+        return Ok(events::from_stored(kind, object));
+    }
+    Ok(json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success",
+        "details": { "name": name, "group": kind.group, "kind": kind.plural, "uid": object["metadata"]["uid"] }
+    }))
+}
+
+/// Deletes everything in a namespace; what has finalizers goes when they are done.
+fn empty_namespace(store: &Store, namespace: &str, now: &str) -> Result<()> {
+    for key in store.keys_in(namespace)? {
+        store.update(&key, |live| {
+            let Some(live) = live else { return Ok(Outcome::Keep(Value::Null)) };
+            let mut marked = live.clone();
+            if live["metadata"]["deletionTimestamp"].is_null() {
+                marked["metadata"]["deletionTimestamp"] = now.into();
+                marked["metadata"]["deletionGracePeriodSeconds"] = 0.into();
+            }
+            Ok(put_or_remove(marked))
+        })?;
+    }
+    finish_namespace(store, namespace)
+}
+
+/// After an object went: a namespace that waits for its last object goes, too.
+fn settle_namespace(store: &Store, target: &Target, object: &Value) -> Result<()> {
+    match &target.namespace {
+        Some(namespace) if object["metadata"]["deletionTimestamp"].is_string() => finish_namespace(store, namespace),
+        _ => Ok(()),
+    }
+}
+
+fn finish_namespace(store: &Store, namespace: &str) -> Result<()> {
+    let key = Key { storage: "namespaces".to_owned(), namespace: String::new(), name: namespace.to_owned() };
+    let terminating = store.get(&key)?.is_some_and(|object| object["metadata"]["deletionTimestamp"].is_string());
+    if terminating && store.keys_in(namespace)?.is_empty() {
+        store.update(&key, |live| Ok(live.map_or(Outcome::Keep(Value::Null), |live| Outcome::Remove(live.clone()))))?;
+    }
+    Ok(())
+}

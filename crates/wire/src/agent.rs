@@ -1,0 +1,25 @@
+//! What a boot-agent says about itself, in its Lease.
+
+use serde::{Deserialize, Serialize};
+
+/// A Subnet that an agent serves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Served {
+    /// The Subnet.
+    pub subnet: String,
+    /// The interface.
+    pub interface: String,
+    /// The address it serves from.
+    pub address: String,
+    /// `Probing`, `Alone`, `Assumed` or `Foreign`.
+    pub authority: String,
+    /// The other DHCP server, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub foreign_server: Option<String>,
+}
+
+/// The label on the Leases with which agents say that they are alive.
+pub const LABEL: &str = "metal.athanor.dev/agent";
+/// The annotation in which such a Lease lists what the agent serves, as a JSON list of [`Served`].
+pub const SERVED_ANNOTATION: &str = "metal.athanor.dev/served";

@@ -1,0 +1,209 @@
+//! The Deployment controller: claims a Machine, tells how it goes, gives it back.
+//!
+//! A claim is two guarded writes: the choice into `status.candidate`, then `claimRef` into the Machine that was read. Two operators, or one
+//! that looks at old data, meet at one of the two `resourceVersion`s; so no Machine has two owners and no Deployment two Machines.
+
+use athanor_crds::{
+    Deployment, FINALIZER, Machine, MachineState,
+    conditions::{self, reasons, types},
+    deployment::{DeletionPolicy, DeploymentStatus},
+    machine::{Occupancy, OccupancyState},
+};
+use athanor_plan::{
+    claim,
+    lifecycle::{Obstacle, Release, release},
+};
+use k8s_openapi::{api::core::v1::Namespace, apimachinery::pkg::apis::meta::v1::Time};
+use kube::{Resource as _, ResourceExt as _};
+use serde_json::json;
+
+use crate::{Clock, Cluster, Ids, PortError, diff, machine::profile_of};
+
+/// Brings one Deployment closer to what is wanted.
+///
+/// # Errors
+/// A call failed; the caller tries again later.
+pub async fn reconcile(namespace: &str, name: &str, cluster: &impl Cluster, clock: &impl Clock, ids: &impl Ids) -> Result<(), PortError> {
+    let Some(deployment) = cluster.get::<Deployment>(Some(namespace), name).await? else { return Ok(()) };
+    if deployment.metadata.deletion_timestamp.is_some() {
+        return give_back(&deployment, cluster, clock).await;
+    }
+    let deployment = prepare(deployment, cluster, ids).await?;
+    let machines = cluster.list::<Machine>(Some(namespace)).await?;
+    let (owned, obstacle) = match claim_one(&deployment, &machines, cluster).await? {
+        Ok(machine) => (Some(machine), None),
+        Err(obstacle) => (None, Some(obstacle)),
+    };
+    // The claim may have written the status: read what is there now.
+    let Some(deployment) = cluster.get::<Deployment>(Some(namespace), name).await? else { return Ok(()) };
+    write_status(&deployment, owned.as_ref(), obstacle.as_ref(), cluster, clock).await
+}
+
+/// The finalizer and the instance's id, in one write, before anything is claimed.
+async fn prepare(deployment: Deployment, cluster: &impl Cluster, ids: &impl Ids) -> Result<Deployment, PortError> {
+    let finalizers = deployment.finalizers();
+    let held = finalizers.iter().any(|finalizer| finalizer == FINALIZER);
+    if held && deployment.spec.instance_id.is_some() {
+        return Ok(deployment);
+    }
+    let all: Vec<&str> = finalizers.iter().map(String::as_str).filter(|finalizer| *finalizer != FINALIZER).chain([FINALIZER]).collect();
+    let id = deployment.spec.instance_id.clone().unwrap_or_else(|| ids.id("i"));
+    cluster.patch(&deployment, json!({ "metadata": { "finalizers": all }, "spec": { "instanceID": id } })).await
+}
+
+/// The Machine it owns, after claiming one if it owned none.
+async fn claim_one(deployment: &Deployment, machines: &[Machine], cluster: &impl Cluster) -> Result<Result<Machine, Obstacle>, PortError> {
+    let candidate = deployment.status.as_ref().and_then(|status| status.candidate.clone());
+    if let Some(name) = &candidate {
+        // The list may be old: what was chosen before is looked at itself.
+        let chosen = cluster.get::<Machine>(deployment.namespace().as_deref(), name).await?;
+        if let Some(machine) = chosen {
+            if claim::owns(deployment, &machine) {
+                return Ok(Ok(machine));
+            }
+            if claim::is_free(&machine)
+                && claim::choose(deployment, architecture(deployment, cluster).await?, std::slice::from_ref(&machine)).is_ok()
+            {
+                return take(deployment, machine, cluster).await.map(Ok);
+            }
+        }
+    }
+    if let Some(mine) = machines.iter().find(|machine| claim::owns(deployment, machine)) {
+        return Ok(Ok(mine.clone()));
+    }
+    let architecture = match profile_of(deployment, cluster).await? {
+        Ok((_, profile)) => profile.architecture,
+        Err(obstacle) => return Ok(Err(obstacle)),
+    };
+    let chosen = match claim::choose(deployment, Some(architecture), machines) {
+        Ok(machine) => machine.clone(),
+        Err(obstacle) => return Ok(Err(obstacle)),
+    };
+    take(deployment, chosen, cluster).await.map(Ok)
+}
+
+async fn architecture(deployment: &Deployment, cluster: &impl Cluster) -> Result<Option<athanor_crds::Architecture>, PortError> {
+    Ok(profile_of(deployment, cluster).await?.ok().map(|(_, profile)| profile.architecture))
+}
+
+/// Writes the choice, then the claim. The first write proves that this Deployment is the one that exists now.
+async fn take(deployment: &Deployment, machine: Machine, cluster: &impl Cluster) -> Result<Machine, PortError> {
+    let deployment = cluster.patch_status(deployment, json!({ "status": { "candidate": machine.name_any() } })).await?;
+    let Some(claim) = claim::claim_ref(&deployment) else {
+        return Err(PortError::Conflict("the Deployment has no instanceID yet".to_owned()));
+    };
+    let claimed = cluster.patch(&machine, json!({ "spec": { "claimRef": claim } })).await?;
+    tracing::info!(deployment = %deployment.name_any(), namespace = deployment.namespace(), machine = %machine.name_any(), "machine claimed");
+    Ok(claimed)
+}
+
+/// The Deployment is deleted: its Machine learns so in one recorded act, and then the Deployment may go.
+async fn give_back(deployment: &Deployment, cluster: &impl Cluster, clock: &impl Clock) -> Result<(), PortError> {
+    if !deployment.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
+        return Ok(());
+    }
+    let namespace = deployment.namespace().unwrap_or_default();
+    let on_purpose = match cluster.get::<Namespace>(None, &namespace).await? {
+        Some(found) => found.metadata.deletion_timestamp.is_none(),
+        None => false,
+    };
+    let retain = deployment.spec.deletion_policy == DeletionPolicy::Retain;
+    for machine in cluster.list::<Machine>(Some(&namespace)).await? {
+        // The list may be old; what is released is what the Machine says now.
+        let Some(machine) = cluster.get::<Machine>(Some(&namespace), &machine.name_any()).await? else { continue };
+        if claim::owns(deployment, &machine) {
+            release_one(&machine, release(machine.spec.occupancy.as_ref(), retain, on_purpose), cluster, clock).await?;
+        }
+    }
+    let rest: Vec<&String> = deployment.finalizers().iter().filter(|finalizer| *finalizer != FINALIZER).collect();
+    match cluster.patch(deployment, json!({ "metadata": { "finalizers": rest } })).await {
+        Ok(_) | Err(PortError::NotFound(_)) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+async fn release_one(machine: &Machine, how: Release, cluster: &impl Cluster, clock: &impl Clock) -> Result<(), PortError> {
+    let spec = match how {
+        Release::Free => json!({ "claimRef": null, "occupancy": null }),
+        Release::Retain => json!({ "claimRef": null, "occupancy": null, "cordoned": true }),
+        Release::Request => {
+            let occupancy = machine.spec.occupancy.clone();
+            let requested =
+                occupancy.map(|old| Occupancy { state: OccupancyState::ReleaseRequested, since: Some(Time(clock.now())), ..old });
+            json!({ "occupancy": requested })
+        }
+    };
+    cluster.patch(machine, json!({ "spec": spec })).await?;
+    tracing::info!(machine = %machine.name_any(), namespace = machine.namespace(), ?how, "machine released");
+    Ok(())
+}
+
+async fn write_status(
+    deployment: &Deployment,
+    machine: Option<&Machine>,
+    obstacle: Option<&Obstacle>,
+    cluster: &impl Cluster,
+    clock: &impl Clock,
+) -> Result<(), PortError> {
+    let old = deployment.status.clone().unwrap_or_default();
+    let mut new = old.clone();
+    new.observed_generation = deployment.meta().generation;
+    match (machine, obstacle) {
+        (Some(machine), _) => mirror(&mut new, machine, clock),
+        (None, Some(obstacle)) => wait(&mut new, obstacle, clock),
+        (None, None) => {}
+    }
+    let Some(patch) = diff::merge_patch(&json!(old), &json!(new)) else { return Ok(()) };
+    cluster.patch_status(deployment, json!({ "status": patch })).await?;
+    Ok(())
+}
+
+/// How it goes is how its Machine goes.
+fn mirror(status: &mut DeploymentStatus, machine: &Machine, clock: &impl Clock) {
+    let now = clock.now();
+    let seen = machine.status.clone().unwrap_or_default();
+    // Until the Machine controller has looked at the claim, its status speaks of the time before.
+    let current = matches!(
+        seen.state,
+        Some(
+            MachineState::Claimed
+                | MachineState::Provisioning
+                | MachineState::Provisioned
+                | MachineState::Releasing
+                | MachineState::Cleaning
+        )
+    );
+    let ready = conditions::find(&seen.conditions, types::READY).filter(|_| current);
+    let (is_ready, reason, message) = ready.map_or((false, reasons::CLAIMED.to_owned(), "claimed".to_owned()), |condition| {
+        (condition.status == "True", condition.reason.clone(), condition.message.clone())
+    });
+    status.state = Some(seen.state.filter(|_| current).unwrap_or(MachineState::Claimed).to_string());
+    status.machine = machine.metadata.name.clone();
+    status.candidate = machine.metadata.name.clone();
+    status.address = seen.address;
+    status.progress = Some(if is_ready { String::new() } else { message.clone() }).filter(|text| !text.is_empty()).map(short);
+    let list = &mut status.conditions;
+    conditions::set(list, now, types::CLAIMED, true, reasons::CLAIMED, format!("Machine {}", machine.name_any()));
+    let booted = is_ready && reason == reasons::PROVISIONED;
+    conditions::set(list, now, types::BOOTED, booted, &reason, message.clone());
+    conditions::set(list, now, types::READY, is_ready, &reason, message);
+    match conditions::find(&seen.conditions, types::FAILING) {
+        Some(failing) => conditions::set(list, now, types::FAILING, true, &failing.reason, failing.message.clone()),
+        None => list.retain(|condition| condition.type_ != types::FAILING),
+    }
+}
+
+fn wait(status: &mut DeploymentStatus, obstacle: &Obstacle, clock: &impl Clock) {
+    let now = clock.now();
+    status.state = Some("Pending".to_owned());
+    status.machine = None;
+    status.address = None;
+    status.progress = Some(short(obstacle.message.clone()));
+    conditions::set(&mut status.conditions, now, types::CLAIMED, false, obstacle.reason, obstacle.message.clone());
+    conditions::set(&mut status.conditions, now, types::READY, false, obstacle.reason, obstacle.message.clone());
+}
+
+/// What fits `status.progress`.
+fn short(text: String) -> String {
+    if text.chars().count() <= 512 { text } else { text.chars().take(511).chain(['…']).collect() }
+}

@@ -1,0 +1,193 @@
+//! Which addresses a Machine has: Address objects named by the address, so that the API's uniqueness is the lock.
+
+use std::collections::BTreeSet;
+
+use athanor_crds::{
+    Address, AddressSpec, SubnetSpec,
+    address::AddressOwner,
+    conditions::reasons,
+    machine::{AddressClaim, InterfaceStatus},
+    names,
+    subnet::Mode,
+};
+use athanor_plan::{
+    PlanAddress, PlanInterface,
+    address::{self, AddressError},
+    lifecycle::Obstacle,
+};
+use athanor_wire::MacAddr;
+use kube::ResourceExt as _;
+
+use super::World;
+use crate::{Cluster, PortError};
+
+/// How many addresses that others took in the same moment are passed over in one go.
+const MAX_RACES: usize = 64;
+
+/// What a Machine got.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Addresses {
+    pub(crate) interfaces: Vec<PlanInterface>,
+    pub(crate) obstacle: Option<Obstacle>,
+}
+
+impl Addresses {
+    pub(crate) fn status(&self) -> Vec<InterfaceStatus> {
+        let claim = |address: &PlanAddress| AddressClaim { subnet: Some(address.subnet.clone()), ip: address.ip };
+        let with_some = self.interfaces.iter().filter(|interface| !interface.addresses.is_empty());
+        with_some
+            .map(|interface| InterfaceStatus { mac: interface.mac, addresses: interface.addresses.iter().map(claim).collect() })
+            .collect()
+    }
+
+    pub(crate) fn first(&self) -> Option<String> {
+        let boot_first = self.interfaces.iter().filter(|i| i.boot).chain(self.interfaces.iter().filter(|i| !i.boot));
+        boot_first.flat_map(|interface| &interface.addresses).next().map(|address| address.ip.to_string())
+    }
+}
+
+/// An address that an interface shall have.
+struct Wish {
+    mac: MacAddr,
+    subnet: String,
+    fixed: Option<std::net::IpAddr>,
+}
+
+/// The Subnet where a Machine is at home: where it last asked, else where it registered, else the only one that gives addresses.
+pub(crate) fn home(world: &World) -> Option<&(String, SubnetSpec)> {
+    let named = |name: &str| world.subnets.iter().find(|(other, _)| other == name);
+    let asked = world.reports.iter().find_map(|report| report.subnet.as_deref()).and_then(named);
+    let registered = world.machine.labels().get(athanor_crds::machine::SUBNET_LABEL).and_then(|name| named(name));
+    asked.or(registered).or_else(|| {
+        let mut giving = world.subnets.iter().filter(|(_, spec)| spec.mode == Mode::Dhcp && !spec.ranges.is_empty());
+        giving.next().filter(|_| giving.next().is_none())
+    })
+}
+
+/// Makes sure that a Machine has the addresses it shall have, and no others.
+pub(crate) async fn ensure(world: &World, cluster: &impl Cluster) -> Result<Addresses, PortError> {
+    let all = cluster.list::<Address>(None).await?;
+    let (wishes, mut obstacle) = wishes(world);
+    let mut interfaces: Vec<PlanInterface> =
+        world.machine.spec.interfaces.iter().map(|i| PlanInterface { mac: i.mac, boot: i.boot, addresses: Vec::new() }).collect();
+    let mut kept = BTreeSet::new();
+    for wish in wishes {
+        match grant(world, &wish, &all, cluster).await? {
+            Ok(ip) => {
+                kept.insert(names::address(ip));
+                if let Some(interface) = interfaces.iter_mut().find(|interface| interface.mac == wish.mac) {
+                    interface.addresses.push(PlanAddress { subnet: wish.subnet, ip });
+                }
+            }
+            Err(error) => obstacle = obstacle.or(Some(as_obstacle(&error))),
+        }
+    }
+    for stale in all.iter().filter(|address| owned_by(address, world) && !kept.contains(&address.name_any())) {
+        cluster.delete::<Address>(None, &stale.name_any()).await?;
+    }
+    Ok(Addresses { interfaces, obstacle })
+}
+
+fn as_obstacle(error: &AddressError) -> Obstacle {
+    let reason = if matches!(error, AddressError::Exhausted(_)) { reasons::NO_ADDRESS } else { reasons::ADDRESS_CONFLICT };
+    Obstacle { reason, message: error.to_string() }
+}
+
+/// What a person fixed, on the Machine or through its Deployment, and one address at home for the boot interface.
+fn wishes(world: &World) -> (Vec<Wish>, Option<Obstacle>) {
+    let (mut wishes, mut obstacle): (Vec<Wish>, _) = (Vec::new(), None);
+    let boot = world.machine.spec.interfaces.iter().find(|i| i.boot).or(world.machine.spec.interfaces.first());
+    let by_deployment = world.deployment.iter().flat_map(|deployment| &deployment.spec.addresses);
+    let by_machine =
+        world.machine.spec.interfaces.iter().flat_map(|interface| interface.addresses.iter().map(move |claim| (interface.mac, claim)));
+    let fixed = by_deployment.filter_map(|claim| Some((boot?.mac, claim))).chain(by_machine);
+    for (mac, claim) in fixed {
+        match address::subnet_of(claim, &world.subnets) {
+            // The Deployment's comes first and wins over the Machine's in the same Subnet.
+            Ok((subnet, _)) if wishes.iter().any(|wish| wish.mac == mac && wish.subnet == *subnet) => {}
+            Ok((subnet, _)) => wishes.push(Wish { mac, subnet: subnet.clone(), fixed: Some(claim.ip) }),
+            Err(error) => obstacle = Some(as_obstacle(&error)),
+        }
+    }
+    if let (Some(boot), Some((subnet, spec))) = (boot, home(world))
+        && spec.mode == Mode::Dhcp
+        && !wishes.iter().any(|wish| wish.mac == boot.mac && wish.subnet == *subnet)
+    {
+        wishes.push(Wish { mac: boot.mac, subnet: subnet.clone(), fixed: None });
+    }
+    (wishes, obstacle)
+}
+
+fn owned_by(address: &Address, world: &World) -> bool {
+    let owner = address.spec.owner.as_ref();
+    owner.is_some_and(|owner| {
+        Some(&owner.name) == world.machine.metadata.name.as_ref() && Some(&owner.namespace) == world.machine.metadata.namespace.as_ref()
+    })
+}
+
+/// One address: the fixed one, the one it has, or the lowest free one; taken by creating its object.
+async fn grant(
+    world: &World,
+    wish: &Wish,
+    all: &[Address],
+    cluster: &impl Cluster,
+) -> Result<Result<std::net::IpAddr, AddressError>, PortError> {
+    let Some((_, spec)) = world.subnets.iter().find(|(name, _)| *name == wish.subnet) else {
+        return Ok(Err(AddressError::UnknownSubnet(wish.subnet.clone())));
+    };
+    let mine = |address: &&Address| owned_by(address, world) && address.spec.mac == wish.mac && address.spec.subnet == wish.subnet;
+    if wish.fixed.is_none()
+        && let Some(has) =
+            all.iter().find(|address| mine(address) && spec.may_give(address.spec.ip) && spec.cidr.contains(&address.spec.ip))
+    {
+        return Ok(Ok(has.spec.ip));
+    }
+    let mut used: BTreeSet<_> = all.iter().map(|address| address.spec.ip).collect();
+    // What a person fixed on some Machine is not given to another, even while its object does not exist yet.
+    used.extend(world.machines.iter().flat_map(|machine| &machine.spec.interfaces).flat_map(|i| &i.addresses).map(|claim| claim.ip));
+    for _ in 0..MAX_RACES {
+        let Some(ip) = wish.fixed.or_else(|| address::lowest_free(spec, &used)) else {
+            return Ok(Err(AddressError::Exhausted(wish.subnet.clone())));
+        };
+        match take(world, wish, ip, cluster).await? {
+            None => return Ok(Ok(ip)),
+            Some(owner) if wish.fixed.is_some() => return Ok(Err(AddressError::Taken { ip, owner })),
+            Some(_) => used.insert(ip),
+        };
+    }
+    Ok(Err(AddressError::Exhausted(wish.subnet.clone())))
+}
+
+/// Creates the Address object; `Some` with its owner when somebody else has it.
+async fn take(world: &World, wish: &Wish, ip: std::net::IpAddr, cluster: &impl Cluster) -> Result<Option<String>, PortError> {
+    let name = names::address(ip);
+    let owner = AddressOwner { namespace: world.machine.namespace().unwrap_or_default(), name: world.machine.name_any() };
+    let spec = AddressSpec { ip, subnet: wish.subnet.clone(), mac: wish.mac, owner: Some(owner) };
+    match cluster.create(&Address::new(&name, spec)).await {
+        Ok(_) => Ok(None),
+        Err(PortError::AlreadyExists(_)) => {
+            let Some(existing) = cluster.get::<Address>(None, &name).await? else {
+                return Err(PortError::Conflict(format!("address {ip} came and went")));
+            };
+            if owned_by(&existing, world) && existing.spec.mac == wish.mac {
+                return Ok(None);
+            }
+            let owner = existing
+                .spec
+                .owner
+                .map_or_else(|| existing.spec.mac.to_string(), |owner| format!("Machine {}/{}", owner.namespace, owner.name));
+            Ok(Some(owner))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Gives back every address of a Machine that is gone.
+pub(crate) async fn release_all(namespace: &str, name: &str, cluster: &impl Cluster) -> Result<(), PortError> {
+    for address in cluster.list::<Address>(None).await? {
+        if address.spec.owner.as_ref().is_some_and(|owner| owner.namespace == namespace && owner.name == name) {
+            cluster.delete::<Address>(None, &address.name_any()).await?;
+        }
+    }
+    Ok(())
+}

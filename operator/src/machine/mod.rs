@@ -1,0 +1,228 @@
+//! The Machine controller: addresses, lifecycle, boot plan, status.
+
+mod addresses;
+mod plan;
+mod status;
+
+use athanor_crds::{
+    BootProfile, BootProfileSpec, BootReport, Deployment, Machine, MachineInventory, Subnet, SubnetSpec,
+    bootreport::{AttemptReport, NodeReport},
+    conditions::reasons,
+    machine::{Attempt, Occupancy, OccupancyState},
+};
+use athanor_plan::{
+    claim, identity,
+    lifecycle::{self, Act, Decision, Facts, Obstacle},
+    support,
+};
+use athanor_wire::Inventory;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::ResourceExt as _;
+use serde_json::json;
+
+use crate::{Clock, Cluster, Ids, PortError};
+
+/// Everything that a decision about a Machine looks at.
+pub(crate) struct World {
+    pub(crate) machine: Machine,
+    pub(crate) machines: Vec<Machine>,
+    pub(crate) subnets: Vec<(String, SubnetSpec)>,
+    pub(crate) deployment: Option<Deployment>,
+    pub(crate) profile: Option<Result<(String, BootProfileSpec), Obstacle>>,
+    pub(crate) reports: Vec<NodeReport>,
+    pub(crate) inventory: Option<MachineInventory>,
+    pub(crate) inventories: Vec<MachineInventory>,
+}
+
+/// Brings one Machine closer to what is wanted.
+///
+/// # Errors
+/// A call failed; the caller tries again later.
+pub async fn reconcile(namespace: &str, name: &str, cluster: &impl Cluster, clock: &impl Clock, ids: &impl Ids) -> Result<(), PortError> {
+    let Some(machine) = cluster.get::<Machine>(Some(namespace), name).await? else {
+        return forget(namespace, name, cluster).await;
+    };
+    if machine.metadata.deletion_timestamp.is_some() {
+        return forget(namespace, name, cluster).await;
+    }
+    let mut world = dereference(machine, cluster).await?;
+    record_inventory(&mut world, cluster).await?;
+    let addresses = addresses::ensure(&world, cluster).await?;
+    let decision = decide(&world, addresses.obstacle.clone());
+    let issued = apply(&mut world, &decision, cluster, clock, ids).await?;
+    let obstacle = plan::write(&world, &decision, &addresses, cluster, ids).await?;
+    status::write(&world, &decision, &addresses, obstacle, issued, cluster, clock).await
+}
+
+async fn dereference(machine: Machine, cluster: &impl Cluster) -> Result<World, PortError> {
+    let namespace = machine.namespace().unwrap_or_default();
+    let name = machine.name_any();
+    let subnets = cluster.list::<Subnet>(None).await?.into_iter().map(|subnet| (subnet.name_any(), subnet.spec)).collect();
+    let deployment = match &machine.spec.claim_ref {
+        Some(claim) => {
+            let found = cluster.get::<Deployment>(Some(&claim.namespace), &claim.name).await?;
+            // A Deployment of the same name that is another instance owns nothing here.
+            found.filter(|deployment| claim::owns(deployment, &machine))
+        }
+        None => None,
+    };
+    let profile = match &deployment {
+        Some(deployment) => Some(profile_of(deployment, cluster).await?),
+        None => None,
+    };
+    let report = cluster.get::<BootReport>(Some(&namespace), &name).await?;
+    let inventory = cluster.get::<MachineInventory>(Some(&namespace), &name).await?;
+    Ok(World {
+        machines: cluster.list::<Machine>(None).await?,
+        inventories: cluster.list::<MachineInventory>(None).await?,
+        reports: report.map(|report| report.spec.nodes).unwrap_or_default(),
+        machine,
+        subnets,
+        deployment,
+        profile,
+        inventory,
+    })
+}
+
+/// The profile of a Deployment, by name or written in place.
+pub(crate) async fn profile_of(
+    deployment: &Deployment,
+    cluster: &impl Cluster,
+) -> Result<Result<(String, BootProfileSpec), Obstacle>, PortError> {
+    let reference = &deployment.spec.profile;
+    if let Some(inline) = &reference.inline {
+        return Ok(Ok((deployment.name_any(), (**inline).clone())));
+    }
+    let name = reference.name.clone().unwrap_or_default();
+    let found = cluster.get::<BootProfile>(deployment.namespace().as_deref(), &name).await?;
+    let unknown = || Obstacle {
+        reason: reasons::UNKNOWN_PROFILE,
+        message: format!("spec.profile.name: there is no BootProfile {name} in this namespace; create it, or name another"),
+    };
+    Ok(found.map(|profile| (name.clone(), profile.spec)).ok_or_else(unknown))
+}
+
+/// Firmware's facts become the inventory; a machine-agent's, which know more, are not overwritten.
+async fn record_inventory(world: &mut World, cluster: &impl Cluster) -> Result<(), PortError> {
+    let Some(facts) = world.reports.iter().find_map(|report| report.facts.clone()) else { return Ok(()) };
+    let machine = &world.machine;
+    match &world.inventory {
+        Some(known) if known.spec.source == "agent" || known.spec.facts == facts => {}
+        Some(known) => {
+            let patch = json!({ "spec": { "source": "firmware", "facts": merged(&known.spec.facts, facts) } });
+            world.inventory = Some(cluster.patch(known, patch).await?);
+        }
+        None => {
+            let spec = athanor_crds::inventory::MachineInventorySpec { source: "firmware".to_owned(), facts };
+            let mut inventory = MachineInventory::new(&machine.name_any(), spec);
+            inventory.metadata.namespace = machine.namespace();
+            inventory.metadata.owner_references = machine.controller_owner_ref(&()).map(|owner| vec![owner]);
+            world.inventory = Some(cluster.create(&inventory).await?);
+        }
+    }
+    Ok(())
+}
+
+use kube::Resource as _;
+
+/// What was known, with what firmware says anew.
+fn merged(known: &Inventory, new: Inventory) -> Inventory {
+    Inventory {
+        vendor: new.vendor.or_else(|| known.vendor.clone()),
+        product: new.product.or_else(|| known.product.clone()),
+        serial: new.serial.or_else(|| known.serial.clone()),
+        uuid: new.uuid.or_else(|| known.uuid.clone()),
+        ..known.clone()
+    }
+}
+
+fn decide(world: &World, no_address: Option<Obstacle>) -> Decision {
+    let machine = &world.machine;
+    let mac_owner = machine.spec.interfaces.iter().find_map(|interface| {
+        let owner = identity::owner_of(interface.mac, &world.machines)?;
+        let itself = owner.metadata.name == machine.metadata.name && owner.metadata.namespace == machine.metadata.namespace;
+        (!itself).then(|| format!("{}/{}", owner.namespace().unwrap_or_default(), owner.name_any()))
+    });
+    let possible_duplicate =
+        world.inventory.as_ref().and_then(|mine| identity::possible_duplicate(mine, &world.inventories)).map(kube::ResourceExt::name_any);
+    let attempt_id = machine.spec.occupancy.as_ref().map(|occupancy| occupancy.attempt.clone()).unwrap_or_default();
+    let facts = Facts {
+        deployment: world.deployment.as_ref(),
+        runnable: world.profile.as_ref().map(|profile| runnable(machine, profile.as_ref(), world)),
+        mac_owner,
+        possible_duplicate,
+        no_address,
+        attempt: attempt_report(&world.reports, &attempt_id),
+        last_boot: world.reports.iter().filter_map(|report| report.last_boot.as_ref()).map(|time| time.0.as_microsecond()).max(),
+        while_unaccepted: addresses::home(world).map(|(_, subnet)| subnet.newcomers.while_unaccepted).unwrap_or_default(),
+    };
+    lifecycle::decide(machine, &facts)
+}
+
+fn runnable(
+    machine: &Machine,
+    profile: Result<&(String, BootProfileSpec), &Obstacle>,
+    world: &World,
+) -> Result<athanor_crds::bootprofile::Success, Obstacle> {
+    let (name, profile) = profile.map_err(Clone::clone)?;
+    let support = support::of(profile);
+    if !support.supported {
+        return Err(Obstacle { reason: support.reason, message: format!("profile {name}: {}", support.message) });
+    }
+    if let Some(has) = machine.spec.architecture.filter(|has| *has != profile.architecture) {
+        let message =
+            format!("profile {name} is for {}, but the Machine is {has}; choose another profile or Machine", profile.architecture);
+        return Err(Obstacle { reason: reasons::WRONG_ARCHITECTURE, message });
+    }
+    if let Some(problem) = world.reports.iter().find_map(|report| report.problems.first()) {
+        return Err(Obstacle { reason: reasons::CONTENT_UNAVAILABLE, message: format!("profile {name}: {problem}") });
+    }
+    Ok(profile.success)
+}
+
+/// What all nodes together saw of an attempt.
+fn attempt_report(reports: &[NodeReport], id: &str) -> Option<AttemptReport> {
+    let of_it: Vec<&AttemptReport> =
+        reports.iter().filter_map(|report| report.attempt.as_ref()).filter(|attempt| attempt.id == id).collect();
+    let first = of_it.first()?;
+    Some(AttemptReport {
+        id: first.id.clone(),
+        started: of_it.iter().any(|report| report.started),
+        served: of_it.iter().any(|report| report.served),
+        guest: of_it.iter().find_map(|report| report.guest.clone()),
+    })
+}
+
+/// Writes what the decision says into the Machine's spec, against the version that was decided on. Returns the attempt it issued.
+async fn apply(
+    world: &mut World,
+    decision: &Decision,
+    cluster: &impl Cluster,
+    clock: &impl Clock,
+    ids: &impl Ids,
+) -> Result<Option<Attempt>, PortError> {
+    let Some(act) = &decision.act else { return Ok(None) };
+    let (spec, now) = (&world.machine.spec, Time(clock.now()));
+    let (patch, issued) = match act {
+        Act::Free => (json!({ "claimRef": null, "occupancy": null }), None),
+        Act::Advance(state) => {
+            let occupancy = spec.occupancy.clone().map(|occupancy| Occupancy { state: *state, since: Some(now), ..occupancy });
+            (json!({ "occupancy": occupancy }), None)
+        }
+        Act::Issue(number) => {
+            let attempt = Attempt { id: ids.id("a"), number: *number, issued: now.clone() };
+            let instance_id = spec.claim_ref.as_ref().map(|claim| claim.instance_id.clone()).unwrap_or_default();
+            let occupancy = Occupancy { instance_id, attempt: attempt.id.clone(), state: OccupancyState::Issued, since: Some(now) };
+            (json!({ "occupancy": occupancy }), Some(attempt))
+        }
+    };
+    world.machine = cluster.patch(&world.machine, json!({ "spec": patch })).await?;
+    tracing::info!(machine = %world.machine.name_any(), namespace = world.machine.namespace(), ?act, reason = decision.reason, "machine goes on");
+    Ok(issued)
+}
+
+/// The Machine is gone: so are its plan and its addresses.
+async fn forget(namespace: &str, name: &str, cluster: &impl Cluster) -> Result<(), PortError> {
+    plan::forget(namespace, name, cluster).await?;
+    addresses::release_all(namespace, name, cluster).await
+}

@@ -1,0 +1,120 @@
+//! A Machine's status: one write, and only when something changed.
+
+use athanor_crds::{
+    Machine, MachineInventory, MachineState, MachineStatus,
+    conditions::{self, reasons, types},
+    machine::{Attempt, Failure, HardwareSummary},
+};
+use athanor_plan::lifecycle::{Act, Decision, Obstacle};
+use athanor_wire::Inventory;
+use kube::ResourceExt as _;
+use serde_json::json;
+
+use super::{World, addresses::Addresses};
+use crate::{Clock, Cluster, PortError, diff};
+
+/// Writes the status, if it differs from what is there.
+pub(crate) async fn write(
+    world: &World,
+    decision: &Decision,
+    addresses: &Addresses,
+    obstacle: Option<Obstacle>,
+    issued: Option<Attempt>,
+    cluster: &impl Cluster,
+    clock: &impl Clock,
+) -> Result<(), PortError> {
+    let machine = &world.machine;
+    let old = machine.status.clone().unwrap_or_default();
+    let mut new = old.clone();
+    new.observed_generation = machine.meta().generation;
+    // A freed Machine is looked at again at once; until then it is not claimable.
+    new.state = Some(decision.state.clone());
+    new.address = addresses.first();
+    new.interfaces = addresses.status();
+    new.hardware = hardware(machine, world.inventory.as_ref());
+    new.attempt = match (&machine.spec.occupancy, issued) {
+        (None, _) => None,
+        (Some(_), Some(issued)) => Some(issued),
+        (Some(occupancy), None) => old.attempt.clone().filter(|attempt| attempt.id == occupancy.attempt),
+    };
+    new.failure = failure(&old, decision, machine);
+    set_conditions(&mut new, decision, obstacle.as_ref(), machine, clock);
+    let (before, after) = (json!(old), json!(new));
+    let Some(patch) = diff::merge_patch(&before, &after) else { return Ok(()) };
+    cluster.patch_status(machine, json!({ "status": patch })).await?;
+    if old.state != new.state {
+        let (from, to) = (old.state.map(|state| state.to_string()), decision.state.to_string());
+        tracing::info!(machine = %machine.name_any(), namespace = machine.namespace(), from, to, reason = decision.reason, "machine state");
+    }
+    Ok(())
+}
+
+use kube::Resource as _;
+
+/// A failure stays until an attempt succeeds or the claim ends.
+fn failure(old: &MachineStatus, decision: &Decision, machine: &Machine) -> Option<Failure> {
+    if let Some(message) = &decision.failure {
+        return Some(Failure {
+            phase: MachineState::Provisioning.to_string(),
+            attempt: machine.spec.occupancy.as_ref().map(|occupancy| occupancy.attempt.clone()),
+            category: reasons::GUEST_FAILED.to_owned(),
+            message: message.clone(),
+            next_try: None,
+        });
+    }
+    let over = machine.spec.claim_ref.is_none() || decision.state == MachineState::Provisioned || matches!(decision.act, Some(Act::Free));
+    old.failure.clone().filter(|_| !over)
+}
+
+fn set_conditions(status: &mut MachineStatus, decision: &Decision, obstacle: Option<&Obstacle>, machine: &Machine, clock: &impl Clock) {
+    let now = clock.now();
+    let list = &mut status.conditions;
+    let (ready, reason, message) = match obstacle {
+        Some(obstacle) => (false, obstacle.reason, obstacle.message.clone()),
+        None => (decision.ready, decision.reason, decision.message.clone()),
+    };
+    conditions::set(list, now, types::READY, ready, reason, message);
+    if machine.spec.accepted {
+        conditions::set(list, now, types::ACCEPTED, true, reasons::ACCEPTED_BY_PERSON, "spec.accepted is set");
+        let message = "no machine-agent looks at the hardware in this version; what firmware told is in the inventory";
+        conditions::set(list, now, types::INSPECTED, true, reasons::NO_AGENT, message);
+    } else {
+        let message = format!("athanorctl accept {}", machine.name_any());
+        conditions::set(list, now, types::ACCEPTED, false, reasons::NOT_ACCEPTED, message);
+    }
+    match &status.failure {
+        Some(failure) => conditions::set(list, now, types::FAILING, true, reasons::GUEST_FAILED, failure.message.clone()),
+        None => list.retain(|condition| condition.type_ != types::FAILING),
+    }
+}
+
+/// The few facts people choose machines by, out of the inventory.
+fn hardware(machine: &Machine, inventory: Option<&MachineInventory>) -> Option<HardwareSummary> {
+    let facts = inventory.map(|inventory| inventory.spec.facts.clone()).unwrap_or_default();
+    let spec = &machine.spec;
+    if facts == Inventory::default() && spec.architecture.is_none() && spec.firmware.is_none() {
+        return None;
+    }
+    let disk = facts.disks.iter().map(|disk| disk.size_bytes).max();
+    let summary = match (facts.cpus, facts.memory_mib) {
+        (Some(cpus), Some(mib)) => {
+            let disk = disk.map(|bytes| format!(", {} GB", bytes / 1_000_000_000)).unwrap_or_default();
+            format!("{cpus} cpu, {} GiB{disk}", mib / 1024)
+        }
+        _ => [spec.firmware.map(|f| f.to_string()), spec.architecture.map(|a| a.to_string())]
+            .into_iter()
+            .flatten()
+            .collect::<Vec<_>>()
+            .join(" "),
+    };
+    Some(HardwareSummary {
+        summary,
+        vendor: facts.vendor,
+        product: facts.product,
+        serial: facts.serial,
+        uuid: facts.uuid,
+        cpus: facts.cpus,
+        memory_mib: facts.memory_mib,
+        disk_bytes: disk,
+    })
+}

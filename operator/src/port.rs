@@ -1,0 +1,81 @@
+//! What reconcilers ask of the world.
+
+use std::fmt::Debug;
+
+use jiff::Timestamp;
+use kube::Resource;
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
+
+/// An object of a kind that reconcilers use.
+pub trait Object: Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned + Send + Sync + 'static {}
+impl<K: Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned + Send + Sync + 'static> Object for K {}
+
+/// Why a call failed, as far as a reconciler cares.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PortError {
+    /// Somebody else was faster; look again.
+    #[error("{0}")]
+    Conflict(String),
+    /// The name is taken.
+    #[error("{0}")]
+    AlreadyExists(String),
+    /// It is gone.
+    #[error("{0}")]
+    NotFound(String),
+    /// The API refused it; asking again will not help until something changes.
+    #[error("{0}")]
+    Refused(String),
+    /// The API did not answer.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+impl PortError {
+    /// A word for metrics and logs.
+    pub fn category(&self) -> &'static str {
+        match self {
+            Self::Conflict(_) => "conflict",
+            Self::AlreadyExists(_) => "already-exists",
+            Self::NotFound(_) => "not-found",
+            Self::Refused(_) => "refused",
+            Self::Unavailable(_) => "unavailable",
+        }
+    }
+}
+
+/// A Kubernetes API, as small as reconcilers need it. Namespaces are `None` for cluster-scoped kinds and for lists over all.
+pub trait Cluster: Send + Sync + 'static {
+    /// One object, as the API has it now.
+    fn get<K: Object>(&self, namespace: Option<&str>, name: &str) -> impl Future<Output = Result<Option<K>, PortError>> + Send;
+
+    /// All objects of a kind. They may be a moment old: every decision made on them is guarded by a write with a `resourceVersion`, or by
+    /// the uniqueness of a name.
+    fn list<K: Object>(&self, namespace: Option<&str>) -> impl Future<Output = Result<Vec<K>, PortError>> + Send;
+
+    /// Creates an object.
+    fn create<K: Object>(&self, object: &K) -> impl Future<Output = Result<K, PortError>> + Send;
+
+    /// Merge-patches the object that was read, and only that: its `resourceVersion` is a precondition.
+    fn patch<K: Object>(&self, read: &K, patch: Value) -> impl Future<Output = Result<K, PortError>> + Send;
+
+    /// Like [`Self::patch`], on the status subresource.
+    fn patch_status<K: Object>(&self, read: &K, patch: Value) -> impl Future<Output = Result<K, PortError>> + Send;
+
+    /// Deletes an object; that it is gone already is no error.
+    fn delete<K: Object>(&self, namespace: Option<&str>, name: &str) -> impl Future<Output = Result<(), PortError>> + Send;
+}
+
+/// The time.
+pub trait Clock: Send + Sync + 'static {
+    /// Now.
+    fn now(&self) -> Timestamp;
+}
+
+/// Ids and tokens that nobody can guess.
+pub trait Ids: Send + Sync + 'static {
+    /// The name of an attempt or an instance: unique.
+    fn id(&self, prefix: &str) -> String;
+    /// A token: unguessable, and safe in a URL.
+    fn token(&self) -> String;
+}

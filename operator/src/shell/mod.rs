@@ -1,0 +1,235 @@
+//! The thin shell: kube's Controllers call the reconcilers, and everything a reconciler looks at wakes it.
+
+mod cluster;
+
+use std::{sync::Arc, time::Duration};
+
+use athanor_crds::{Address, BootProfile, BootReport, Deployment, Machine, Subnet};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use futures::StreamExt as _;
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::{
+    Api, Client, Resource, ResourceExt as _,
+    runtime::{
+        Controller,
+        controller::{Action, Config},
+        reflector::{ObjectRef, Store},
+        watcher,
+    },
+};
+
+pub use self::cluster::KubeCluster;
+use crate::{Clock, Ids, PortError, bootprofile, deployment, machine, port::Object, subnet};
+
+/// How many objects of a kind are reconciled at once. Each waits for the API most of the time; more would only crowd it.
+const CONCURRENCY: u16 = 8;
+/// Changes that come together are looked at together.
+const DEBOUNCE: Duration = Duration::from_millis(20);
+/// After a conflict the fresh object is a moment away.
+const AFTER_CONFLICT: Duration = Duration::from_millis(50);
+/// After any other error, once; then the pause doubles.
+const FIRST_RETRY: Duration = Duration::from_millis(500);
+/// The longest pause between two tries.
+const LONGEST_RETRY: Duration = Duration::from_secs(60);
+
+struct Context {
+    cluster: KubeCluster,
+    retries: std::sync::Mutex<std::collections::HashMap<String, u32>>,
+}
+
+/// The machine's own clock, to the second: what the API stores.
+struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        let now = Timestamp::now();
+        Timestamp::from_second(now.as_second()).unwrap_or(now)
+    }
+}
+
+/// Ids and tokens from the operating system's randomness.
+struct RandomIds;
+
+impl RandomIds {
+    fn bytes<const N: usize>() -> [u8; N] {
+        let mut bytes = [0; N];
+        // Linux' getrandom fails only where the kernel has none at all; without it nothing here would be safe.
+        #[allow(clippy::expect_used, reason = "a predictable token is worse than no operator")]
+        getrandom::fill(&mut bytes).expect("the operating system has randomness");
+        bytes
+    }
+}
+
+impl Ids for RandomIds {
+    fn id(&self, prefix: &str) -> String {
+        let hex: String = Self::bytes::<6>().iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("{prefix}-{hex}")
+    }
+    fn token(&self) -> String {
+        URL_SAFE_NO_PAD.encode(Self::bytes::<12>())
+    }
+}
+
+/// Runs every controller until `stop` ends.
+///
+/// # Errors
+/// The API could not be listed even once.
+pub async fn run(client: Client, stop: impl Future<Output = ()> + Send + 'static) -> Result<(), PortError> {
+    use futures::FutureExt as _;
+    let stop = stop.shared();
+    let cluster = KubeCluster::start(client.clone()).await?;
+    let stores = cluster.stores();
+    let context = Arc::new(Context { cluster, retries: std::sync::Mutex::default() });
+    let machines = machine_controller(&client, &stores)
+        .graceful_shutdown_on(stop.clone())
+        .run(
+            |object, context| async move {
+                settle(
+                    &*object,
+                    &context,
+                    machine::reconcile(&ns(&*object), &object.name_any(), &context.cluster, &SystemClock, &RandomIds).await,
+                )
+            },
+            retry,
+            context.clone(),
+        )
+        .for_each(|_| async {});
+    let deployments = deployment_controller(&client, &stores)
+        .graceful_shutdown_on(stop.clone())
+        .run(
+            |object, context| async move {
+                settle(
+                    &*object,
+                    &context,
+                    deployment::reconcile(&ns(&*object), &object.name_any(), &context.cluster, &SystemClock, &RandomIds).await,
+                )
+            },
+            retry,
+            context.clone(),
+        )
+        .for_each(|_| async {});
+    let profiles = Controller::new(Api::<BootProfile>::all(client.clone()), watcher::Config::default())
+        .with_config(config())
+        .graceful_shutdown_on(stop.clone())
+        .run(
+            |object, context| async move {
+                settle(&*object, &context, bootprofile::reconcile(&ns(&*object), &object.name_any(), &context.cluster, &SystemClock).await)
+            },
+            retry,
+            context.clone(),
+        )
+        .for_each(|_| async {});
+    let subnets = subnet_controller(&client)
+        .graceful_shutdown_on(stop)
+        .run(
+            |object, context| async move {
+                settle(&*object, &context, subnet::reconcile(&object.name_any(), &context.cluster, &SystemClock).await)
+            },
+            retry,
+            context,
+        )
+        .for_each(|_| async {});
+    tokio::join!(machines, deployments, profiles, subnets);
+    Ok(())
+}
+
+fn config() -> Config {
+    Config::default().concurrency(CONCURRENCY).debounce(DEBOUNCE)
+}
+
+fn ns(object: &impl Resource) -> String {
+    object.meta().namespace.clone().unwrap_or_default()
+}
+
+/// A Machine looks at its owner, that one's profile, its reports and inventory, the Subnets and the other Machines.
+fn machine_controller(client: &Client, stores: &cluster::Stores) -> Controller<Machine> {
+    let all = |stores: &Store<Machine>| stores.state().iter().map(|machine| ObjectRef::from_obj(&**machine)).collect::<Vec<_>>();
+    let same_name = |name: String, namespace: String| vec![ObjectRef::<Machine>::new(&name).within(&namespace)];
+    let (by_subnet, by_profile, profiles_of) = (stores.machines.clone(), stores.machines.clone(), stores.deployments.clone());
+    let claims = stores.machines.clone();
+    Controller::new(Api::<Machine>::all(client.clone()), watcher::Config::default())
+        .with_config(config())
+        .watches(Api::<BootReport>::all(client.clone()), watcher::Config::default(), move |report| {
+            same_name(report.name_any(), ns(&report))
+        })
+        .watches(Api::<Deployment>::all(client.clone()), watcher::Config::default(), move |deployment| {
+            let named = deployment.status.as_ref().and_then(|status| status.machine.clone());
+            let owned = claims.state_filter(|machine| {
+                let claim = machine.spec.claim_ref.as_ref();
+                claim.is_some_and(|claim| claim.name == deployment.name_any() && claim.namespace == ns(&deployment))
+            });
+            let mut keys: Vec<_> = owned.iter().map(|machine| ObjectRef::from_obj(&**machine)).collect();
+            keys.extend(named.map(|name| ObjectRef::new(&name).within(&ns(&deployment))));
+            keys
+        })
+        .watches(Api::<BootProfile>::all(client.clone()), watcher::Config::default(), move |profile| {
+            let uses = |deployment: &Deployment| deployment.spec.profile.name == profile.metadata.name && ns(deployment) == ns(&profile);
+            let users: Vec<String> = profiles_of.state_filter(uses).iter().map(|deployment| deployment.name_any()).collect();
+            let owned = by_profile.state_filter(|machine| machine.spec.claim_ref.as_ref().is_some_and(|claim| users.contains(&claim.name)));
+            owned.iter().map(|machine| ObjectRef::from_obj(&**machine)).collect::<Vec<_>>()
+        })
+        .watches(Api::<Subnet>::all(client.clone()), watcher::Config::default(), move |_| all(&by_subnet))
+}
+
+/// A Deployment looks at its profile and, until it has one, at every Machine that becomes free.
+fn deployment_controller(client: &Client, stores: &cluster::Stores) -> Controller<Deployment> {
+    let (by_machine, by_profile) = (stores.deployments.clone(), stores.deployments.clone());
+    Controller::new(Api::<Deployment>::all(client.clone()), watcher::Config::default())
+        .with_config(config())
+        .watches(Api::<Machine>::all(client.clone()), watcher::Config::default(), move |machine| {
+            let owner = machine.spec.claim_ref.as_ref().map(|claim| claim.name.clone());
+            let concerned = by_machine.state_filter(|deployment| {
+                let waits = deployment.status.as_ref().is_none_or(|status| status.machine.is_none());
+                let was = deployment.status.as_ref().is_some_and(|status| status.machine == machine.metadata.name);
+                ns(deployment) == ns(&machine) && (waits || was || Some(deployment.name_any()) == owner)
+            });
+            concerned.iter().map(|deployment| ObjectRef::from_obj(&**deployment)).collect::<Vec<_>>()
+        })
+        .watches(Api::<BootProfile>::all(client.clone()), watcher::Config::default(), move |profile| {
+            let uses = |deployment: &Deployment| deployment.spec.profile.name == profile.metadata.name && ns(deployment) == ns(&profile);
+            by_profile.state_filter(uses).iter().map(|deployment| ObjectRef::from_obj(&**deployment)).collect::<Vec<_>>()
+        })
+}
+
+/// A Subnet looks at the other Subnets, the agents' Leases and its addresses.
+fn subnet_controller(client: &Client) -> Controller<Subnet> {
+    let controller = Controller::new(Api::<Subnet>::all(client.clone()), watcher::Config::default()).with_config(config());
+    let store = controller.store();
+    let every = |store: &Store<Subnet>| store.state().iter().map(|subnet| ObjectRef::from_obj(&**subnet)).collect::<Vec<_>>();
+    let (by_lease, by_subnet) = (store.clone(), store);
+    controller
+        .watches(Api::<Address>::all(client.clone()), watcher::Config::default(), |address| {
+            vec![ObjectRef::<Subnet>::new(&address.spec.subnet)]
+        })
+        .watches(Api::<Lease>::namespaced(client.clone(), athanor_crds::names::SYSTEM_NAMESPACE), watcher::Config::default(), move |_| {
+            every(&by_lease)
+        })
+        .watches(Api::<Subnet>::all(client.clone()), watcher::Config::default(), move |_| every(&by_subnet))
+}
+
+/// A reconciler's end: success forgets earlier failures.
+fn settle<K: Object>(object: &K, context: &Context, result: Result<(), PortError>) -> Result<Action, PortError> {
+    result?;
+    let mut retries = context.retries.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    retries.remove(&retry_key(object));
+    Ok(Action::await_change())
+}
+
+fn retry_key<K: Object>(object: &K) -> String {
+    format!("{}/{}/{}", K::kind(&()), ns(object), object.name_any())
+}
+
+/// A reconciler's failure: a conflict is everyday and soon over; anything else is said, and tried again with growing pauses.
+#[allow(clippy::needless_pass_by_value, reason = "the shape that kube asks for")]
+fn retry<K: Object>(object: Arc<K>, error: &PortError, context: Arc<Context>) -> Action {
+    if matches!(error, PortError::Conflict(_) | PortError::AlreadyExists(_) | PortError::NotFound(_)) {
+        return Action::requeue(AFTER_CONFLICT);
+    }
+    let mut retries = context.retries.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let count = retries.entry(retry_key(&*object)).or_default();
+    let pause = (FIRST_RETRY * 2u32.saturating_pow((*count).min(10))).min(LONGEST_RETRY);
+    *count += 1;
+    tracing::warn!(object = %retry_key(&*object), category = error.category(), %error, ?pause, "reconcile failed");
+    Action::requeue(pause)
+}

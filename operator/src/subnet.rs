@@ -1,0 +1,121 @@
+//! The Subnet controller: who serves it, whether anything stands in the way, how many addresses are in use.
+
+use athanor_crds::{
+    Address, Subnet,
+    conditions::{self, reasons, types},
+    names,
+    subnet::{Authority, Mode, SubnetServer, SubnetStatus},
+};
+use athanor_wire::agent::{self, Served};
+use k8s_openapi::{
+    api::coordination::v1::Lease,
+    apimachinery::pkg::apis::meta::v1::Condition,
+    jiff::{SignedDuration, Timestamp},
+};
+use kube::{Resource as _, ResourceExt as _};
+use serde_json::json;
+
+use crate::{Clock, Cluster, PortError, diff};
+
+/// Writes a Subnet's status.
+///
+/// # Errors
+/// A call failed; the caller tries again later.
+pub async fn reconcile(name: &str, cluster: &impl Cluster, clock: &impl Clock) -> Result<(), PortError> {
+    let Some(subnet) = cluster.get::<Subnet>(None, name).await? else { return Ok(()) };
+    let others = cluster.list::<Subnet>(None).await?;
+    let leases = cluster.list::<Lease>(Some(names::SYSTEM_NAMESPACE)).await?;
+    let used = cluster.list::<Address>(None).await?.iter().filter(|address| address.spec.subnet == name).count();
+    let now = clock.now();
+    let servers = servers(name, &leases, now);
+    let old = subnet.status.clone().unwrap_or_default();
+    let mut new = SubnetStatus {
+        observed_generation: subnet.meta().generation,
+        used: u32::try_from(used).ok(),
+        servers,
+        conditions: old.conditions.clone(),
+    };
+    judge(&subnet, &others, &mut new, now);
+    let Some(patch) = diff::merge_patch(&json!(old), &json!(new)) else { return Ok(()) };
+    cluster.patch_status(&subnet, json!({ "status": patch })).await?;
+    Ok(())
+}
+
+/// The agents that are alive and serve the Subnet.
+fn servers(name: &str, leases: &[Lease], now: Timestamp) -> Vec<SubnetServer> {
+    let alive = |lease: &&Lease| {
+        let spec = lease.spec.as_ref();
+        let renewed = spec.and_then(|spec| spec.renew_time.as_ref()).map(|time| time.0);
+        let lifetime = spec.and_then(|spec| spec.lease_duration_seconds).unwrap_or(0);
+        lease.labels().contains_key(agent::LABEL)
+            && renewed.is_some_and(|renewed| renewed + SignedDuration::from_secs(lifetime.into()) > now)
+    };
+    let mut servers: Vec<SubnetServer> = leases
+        .iter()
+        .filter(alive)
+        .filter_map(|lease| {
+            let node = lease.spec.as_ref()?.holder_identity.clone()?;
+            let served: Vec<Served> = serde_json::from_str(lease.annotations().get(agent::SERVED_ANNOTATION)?).ok()?;
+            Some(served.into_iter().filter(|served| served.subnet == name).map(move |served| SubnetServer {
+                node: node.clone(),
+                interface: served.interface,
+                address: served.address,
+                authority: Some(served.authority),
+                foreign_server: served.foreign_server,
+            }))
+        })
+        .flatten()
+        .collect();
+    servers.sort_by(|a, b| (&a.node, &a.interface).cmp(&(&b.node, &b.interface)));
+    servers
+}
+
+fn judge(subnet: &Subnet, others: &[Subnet], status: &mut SubnetStatus, now: Timestamp) {
+    let spec = &subnet.spec;
+    let overlapping = others.iter().find(|other| {
+        let cidr = other.spec.cidr;
+        other.metadata.name != subnet.metadata.name && (cidr.contains(&spec.cidr) || spec.cidr.contains(&cidr))
+    });
+    let foreign = status.servers.iter().find_map(|server| server.foreign_server.clone());
+    let probing = status.servers.iter().any(|server| server.authority.as_deref() == Some("Probing"));
+    let set = |list: &mut Vec<Condition>, type_, value, reason, message: String| conditions::set(list, now, type_, value, reason, message);
+    let list = &mut status.conditions;
+    match &foreign {
+        Some(server) => {
+            let message = format!(
+                "{server} also answers DHCP: known machines are still served, newcomers are not, and nobody is sent a NAK until it is gone. Stop it, or set spec.mode: proxy"
+            );
+            set(list, types::FOREIGN_DHCP, true, reasons::FOREIGN_SERVER, message);
+        }
+        None => set(list, types::FOREIGN_DHCP, false, reasons::NO_FOREIGN_SERVER, "no other DHCP server answered".to_owned()),
+    }
+    let (authoritative, reason, message) = match (spec.mode, &foreign) {
+        (Mode::Dhcp, Some(server)) => (false, reasons::FOREIGN_SERVER, format!("{server} also answers")),
+        (Mode::Dhcp, None) if status.servers.is_empty() => (false, reasons::NO_SERVER, "no agent serves it".to_owned()),
+        (Mode::Dhcp, None) if probing => (false, reasons::PROBING, "an agent still looks for another DHCP server".to_owned()),
+        (Mode::Dhcp, None) if spec.authority == Authority::Assumed => (true, reasons::ASSUMED, "spec.authority: assumed".to_owned()),
+        (Mode::Dhcp, None) => (true, reasons::PROBED, "no other DHCP server answered the probe".to_owned()),
+        (mode, _) => (false, reasons::MODE_WITHOUT_AUTHORITY, format!("mode {mode} gives no addresses")),
+    };
+    set(list, types::AUTHORITATIVE, authoritative, reason, message);
+    let (ready, reason, message) = match (overlapping, spec.mode) {
+        (Some(other), _) => {
+            let message =
+                format!("its cidr {} overlaps that of Subnet {} ({}); change one of the two", spec.cidr, other.name_any(), other.spec.cidr);
+            (false, reasons::OVERLAP, message)
+        }
+        (None, Mode::Off) => {
+            (false, reasons::MODE_WITHOUT_AUTHORITY, "mode off: nothing is served; set spec.mode to dhcp or proxy".to_owned())
+        }
+        (None, _) if status.servers.is_empty() => (
+            false,
+            reasons::NO_SERVER,
+            format!("no agent has an interface in {}; give one an address there, or name it in spec.interfaces", spec.cidr),
+        ),
+        (None, mode) => {
+            let places: Vec<String> = status.servers.iter().map(|server| format!("{} on {}", server.interface, server.node)).collect();
+            (true, reasons::SERVING, format!("mode {mode}, served by {}", places.join(", ")))
+        }
+    };
+    set(list, types::READY, ready, reason, message);
+}
