@@ -1,0 +1,178 @@
+//! The one module that knows Kubernetes: plans and Subnets in, newcomers, BootReports and a Lease out.
+
+mod lease;
+mod newcomers;
+mod reports;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use athanor_crds::{Subnet, names};
+use athanor_plan::{BootPlan, Snapshot, boot_plan::FORMAT, snapshot::NamedSubnet};
+use futures::{StreamExt as _, stream};
+use k8s_openapi::api::core::v1::Secret;
+use kube::{
+    Api, Client, ResourceExt as _,
+    runtime::{WatchStreamExt as _, watcher, watcher::Event},
+};
+use tokio::sync::oneshot;
+
+use crate::{
+    content, http, link, loaders,
+    options::{AgentError, Options},
+    port,
+    shared::Shared,
+};
+
+/// Changes that come together become one snapshot.
+const GATHER: Duration = Duration::from_millis(5);
+/// How long the first lists may take.
+const FIRST_LISTS: Duration = Duration::from_secs(30);
+
+enum Change {
+    Plan(Event<Secret>),
+    Subnet(Event<Subnet>),
+}
+
+/// What is known so far; it becomes a snapshot when both lists are whole.
+#[derive(Default)]
+struct World {
+    plans: BTreeMap<String, Arc<BootPlan>>,
+    subnets: BTreeMap<String, NamedSubnet>,
+    incoming_plans: BTreeMap<String, Arc<BootPlan>>,
+    incoming_subnets: BTreeMap<String, NamedSubnet>,
+    plans_listed: bool,
+    subnets_listed: bool,
+}
+
+/// Runs an agent until `stop` ends. `ready` learns when it serves, or why it cannot.
+///
+/// # Errors
+/// The API cannot be watched, or a port cannot be had.
+pub async fn run(
+    options: Options,
+    client: Client,
+    stop: impl Future<Output = ()> + Send,
+    ready: oneshot::Sender<()>,
+) -> Result<(), AgentError> {
+    let inventory = loaders::scan(&options.loader_dirs);
+    for arch in inventory.missing() {
+        tracing::warn!(%arch, folders = ?options.loader_dirs, "no loader for this architecture; install the package ipxe or put one into the folder");
+    }
+    let listener = port::tcp("HTTP", options.http_port)?;
+    let (shared, registrations) = Shared::new(options, inventory);
+    let mut tasks = tokio::task::JoinSet::new();
+    let (listed, first) = oneshot::channel();
+    tasks.spawn(watch(shared.clone(), client.clone(), listed));
+    tasks.spawn(newcomers::run(shared.clone(), client.clone(), registrations));
+    tasks.spawn(reports::run(shared.clone(), client.clone()));
+    match tokio::time::timeout(FIRST_LISTS, first).await {
+        Ok(Ok(())) => {}
+        _ => return Err(AgentError::Api(format!("no list of plans and Subnets came in {} s", FIRST_LISTS.as_secs()))),
+    }
+    let (started, links) = oneshot::channel();
+    tasks.spawn(link::run(shared.clone(), started));
+    tasks.spawn(http::run(shared.clone(), listener));
+    tasks.spawn(lease::run(shared.clone(), client));
+    links.await.map_err(|_| AgentError::Api("the interfaces were not looked at".to_owned()))??;
+    let _ = ready.send(());
+    stop.await;
+    tasks.shutdown().await;
+    Ok(())
+}
+
+/// Watches plans and Subnets, and swaps in a snapshot after each change.
+async fn watch(shared: Arc<Shared>, client: Client, listed: oneshot::Sender<()>) {
+    let plans = watcher(Api::<Secret>::namespaced(client.clone(), names::PLANS_NAMESPACE), watcher::Config::default()).default_backoff();
+    let subnets = watcher(Api::<Subnet>::all(client), watcher::Config::default()).default_backoff();
+    let mut changes =
+        stream::select(plans.map(|event| event.map(Change::Plan)).boxed(), subnets.map(|event| event.map(Change::Subnet)).boxed());
+    let (mut world, mut listed) = (World::default(), Some(listed));
+    while let Some(change) = changes.next().await {
+        let mut touched = world.take(&shared, change);
+        while let Ok(Some(more)) = tokio::time::timeout(GATHER, changes.next()).await {
+            touched.extend(world.take(&shared, more));
+        }
+        if !(world.plans_listed && world.subnets_listed) {
+            continue;
+        }
+        shared.publish(Snapshot::new(
+            world.subnets.values().cloned().collect(),
+            world.plans.values().cloned().collect(),
+            shared.loaders.clone(),
+        ));
+        if let Some(listed) = listed.take() {
+            let _ = listed.send(());
+        }
+        for name in touched {
+            if let Some(plan) = world.plans.get(&name) {
+                // Whether every file of the plan is there is known before a machine asks for it.
+                let (shared, plan) = (shared.clone(), plan.clone());
+                tokio::task::spawn_blocking(move || shared.reporter.problems(&plan, content::problems(&shared, &plan)));
+            }
+        }
+    }
+}
+
+impl World {
+    /// Takes one change in; returns the plans it touched.
+    fn take(&mut self, shared: &Shared, change: Result<Change, watcher::Error>) -> Vec<String> {
+        let change = match change {
+            Ok(change) => change,
+            Err(error) => {
+                tracing::warn!(%error, "watch interrupted; serving on from memory");
+                return Vec::new();
+            }
+        };
+        shared.heard_from_api();
+        match change {
+            Change::Plan(Event::Apply(secret)) => {
+                let name = secret.name_any();
+                match read(&secret) {
+                    Some(plan) => self.plans.insert(name.clone(), plan),
+                    None => self.plans.remove(&name),
+                };
+                return vec![name];
+            }
+            Change::Plan(Event::Delete(secret)) => drop(self.plans.remove(&secret.name_any())),
+            Change::Plan(Event::Init) => self.incoming_plans.clear(),
+            Change::Plan(Event::InitApply(secret)) => {
+                if let Some(plan) = read(&secret) {
+                    self.incoming_plans.insert(secret.name_any(), plan);
+                }
+            }
+            Change::Plan(Event::InitDone) => {
+                self.plans = std::mem::take(&mut self.incoming_plans);
+                self.plans_listed = true;
+                return self.plans.keys().cloned().collect();
+            }
+            Change::Subnet(Event::Apply(subnet)) => drop(self.subnets.insert(subnet.name_any(), named(subnet))),
+            Change::Subnet(Event::Delete(subnet)) => drop(self.subnets.remove(&subnet.name_any())),
+            Change::Subnet(Event::Init) => self.incoming_subnets.clear(),
+            Change::Subnet(Event::InitApply(subnet)) => drop(self.incoming_subnets.insert(subnet.name_any(), named(subnet))),
+            Change::Subnet(Event::InitDone) => {
+                self.subnets = std::mem::take(&mut self.incoming_subnets);
+                self.subnets_listed = true;
+            }
+        }
+        Vec::new()
+    }
+}
+
+fn named(subnet: Subnet) -> NamedSubnet {
+    NamedSubnet { name: subnet.name_any(), spec: subnet.spec }
+}
+
+fn read(secret: &Secret) -> Option<Arc<BootPlan>> {
+    let bytes = &secret.data.as_ref()?.get(names::PLAN_SECRET_KEY)?.0;
+    match serde_json::from_slice::<BootPlan>(bytes) {
+        Ok(plan) if plan.format == FORMAT => Some(Arc::new(plan)),
+        Ok(plan) => {
+            tracing::warn!(secret = %secret.name_any(), format = plan.format, "plan of an unknown format; upgrade this agent");
+            None
+        }
+        Err(error) => {
+            tracing::warn!(secret = %secret.name_any(), %error, "plan cannot be read");
+            None
+        }
+    }
+}

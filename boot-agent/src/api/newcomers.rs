@@ -1,0 +1,44 @@
+//! A newcomer becomes a Machine named by its MAC, so that two agents that see it at once cannot create two.
+
+use std::sync::Arc;
+
+use athanor_crds::{
+    Machine, MachineSpec,
+    machine::{Interface, SELF_REGISTERED_LABEL, SUBNET_LABEL},
+    names,
+};
+use athanor_dhcp::Newcomer;
+use kube::{Api, Client, api::PostParams};
+use tokio::sync::mpsc;
+
+use crate::shared::Shared;
+
+pub(super) async fn run(shared: Arc<Shared>, client: Client, mut registrations: mpsc::Receiver<Newcomer>) {
+    while let Some(newcomer) = registrations.recv().await {
+        let snapshot = shared.snapshot();
+        let Some(subnet) = snapshot.subnets().iter().find(|subnet| subnet.name == newcomer.subnet) else { continue };
+        let namespace = subnet.spec.newcomers.namespace.clone();
+        let machine = machine(&newcomer);
+        let name = names::machine(newcomer.mac);
+        match Api::<Machine>::namespaced(client.clone(), &namespace).create(&PostParams::default(), &machine).await {
+            Ok(_) => tracing::info!(machine = %name, %namespace, subnet = %newcomer.subnet, "newcomer registered"),
+            Err(kube::Error::Api(status)) if status.code == 409 => {}
+            Err(error) => {
+                tracing::warn!(machine = %name, %namespace, %error, "newcomer not registered; it is asked for again with its next DISCOVER")
+            }
+        }
+    }
+}
+
+fn machine(newcomer: &Newcomer) -> Machine {
+    let spec = MachineSpec {
+        interfaces: vec![Interface { mac: newcomer.mac, boot: true, addresses: Vec::new() }],
+        architecture: newcomer.hardware.map(|(architecture, _)| architecture),
+        firmware: newcomer.hardware.map(|(_, firmware)| firmware),
+        ..MachineSpec::default()
+    };
+    let mut machine = Machine::new(&names::machine(newcomer.mac), spec);
+    let labels = [(SELF_REGISTERED_LABEL, "true"), (SUBNET_LABEL, newcomer.subnet.as_str())];
+    machine.metadata.labels = Some(labels.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect());
+    machine
+}

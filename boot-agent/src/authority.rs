@@ -1,0 +1,163 @@
+//! Whether we may answer with authority: the probe for another DHCP server, and its verdict, which survives a restart.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use athanor_crds::subnet::{self, Mode};
+use athanor_dhcp::{
+    Authority, CLIENT_PORT, SERVER_PORT,
+    probe::{TRIES, VERDICT_LIFETIME, WAIT, discover, foreign_server},
+};
+use athanor_sys::PacketSocket;
+use athanor_wire::MacAddr;
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    frame::{self, End},
+    link::Duty,
+    shared::Shared,
+};
+
+/// How soon a segment with another server is probed again.
+const FOREIGN_AGAIN: Duration = Duration::from_secs(60);
+/// How soon a probe that could not be made is tried again.
+const FAILED_AGAIN: Duration = Duration::from_secs(5);
+
+/// What a probe said.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Verdict {
+    /// The other server, if one answered.
+    pub foreign: Option<Ipv4Addr>,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// The verdicts of an agent's interfaces.
+pub(crate) struct Verdicts {
+    file: PathBuf,
+    kept: Mutex<BTreeMap<String, Verdict>>,
+    current: Mutex<BTreeMap<String, Authority>>,
+}
+
+impl Verdicts {
+    pub(crate) fn load(data_dir: &Path) -> Self {
+        let file = data_dir.join("authority.json");
+        // A damaged file only costs a probe.
+        let kept = fs::read(&file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+        Self { file, kept: Mutex::new(kept), current: Mutex::default() }
+    }
+
+    /// Whether we may answer with authority on an interface, now.
+    pub(crate) fn of(&self, interface: &str) -> Authority {
+        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        current.get(interface).cloned().unwrap_or(Authority::Probing)
+    }
+
+    fn set(&self, interface: &str, authority: Authority) {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner).insert(interface.to_owned(), authority);
+    }
+
+    /// Interfaces that are no longer served are probed anew when they come back.
+    pub(crate) fn keep_only<'a>(&self, interfaces: impl Iterator<Item = &'a String>) {
+        let wanted: Vec<&String> = interfaces.collect();
+        self.current.lock().unwrap_or_else(PoisonError::into_inner).retain(|name, _| wanted.contains(&name));
+    }
+
+    fn fresh(&self, place: &str) -> Option<Verdict> {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let lifetime = SignedDuration::try_from(VERDICT_LIFETIME).unwrap_or_default();
+        kept.get(place).filter(|verdict| verdict.foreign.is_none() && Timestamp::now().duration_since(verdict.at) < lifetime).cloned()
+    }
+
+    fn remember(&self, place: String, verdict: Verdict) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.insert(place, verdict);
+        let written = serde_json::to_vec_pretty(&*kept).map_err(io::Error::from).and_then(|bytes| fs::write(&self.file, bytes));
+        if let Err(error) = written {
+            tracing::warn!(file = %self.file.display(), %error, "verdict not kept; the next start probes again");
+        }
+    }
+}
+
+/// Keeps the verdict of an interface current.
+pub(crate) async fn watch(shared: Arc<Shared>, duty: Duty) {
+    let interface = duty.link.interface.clone();
+    // A verdict is about a wire: the same interface with other addresses may be on another one.
+    let place = format!("{interface} {:?}", duty.link.addresses);
+    loop {
+        let snapshot = shared.snapshot();
+        let ours: Vec<_> = snapshot.subnets().iter().filter(|subnet| duty.subnets.contains(&subnet.name)).collect();
+        let assumed = ours.iter().all(|subnet| subnet.spec.mode != Mode::Dhcp || subnet.spec.authority == subnet::Authority::Assumed);
+        if assumed || shared.authority.fresh(&place).is_some() {
+            shared.authority.set(&interface, Authority::Alone);
+            tokio::time::sleep(VERDICT_LIFETIME).await;
+            continue;
+        }
+        let (name, mac, installation) = (interface.clone(), duty.mac, shared.options.installation.clone());
+        let addresses = duty.link.addresses.clone();
+        let probed = tokio::task::spawn_blocking(move || probe(&name, mac, &addresses, &installation)).await;
+        let pause = match probed {
+            Ok(Ok(None)) => {
+                tracing::info!(%interface, "no other DHCP server answered");
+                shared.authority.set(&interface, Authority::Alone);
+                shared.authority.remember(place.clone(), Verdict { foreign: None, at: Timestamp::now() });
+                VERDICT_LIFETIME
+            }
+            Ok(Ok(Some(server))) => {
+                tracing::warn!(%interface, %server, "another DHCP server answers: newcomers are not served, nobody is sent a NAK");
+                shared.authority.set(&interface, Authority::Foreign(server));
+                shared.authority.remember(place.clone(), Verdict { foreign: Some(server), at: Timestamp::now() });
+                FOREIGN_AGAIN
+            }
+            Ok(Err(error)) => {
+                tracing::error!(%interface, %error, "the probe for another DHCP server failed");
+                FAILED_AGAIN
+            }
+            Err(_) => FAILED_AGAIN,
+        };
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// Asks for a DHCP server on an interface and waits; returns the first that is not at one of our own addresses.
+///
+/// # Errors
+/// No such interface, or no right (CAP_NET_RAW).
+pub fn probe(interface: &str, mac: MacAddr, ours: &[Ipv4Addr], installation: &str) -> io::Result<Option<Ipv4Addr>> {
+    let socket = PacketSocket::open(interface)?;
+    let mut random = [0; 4];
+    getrandom::fill(&mut random).map_err(|error| io::Error::other(error.to_string()))?;
+    let xid = u32::from_be_bytes(random);
+    let message = discover(xid, mac, installation);
+    let from = End { ip: Ipv4Addr::UNSPECIFIED, port: CLIENT_PORT };
+    let packet = frame::udp(from, End { ip: Ipv4Addr::BROADCAST, port: SERVER_PORT }, &message).ok_or(io::ErrorKind::InvalidInput)?;
+    let start = Instant::now();
+    let mut sent = 0;
+    let mut buffer = [0; 2048];
+    while start.elapsed() < WAIT {
+        if sent < TRIES && start.elapsed() >= WAIT / TRIES * sent {
+            socket.send([0xff; 6], &packet)?;
+            sent += 1;
+        }
+        let until = (WAIT / TRIES * sent).min(WAIT).saturating_sub(start.elapsed());
+        match socket.receive(&mut buffer, until) {
+            Ok(length) => {
+                let answer = frame::udp_payload(&buffer[..length], CLIENT_PORT).and_then(|bytes| foreign_server(bytes, xid, ours));
+                if answer.is_some() {
+                    return Ok(answer);
+                }
+            }
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
+}

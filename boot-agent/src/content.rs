@@ -1,0 +1,164 @@
+//! Where the bytes of a name come from. One tree for TFTP and HTTP, so that both always answer alike.
+//!
+//! ```text
+//!   b/<token>/boot.ipxe     the machine's script, from DHCP          b/<token>/f/<name>   a file of its order
+//!   b/<token>/poll          the same, asked again while it waits     <prefix>/<path>      the tree of its order's media
+//!   l/<file>, <file>        loaders
+//! ```
+
+use std::{fs::File, io, os::unix::fs::FileExt as _, path::Path, sync::Arc, time::SystemTime};
+
+use athanor_media::{IsoFile, MediaError};
+use athanor_plan::{BootPlan, Snapshot, Source, ipxe};
+use bytes::Bytes;
+
+use crate::shared::Shared;
+
+/// Bytes at an offset, wherever they are.
+#[derive(Debug, Clone)]
+pub(crate) enum Content {
+    Memory(Bytes),
+    File(Arc<File>, u64),
+    Iso(IsoFile),
+}
+
+impl Content {
+    pub(crate) fn size(&self) -> u64 {
+        match self {
+            Self::Memory(bytes) => bytes.len() as u64,
+            Self::File(_, length) => *length,
+            Self::Iso(file) => file.size(),
+        }
+    }
+
+    /// Fills the buffer from `offset` on, whole unless the content ends before.
+    pub(crate) fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Memory(bytes) => {
+                let rest = bytes.get(usize::try_from(offset).unwrap_or(usize::MAX)..).unwrap_or_default();
+                let length = rest.len().min(buffer.len());
+                buffer[..length].copy_from_slice(&rest[..length]);
+                Ok(length)
+            }
+            Self::File(file, size) => {
+                let length = usize::try_from(size.saturating_sub(offset)).unwrap_or(usize::MAX).min(buffer.len());
+                file.read_exact_at(&mut buffer[..length], offset)?;
+                Ok(length)
+            }
+            Self::Iso(file) => file.read_at(offset, buffer),
+        }
+    }
+}
+
+impl athanor_tftp_server::Content for Content {
+    fn size(&self) -> u64 {
+        Self::size(self)
+    }
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        Self::read_at(self, offset, buffer)
+    }
+}
+
+/// What a name stands for.
+pub(crate) struct Found {
+    pub(crate) content: Content,
+    /// Changes whenever the bytes may have.
+    pub(crate) etag: String,
+    /// The machine it belongs to, and the name in its order, if it is part of one.
+    pub(crate) plan: Option<Arc<BootPlan>>,
+    pub(crate) file: Option<String>,
+    /// The script was rendered with the order in it.
+    pub(crate) acting: bool,
+    pub(crate) script: bool,
+}
+
+/// Why a name stands for nothing.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Missing {
+    #[error("no such file")]
+    NotFound,
+    #[error(transparent)]
+    Media(#[from] MediaError),
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+/// Looks a name up on one snapshot. `base` is the agent's own address as the client sees it: `http://192.168.10.1:7481`.
+pub(crate) fn find(shared: &Shared, snapshot: &Snapshot, base: &str, path: &str) -> Result<Found, Missing> {
+    let path = path.trim_start_matches('/');
+    let segments: Vec<&str> = path.split('/').collect();
+    match segments.as_slice() {
+        ["b", token, "boot.ipxe" | "poll"] => script(shared, snapshot, base, token),
+        ["b", token, "f", name] => {
+            let plan = snapshot.by_token(token).filter(|plan| plan.token == *token).ok_or(Missing::NotFound)?;
+            let order = plan.order.as_ref().ok_or(Missing::NotFound)?;
+            let source = order.files.get(*name).ok_or(Missing::NotFound)?;
+            let mut found = open(shared, source, "")?;
+            found.plan = Some(plan.clone());
+            found.file = Some((*name).to_owned());
+            Ok(found)
+        }
+        ["l", file] | [file] => loader(shared, file),
+        _ => tree(shared, snapshot, path),
+    }
+}
+
+fn script(shared: &Shared, snapshot: &Snapshot, base: &str, token: &str) -> Result<Found, Missing> {
+    let plan = snapshot.by_token(token).ok_or(Missing::NotFound)?;
+    let acting = shared.may_act(plan);
+    let text = ipxe::script(plan, acting, &format!("{base}/b/{}", plan.token), &format!("{base}/v1/report"));
+    let etag = format!("{:x}", fnv(text.as_bytes()));
+    let content = Content::Memory(Bytes::from(text));
+    Ok(Found { content, etag, plan: Some(plan.clone()), file: None, acting: acting && plan.order.is_some(), script: true })
+}
+
+/// FNV-1a: an ETag needs no more.
+fn fnv(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+fn loader(shared: &Shared, name: &str) -> Result<Found, Missing> {
+    let place = shared.loaders.file(name).ok_or(Missing::NotFound)?;
+    let file = File::open(place)?;
+    let meta = file.metadata()?;
+    Ok(plain(Content::File(Arc::new(file), meta.len()), stamp(meta.len(), meta.modified().ok())))
+}
+
+/// A file below the prefix of some order's media; only while that order stands.
+fn tree(shared: &Shared, snapshot: &Snapshot, path: &str) -> Result<Found, Missing> {
+    let orders = snapshot.plans().iter().filter_map(|plan| plan.order.as_ref());
+    for (prefix, source) in orders.flat_map(|order| &order.trees) {
+        if let Some(member) = path.strip_prefix(prefix.as_str()).and_then(|rest| rest.strip_prefix('/')) {
+            return open(shared, source, member);
+        }
+    }
+    Err(Missing::NotFound)
+}
+
+pub(crate) fn open(shared: &Shared, source: &Source, below: &str) -> Result<Found, Missing> {
+    let Source::Iso { path, member } = source;
+    let iso = shared.library.iso(Path::new(path))?;
+    let member = if below.is_empty() { member.clone() } else { format!("{member}/{below}") };
+    let file = iso.file(&member)?;
+    let etag = format!("{}-{:x}", stamp(file.size(), None), fnv(format!("{path}\0{member}\0{:p}", Arc::as_ptr(&iso)).as_bytes()));
+    Ok(plain(Content::Iso(file), etag))
+}
+
+fn plain(content: Content, etag: String) -> Found {
+    Found { content, etag, plan: None, file: None, acting: false, script: false }
+}
+
+fn stamp(length: u64, modified: Option<SystemTime>) -> String {
+    let seconds = modified.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok()).map_or(0, |since| since.as_nanos());
+    format!("{length:x}-{seconds:x}")
+}
+
+/// The files of a plan that cannot be served, in words: what `status` says before a machine stands still over it.
+pub(crate) fn problems(shared: &Shared, plan: &BootPlan) -> Vec<String> {
+    let Some(order) = &plan.order else { return Vec::new() };
+    let mut all: Vec<String> =
+        order.files.values().filter_map(|source| open(shared, source, "").err().map(|error| error.to_string())).collect();
+    all.sort();
+    all.dedup();
+    all
+}

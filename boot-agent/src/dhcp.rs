@@ -1,0 +1,186 @@
+//! DHCP on one interface: sockets around `athanor_dhcp::decide`.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
+
+use athanor_dhcp::{
+    Answer, Context, Decision, Destination, Newcomer, PROXY_PORT, Reply, Request, Row, SERVER_PORT, decide,
+    held::{Admission, Held},
+    packet::MAX_PACKET,
+    reply::{destination, encode},
+};
+use athanor_sys::PacketSocket;
+use tokio::{net::UdpSocket, task::JoinSet};
+
+use crate::{
+    AgentError,
+    frame::{self, End},
+    link::Duty,
+    port,
+    report::Seen,
+    shared::Shared,
+};
+
+/// The DHCP server of one interface.
+struct Server {
+    shared: Arc<Shared>,
+    duty: Duty,
+    raw: PacketSocket,
+    held: Mutex<Held<Vec<u8>>>,
+}
+
+/// Opens the sockets of an interface and serves them.
+///
+/// # Errors
+/// A port is in use, or there is no right to it.
+pub(crate) fn start(shared: &Arc<Shared>, duty: &Duty, tasks: &mut JoinSet<()>) -> Result<(), AgentError> {
+    let interface = &duty.link.interface;
+    let main = Arc::new(port::udp("DHCP", interface, Ipv4Addr::UNSPECIFIED, SERVER_PORT)?);
+    let proxy = Arc::new(port::udp("DHCP", interface, Ipv4Addr::UNSPECIFIED, PROXY_PORT)?);
+    let raw = PacketSocket::sender(interface).map_err(|source| match source.kind() {
+        std::io::ErrorKind::PermissionDenied => AgentError::NoRight { port: SERVER_PORT, exe: exe() },
+        _ => AgentError::Socket { service: "DHCP", place: interface.clone(), source },
+    })?;
+    let server = Arc::new(Server { shared: shared.clone(), duty: duty.clone(), raw, held: Mutex::default() });
+    tasks.spawn(receive(server.clone(), main.clone(), false));
+    tasks.spawn(receive(server.clone(), proxy, true));
+    tasks.spawn(release_held(server, main));
+    Ok(())
+}
+
+fn exe() -> String {
+    std::env::current_exe().map_or_else(|_| "athanor".to_owned(), |path| path.display().to_string())
+}
+
+async fn receive(server: Arc<Server>, socket: Arc<UdpSocket>, proxy_port: bool) {
+    let mut buffer = vec![0; MAX_PACKET];
+    loop {
+        match socket.recv_from(&mut buffer).await {
+            Ok((length, from)) => server.handle(&socket, &buffer[..length], from, proxy_port).await,
+            // The interface went away, or an ICMP error came back; the link's next look ends this task if it must.
+            Err(error) => {
+                tracing::debug!(interface = %server.duty.link.interface, %error, "DHCP receive failed");
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+/// Answers newcomers from the plans that came back.
+async fn release_held(server: Arc<Server>, socket: Arc<UdpSocket>) {
+    let mut changes = server.shared.changes();
+    while changes.changed().await.is_ok() {
+        let snapshot = server.shared.snapshot();
+        let has_address = |mac| snapshot.by_mac(mac).is_some_and(|plan| plan.interface(mac).is_some_and(|i| !i.addresses.is_empty()));
+        let packets = server.held.lock().unwrap_or_else(PoisonError::into_inner).take_known(Instant::now(), has_address);
+        for packet in packets {
+            server.handle(&socket, &packet, SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), false).await;
+        }
+    }
+}
+
+impl Server {
+    async fn handle(&self, socket: &UdpSocket, bytes: &[u8], from: SocketAddr, proxy_port: bool) {
+        let request = match Request::parse(bytes) {
+            Ok(request) => request,
+            Err(error) => {
+                tracing::debug!(interface = %self.duty.link.interface, row = %Row::Malformed, %error, "DHCP packet dropped");
+                return;
+            }
+        };
+        let snapshot = self.shared.snapshot();
+        let authority = self.shared.authority.of(&self.duty.link.interface);
+        let context = Context {
+            snapshot: &snapshot,
+            link: &self.duty.link,
+            authority: &authority,
+            installation: &self.shared.options.installation,
+            http_port: self.shared.options.http_port,
+            proxy_port,
+        };
+        let mut decision = decide(&request, &context);
+        if let Answer::Register(newcomer) = &decision.answer {
+            decision = self.register(newcomer.clone(), bytes, decision.clone()).await;
+        }
+        self.note(&request, &decision);
+        if let Answer::Reply(reply) = &decision.answer
+            && let Err(error) = self.send(socket, &request, reply, from, proxy_port).await
+        {
+            tracing::warn!(interface = %self.duty.link.interface, mac = %request.mac, %error, "DHCP answer not sent");
+        }
+    }
+
+    /// Holds a newcomer's packet and has it registered, within the limits of its Subnet.
+    async fn register(&self, newcomer: Newcomer, bytes: &[u8], decision: Decision) -> Decision {
+        let limited = |detail: String| Decision { row: Row::Limited, answer: Answer::Silence, detail };
+        let snapshot = self.shared.snapshot();
+        let Some(subnet) = snapshot.subnets().iter().find(|subnet| subnet.name == newcomer.subnet) else { return decision };
+        let limits = &subnet.spec.newcomers;
+        let waiting = snapshot.plans().iter().filter(|plan| plan.state == athanor_crds::MachineState::Discovered).count();
+        if waiting >= usize::try_from(limits.total).unwrap_or(usize::MAX) {
+            return limited(format!(
+                "{waiting} newcomers wait already; accept or delete some, or raise spec.newcomers.total of Subnet {}",
+                subnet.name
+            ));
+        }
+        let admission = self.held.lock().unwrap_or_else(PoisonError::into_inner).admit(
+            Instant::now(),
+            newcomer.mac,
+            &newcomer.subnet,
+            limits.per_minute,
+            bytes.to_vec(),
+        );
+        match admission {
+            Admission::Waiting => decision,
+            Admission::Limited => limited(format!(
+                "more than {} newcomers in a minute; spec.newcomers.perMinute of Subnet {}",
+                limits.per_minute, subnet.name
+            )),
+            Admission::Register => match self.shared.newcomers.try_send(newcomer) {
+                Ok(()) => decision,
+                Err(_) => limited("too many newcomers wait for registration".to_owned()),
+            },
+        }
+    }
+
+    fn note(&self, request: &Request, decision: &Decision) {
+        let answer = match &decision.answer {
+            Answer::Reply(reply) => format!("{} {}", reply.message, decision.detail),
+            _ => format!("no answer: {}", decision.detail),
+        };
+        let asked = format!("{} {}", request.message, athanor_dhcp::Client::of(request).describe());
+        tracing::debug!(interface = %self.duty.link.interface, mac = %request.mac, asked, row = %decision.row, answer, "DHCP");
+        // What is meant for others is noise: a busy segment has a lot of it.
+        if !matches!(decision.row, Row::Sibling) {
+            let subnet = self.duty.subnets.first().cloned();
+            self.shared
+                .reporter
+                .saw(request.mac, Seen { protocol: "DHCP", asked, answer, row: Some(decision.row.name().to_owned()), subnet });
+        }
+    }
+
+    async fn send(&self, socket: &UdpSocket, request: &Request, reply: &Reply, from: SocketAddr, proxy_port: bool) -> std::io::Result<()> {
+        let bytes = encode(request, reply);
+        if proxy_port {
+            // A ProxyDHCPREQUEST is unicast from where its answer is awaited.
+            return socket.send_to(&bytes, from).await.map(|_| ());
+        }
+        let to = destination(request, reply);
+        let server = reply.options.iter().find(|(code, _)| *code == athanor_dhcp::packet::option::SERVER_ID);
+        let server_ip =
+            server.and_then(|(_, value)| <[u8; 4]>::try_from(value.as_slice()).ok()).map_or(Ipv4Addr::UNSPECIFIED, Ipv4Addr::from);
+        let from = End { ip: server_ip, port: SERVER_PORT };
+        let link = |mac: [u8; 6], ip: Ipv4Addr| {
+            let packet = frame::udp(from, End { ip, port: to.port() }, &bytes).ok_or(std::io::ErrorKind::InvalidData)?;
+            self.raw.send(mac, &packet)
+        };
+        match to {
+            Destination::Relay(ip) | Destination::Unicast(ip) => socket.send_to(&bytes, (ip, to.port())).await.map(|_| ()),
+            Destination::Link(mac, ip) => link(mac.0, ip),
+            Destination::Broadcast => link([0xff; 6], Ipv4Addr::BROADCAST),
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! Boot HTTP: scripts, loaders, files out of ISOs; and the guests' reports.
+
+mod range;
+
+use std::{collections::HashMap, convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+
+use ::http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use athanor_plan::BootPlan;
+use athanor_wire::{GuestOutcome, GuestReport, Inventory, MacAddr};
+use bytes::Bytes;
+use futures::stream;
+use http_body::Frame;
+use http_body_util::{BodyExt as _, Full, Limited, StreamBody, combinators::UnsyncBoxBody};
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{net::TcpListener, sync::Semaphore};
+
+use self::range::{Range, parse as parse_range};
+use crate::{
+    content::{self, Content, Found, Missing},
+    report::{self, Seen},
+    shared::Shared,
+};
+
+/// Connections at once: a rack of machines with a few each.
+const MAX_CONNECTIONS: usize = 2048;
+/// How long a client may take for its request's head.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// What is read from a file at once.
+const CHUNK: usize = 256 << 10;
+/// The longest report of a guest.
+const MAX_REPORT: usize = 16 << 10;
+
+type Body = UnsyncBoxBody<Bytes, std::io::Error>;
+
+/// Serves until the process ends.
+pub(crate) async fn run(shared: Arc<Shared>, listener: TcpListener) {
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let Ok(place) = places.clone().acquire_owned().await else { return };
+        let Ok((stream, peer)) = listener.accept().await else {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        let Ok(local) = stream.local_addr() else { continue };
+        let _ = stream.set_nodelay(true);
+        let shared = shared.clone();
+        tokio::spawn(async move {
+            let _place = place;
+            let service = service_fn(move |request| {
+                let shared = shared.clone();
+                async move { Ok::<_, Infallible>(answer(shared, request, peer, local).await) }
+            });
+            let mut builder = hyper::server::conn::http1::Builder::new();
+            builder.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+            if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
+                tracing::debug!(%peer, %error, "HTTP connection ended");
+            }
+        });
+    }
+}
+
+async fn answer(shared: Arc<Shared>, request: Request<Incoming>, peer: SocketAddr, local: SocketAddr) -> Response<Body> {
+    let path = percent_decode(request.uri().path());
+    if path == "/healthz" {
+        return text(StatusCode::OK, "ok\n");
+    }
+    if let Some(token) = path.strip_prefix("/v1/report/") {
+        return guest(&shared, token, request).await;
+    }
+    if request.method() != Method::GET && request.method() != Method::HEAD {
+        return text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are served here\n");
+    }
+    let base = format!("http://{}:{}", local.ip(), local.port());
+    let snapshot = shared.snapshot();
+    let found = content::find(&shared, &snapshot, &base, &path);
+    let mac = snapshot
+        .by_ip(peer.ip())
+        .and_then(|plan| mac_of(plan, peer))
+        .or_else(|| found.as_ref().ok().and_then(|f| f.plan.as_ref()).and_then(|plan| plan.interfaces.first()).map(|i| i.mac));
+    match found {
+        Ok(found) => serve(&shared, &request, &path, found, mac),
+        Err(missing) => {
+            let code = if matches!(missing, Missing::NotFound) { StatusCode::NOT_FOUND } else { StatusCode::INTERNAL_SERVER_ERROR };
+            tell(&shared, mac, &path, format!("{}: {missing}", code.as_u16()), None);
+            // A path inside media that is not there is as absent as any other.
+            let code =
+                if matches!(&missing, Missing::Media(error) if error.category() == "not-found") { StatusCode::NOT_FOUND } else { code };
+            text(code, &format!("{missing}\n"))
+        }
+    }
+}
+
+fn mac_of(plan: &BootPlan, peer: SocketAddr) -> Option<MacAddr> {
+    plan.interfaces
+        .iter()
+        .find(|interface| interface.addresses.iter().any(|address| address.ip == peer.ip()))
+        .map(|interface| interface.mac)
+}
+
+fn tell(shared: &Shared, mac: Option<MacAddr>, path: &str, answer: String, row: Option<String>) {
+    let asked: String = report::redact(path).chars().take(200).collect();
+    tracing::debug!(asked, answer, "HTTP");
+    if let Some(mac) = mac {
+        shared.reporter.saw(mac, Seen { protocol: "HTTP", asked, answer, row, subnet: None });
+    }
+}
+
+/// Answers with what was found: whole, a range of it, or the news that nothing changed.
+fn serve(shared: &Arc<Shared>, request: &Request<Incoming>, path: &str, found: Found, mac: Option<MacAddr>) -> Response<Body> {
+    if found.script {
+        note_script(shared, request, path, &found, mac);
+    }
+    let size = found.content.size();
+    let header = |name: header::HeaderName| request.headers().get(name).and_then(|value| value.to_str().ok());
+    let etag = format!("\"{}\"", found.etag);
+    let mut response = Response::builder()
+        .header(header::ETAG, &etag)
+        .header(header::ACCEPT_RANGES, "bytes")
+        .header(header::CONTENT_TYPE, content_type(path));
+    if header(header::IF_NONE_MATCH).is_some_and(|tags| tags.split(',').any(|tag| tag.trim() == etag || tag.trim() == "*")) {
+        return response.status(StatusCode::NOT_MODIFIED).body(empty()).unwrap_or_else(|_| broken());
+    }
+    // A range of something that changed meanwhile would not fit what the client has.
+    let unchanged = header(header::IF_RANGE).is_none_or(|tag| tag.trim() == etag);
+    let range = match header(header::RANGE).filter(|_| unchanged).map_or(Range::Whole, |text| parse_range(text, size)) {
+        Range::Unsatisfiable => {
+            let response = response.status(StatusCode::RANGE_NOT_SATISFIABLE).header(header::CONTENT_RANGE, format!("bytes */{size}"));
+            return response.body(empty()).unwrap_or_else(|_| broken());
+        }
+        Range::Part(first, last) => {
+            response = response.status(StatusCode::PARTIAL_CONTENT).header(header::CONTENT_RANGE, format!("bytes {first}-{last}/{size}"));
+            first..last + 1
+        }
+        Range::Whole => 0..size,
+    };
+    let length = range.end - range.start;
+    response = response.header(header::CONTENT_LENGTH, length);
+    if request.method() == Method::HEAD {
+        return response.body(empty()).unwrap_or_else(|_| broken());
+    }
+    let delivery = Delivery {
+        shared: shared.clone(),
+        plan: found.plan,
+        file: found.file,
+        mac,
+        path: path.to_owned(),
+        size,
+        started: std::time::Instant::now(),
+    };
+    response.body(stream_body(found.content, range, delivery)).unwrap_or_else(|_| broken())
+}
+
+/// A machine asked what to do: what it told about itself, and what it was told.
+fn note_script(shared: &Shared, request: &Request<Incoming>, path: &str, found: &Found, mac: Option<MacAddr>) {
+    let Some(plan) = &found.plan else { return };
+    let query = parse_query(request.uri().query().unwrap_or_default());
+    let fact = |name: &str| query.get(name).map(|text| text.trim().chars().take(128).collect::<String>()).filter(|text| !text.is_empty());
+    let facts = Inventory {
+        vendor: fact("vendor"),
+        product: fact("product"),
+        serial: fact("serial"),
+        uuid: fact("uuid").map(|uuid| uuid.to_lowercase().chars().take(36).collect()),
+        ..Inventory::default()
+    };
+    shared.reporter.script(plan, found.acting, Some(facts).filter(|facts| *facts != Inventory::default()));
+    let (what, reason) = match &plan.order {
+        Some(order) if found.acting => (format!("boot script of {}", order.deployment), "Order".to_owned()),
+        Some(_) => ("boot script \"parked\": the API was silent too long to start anything".to_owned(), "Stale".to_owned()),
+        None => (format!("boot script \"{}\"", if plan.leaves_to_disk() { "local disk" } else { "parked" }), plan.safe.reason().to_owned()),
+    };
+    tell(shared, mac, path, what, Some(reason));
+}
+
+/// Who gets a body, to be told when it went out whole.
+struct Delivery {
+    shared: Arc<Shared>,
+    plan: Option<Arc<BootPlan>>,
+    file: Option<String>,
+    mac: Option<MacAddr>,
+    path: String,
+    size: u64,
+    started: std::time::Instant,
+}
+
+impl Delivery {
+    fn finished(&self, whole: bool) {
+        if let (true, Some(plan), Some(file)) = (whole, &self.plan, &self.file) {
+            self.shared.reporter.served(plan, file);
+        }
+        if self.file.is_some() {
+            let answer = format!("{} bytes in {:.2} s", self.size, self.started.elapsed().as_secs_f64());
+            tell(&self.shared, self.mac, &self.path, answer, None);
+        }
+    }
+}
+
+fn stream_body(content: Content, range: std::ops::Range<u64>, delivery: Delivery) -> Body {
+    let whole = range == (0..content.size());
+    let state = (content, range, delivery, false);
+    let chunks = stream::try_unfold(state, move |(content, range, delivery, done)| async move {
+        if done || range.is_empty() {
+            if !done {
+                delivery.finished(whole);
+            }
+            return Ok(None);
+        }
+        let length = usize::try_from(range.end - range.start).unwrap_or(CHUNK).min(CHUNK);
+        // A read may wait for a disk; other connections must not.
+        let reading = tokio::task::spawn_blocking(move || {
+            let mut buffer = vec![0; length];
+            let read = content.read_at(range.start, &mut buffer);
+            (content, buffer, read)
+        });
+        let (content, mut buffer, read) = reading.await.map_err(std::io::Error::other)?;
+        let read = read?;
+        if read == 0 {
+            return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof));
+        }
+        buffer.truncate(read);
+        let rest = range.start + read as u64..range.end;
+        let done = rest.is_empty();
+        if done {
+            delivery.finished(whole);
+        }
+        Ok(Some((Frame::data(Bytes::from(buffer)), (content, rest, delivery, done))))
+    });
+    StreamBody::new(chunks).boxed_unsync()
+}
+
+/// `POST /v1/report/<token>`: the guest of an attempt says how it fares.
+async fn guest(shared: &Shared, token: &str, request: Request<Incoming>) -> Response<Body> {
+    if request.method() != Method::POST {
+        return text(StatusCode::METHOD_NOT_ALLOWED, "report with POST\n");
+    }
+    let snapshot = shared.snapshot();
+    let Some(plan) = snapshot.by_report_token(token).cloned() else {
+        return text(StatusCode::FORBIDDEN, "this token belongs to no attempt that is under way\n");
+    };
+    let Ok(body) = Limited::new(request.into_body(), MAX_REPORT).collect().await else {
+        return text(StatusCode::PAYLOAD_TOO_LARGE, "the report is too long\n");
+    };
+    let report: GuestReport = match serde_json::from_slice(&body.to_bytes()) {
+        Ok(report) => report,
+        Err(error) => {
+            let message =
+                format!("the report cannot be read: {error}; send {{\"outcome\": \"Success\" or \"Failure\", \"message\": \"…\"}}\n");
+            return text(StatusCode::BAD_REQUEST, &message);
+        }
+    };
+    let report = GuestReport { message: report.message.chars().take(512).collect(), ..report };
+    let what = match report.outcome {
+        GuestOutcome::Success => "success",
+        GuestOutcome::Failure => "failure",
+    };
+    tracing::info!(machine = %plan.machine, outcome = what, "guest reported");
+    if let Some(interface) = plan.interfaces.iter().find(|interface| interface.boot).or(plan.interfaces.first()) {
+        let answer = "noted".to_owned();
+        let asked = format!("{what}: {}", report.message).chars().take(200).collect();
+        shared.reporter.saw(interface.mac, Seen { protocol: "GUEST", asked, answer, row: None, subnet: None });
+    }
+    shared.reporter.guest(&plan, report);
+    text(StatusCode::OK, "noted\n")
+}
+
+fn content_type(path: &str) -> &'static str {
+    match path.rsplit('.').next().unwrap_or_default() {
+        "ipxe" | "cfg" | "txt" => "text/plain; charset=utf-8",
+        // UEFI HTTP Boot takes a file for a loader by this type, or by its name.
+        "efi" => "application/efi",
+        "iso" => "application/x-iso9660-image",
+        _ if path.ends_with("/poll") => "text/plain; charset=utf-8",
+        _ => "application/octet-stream",
+    }
+}
+
+fn percent_decode(text: &str) -> String {
+    let (bytes, mut out, mut at) = (text.as_bytes(), Vec::new(), 0);
+    while let Some(byte) = bytes.get(at) {
+        let hex =
+            bytes.get(at + 1..at + 3).and_then(|pair| std::str::from_utf8(pair).ok()).and_then(|pair| u8::from_str_radix(pair, 16).ok());
+        match (byte, hex) {
+            (b'%', Some(decoded)) => {
+                out.push(decoded);
+                at += 2;
+            }
+            (other, _) => out.push(*other),
+        }
+        at += 1;
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+fn parse_query(query: &str) -> HashMap<String, String> {
+    query
+        .split('&')
+        .filter_map(|pair| pair.split_once('='))
+        .map(|(name, value)| (name.to_owned(), percent_decode(&value.replace('+', " "))))
+        .collect()
+}
+
+fn text(code: StatusCode, message: &str) -> Response<Body> {
+    let body = Full::new(Bytes::from(message.to_owned())).map_err(|never| match never {}).boxed_unsync();
+    let mut response = Response::new(body);
+    *response.status_mut() = code;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}
+
+fn empty() -> Body {
+    Full::new(Bytes::new()).map_err(|never| match never {}).boxed_unsync()
+}
+
+fn broken() -> Response<Body> {
+    text(StatusCode::INTERNAL_SERVER_ERROR, "the answer has a header that cannot be sent\n")
+}

@@ -1,0 +1,34 @@
+//! The boot plane: what a machine meets while it boots.
+//!
+//! ```text
+//!   api (the one watch) ──► Snapshot ──► link: one server set for each interface that a Subnet serves
+//!                                          ├─ dhcp   sockets around athanor-dhcp, newcomers held, authority probed
+//!                                          └─ tftp   sockets around athanor-tftp-server
+//!                                        http: scripts, files out of ISOs, guests' reports
+//!                                          │
+//!                                        report ──► BootReport, by the api module
+//! ```
+//!
+//! A DISCOVER's way: `dhcp::socket` → `athanor_dhcp::decide` on the snapshot → `dhcp::socket`. Everything is answered from memory.
+//!
+//! Never here: decisions about machines, Kubernetes outside of `api`, writes of anything but newcomers, addresses and BootReports.
+
+mod api;
+mod authority;
+mod content;
+mod dhcp;
+mod frame;
+mod http;
+mod link;
+mod loaders;
+mod options;
+mod port;
+mod report;
+mod shared;
+mod tftp;
+
+pub use api::run;
+pub use authority::{Verdict, probe};
+pub use link::{Interface, interfaces};
+pub use options::{AgentError, Options};
+pub use port::holder;

@@ -1,0 +1,91 @@
+//! Who holds a port, through /proc; and sockets that say so when they cannot be had.
+
+use std::{
+    fs, io,
+    net::{Ipv4Addr, SocketAddrV4},
+};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::AgentError;
+
+/// The program that holds a port in this network namespace, as `name (pid n)`; never this very process.
+pub fn holder(table: &str, port: u16) -> Option<String> {
+    let text = fs::read_to_string(format!("/proc/net/{table}")).ok()?;
+    let inodes: Vec<String> = text.lines().skip(1).filter_map(|line| inode_on(line, port)).collect();
+    if inodes.is_empty() {
+        return None;
+    }
+    let own = std::process::id().to_string();
+    for entry in fs::read_dir("/proc").ok()?.flatten() {
+        let pid = entry.file_name().to_string_lossy().into_owned();
+        if pid == own || !pid.bytes().all(|byte| byte.is_ascii_digit()) {
+            continue;
+        }
+        let Ok(files) = fs::read_dir(entry.path().join("fd")) else { continue };
+        let links = files.flatten().filter_map(|file| fs::read_link(file.path()).ok());
+        let sockets: Vec<String> = links.map(|link| link.to_string_lossy().into_owned()).collect();
+        if inodes.iter().any(|inode| sockets.contains(&format!("socket:[{inode}]"))) {
+            let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+            return Some(format!("{} (pid {pid})", name.trim()));
+        }
+    }
+    None
+}
+
+/// The inode of a line of /proc/net/udp whose local port is this one; for TCP only listeners.
+fn inode_on(line: &str, port: u16) -> Option<String> {
+    let fields: Vec<&str> = line.split_whitespace().collect();
+    let (_, local) = fields.get(1)?.rsplit_once(':')?;
+    let state = *fields.get(3)?;
+    // 07 is an unconnected UDP socket, 0A a TCP listener.
+    (u16::from_str_radix(local, 16) == Ok(port) && matches!(state, "07" | "0A")).then(|| fields.get(9).map(|inode| (*inode).to_owned()))?
+}
+
+/// A UDP socket, on one interface only where that is given.
+pub(crate) fn udp(service: &'static str, interface: &str, ip: Ipv4Addr, port: u16) -> Result<tokio::net::UdpSocket, AgentError> {
+    // SO_REUSEPORT lets a newer agent take over; whoever is not an agent and has the port is an error with a name.
+    if let Some(holder) = holder("udp", port).filter(|holder| !holder.starts_with("athanor")) {
+        let hint = if service == "DHCP" { "Stop it, or set mode: proxy for this interface" } else { "Stop it" };
+        return Err(AgentError::PortInUse { service, place: interface.to_owned(), port, holder: Some(holder), hint });
+    }
+    let make = || -> io::Result<tokio::net::UdpSocket> {
+        let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
+        socket.set_reuse_port(true)?;
+        socket.set_broadcast(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind_device(Some(interface.as_bytes()))?;
+        socket.bind(&SocketAddrV4::new(ip, port).into())?;
+        tokio::net::UdpSocket::from_std(socket.into())
+    };
+    make().map_err(|source| explain(service, interface, port, source))
+}
+
+/// A TCP listener on every address.
+pub(crate) fn tcp(service: &'static str, port: u16) -> Result<tokio::net::TcpListener, AgentError> {
+    let make = || -> io::Result<tokio::net::TcpListener> {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port).into())?;
+        // Machines of a whole rack connect in the same second.
+        socket.listen(1024)?;
+        tokio::net::TcpListener::from_std(socket.into())
+    };
+    make().map_err(|source| explain(service, "0.0.0.0", port, source))
+}
+
+fn explain(service: &'static str, place: &str, port: u16, source: io::Error) -> AgentError {
+    match source.kind() {
+        io::ErrorKind::AddrInUse => {
+            let holder = holder(if service == "HTTP" { "tcp" } else { "udp" }, port);
+            let hint = if service == "DHCP" { "Stop it, or set mode: proxy for this interface" } else { "Stop it, or choose another port" };
+            AgentError::PortInUse { service, place: place.to_owned(), port, holder, hint }
+        }
+        io::ErrorKind::PermissionDenied => {
+            let exe = std::env::current_exe().map(|path| path.display().to_string()).unwrap_or_else(|_| "athanor".to_owned());
+            AgentError::NoRight { port, exe }
+        }
+        _ => AgentError::Socket { service, place: place.to_owned(), source },
+    }
+}

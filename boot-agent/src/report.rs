@@ -1,0 +1,289 @@
+//! What clients asked and were answered, kept in memory until it is written into BootReports.
+
+use std::{
+    collections::{BTreeSet, HashMap, VecDeque},
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use athanor_crds::bootreport::{AttemptReport, BootEvent, MAX_EVENTS, NodeReport};
+use athanor_plan::{BootPlan, Snapshot};
+use athanor_wire::{GuestReport, Inventory, MacAddr};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use tokio::sync::Notify;
+
+/// Events of one client are written at most this often.
+const PAUSE: Duration = Duration::from_secs(10);
+/// What the operator waits for (a start, a guest's report) is written at most this often.
+const URGENT_PAUSE: Duration = Duration::from_secs(1);
+/// How long a client that is no machine is kept back: it may be a newcomer whose Machine is on its way.
+const STRANGER_WAIT: Duration = Duration::from_secs(5);
+/// How many clients are kept; the one that was silent longest goes.
+const MAX_CLIENTS: usize = 20_000;
+/// How many of them may be strangers, who are no machines and will never be cleaned up after.
+const MAX_STRANGERS: usize = 256;
+/// A waiting machine asks every few seconds; that it still does is written this often.
+const BOOT_TIME_PAUSE: Duration = Duration::from_secs(60);
+
+/// One question and its answer.
+#[derive(Debug, Clone)]
+pub(crate) struct Seen {
+    pub(crate) protocol: &'static str,
+    pub(crate) asked: String,
+    pub(crate) answer: String,
+    pub(crate) row: Option<String>,
+    pub(crate) subnet: Option<String>,
+}
+
+#[derive(Debug)]
+struct Client {
+    events: VecDeque<BootEvent>,
+    facts: Option<Inventory>,
+    subnet: Option<String>,
+    last_boot: Option<Timestamp>,
+    attempt: AttemptReport,
+    files: BTreeSet<String>,
+    problems: Vec<String>,
+    first: Instant,
+    last: Instant,
+    written: Option<Instant>,
+    dirty: bool,
+    urgent: bool,
+}
+
+impl Client {
+    fn new(now: Instant) -> Self {
+        Self {
+            events: VecDeque::new(),
+            facts: None,
+            subnet: None,
+            last_boot: None,
+            attempt: AttemptReport::default(),
+            files: BTreeSet::new(),
+            problems: Vec::new(),
+            first: now,
+            last: now,
+            written: None,
+            dirty: false,
+            urgent: false,
+        }
+    }
+
+    fn begin(&mut self, attempt: &str) {
+        if self.attempt.id != attempt {
+            self.attempt = AttemptReport { id: attempt.to_owned(), ..AttemptReport::default() };
+            self.files.clear();
+        }
+    }
+
+    fn mark(&mut self, urgent: bool) {
+        self.dirty = true;
+        self.urgent |= urgent;
+    }
+
+    fn due(&self, now: Instant, known: bool) -> bool {
+        if !self.dirty || (!known && now.duration_since(self.first) < STRANGER_WAIT) {
+            return false;
+        }
+        let pause = if self.urgent { URGENT_PAUSE } else { PAUSE };
+        self.written.is_none_or(|written| now.duration_since(written) >= pause)
+    }
+}
+
+/// What all clients asked, by MAC.
+#[derive(Default)]
+pub(crate) struct Reporter {
+    clients: Mutex<HashMap<MacAddr, Client>>,
+    wake: Notify,
+}
+
+/// The report of one client, ready to be written.
+pub(crate) struct Due {
+    pub(crate) mac: MacAddr,
+    pub(crate) report: NodeReport,
+}
+
+impl Reporter {
+    fn with<T>(&self, mac: MacAddr, change: impl FnOnce(&mut Client) -> T) -> T {
+        let now = Instant::now();
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if !clients.contains_key(&mac) && clients.len() >= MAX_CLIENTS {
+            let oldest = clients.iter().min_by_key(|(_, client)| client.last).map(|(mac, _)| *mac);
+            oldest.map(|mac| clients.remove(&mac));
+        }
+        let client = clients.entry(mac).or_insert_with(|| Client::new(now));
+        client.last = now;
+        let result = change(client);
+        drop(clients);
+        self.wake.notify_one();
+        result
+    }
+
+    /// A client asked something.
+    pub(crate) fn saw(&self, mac: MacAddr, seen: Seen) {
+        self.with(mac, |client| {
+            if seen.subnet.is_some() && client.subnet != seen.subnet {
+                client.subnet = seen.subnet;
+                client.mark(true);
+            }
+            // A machine that waits asks the same every few seconds; once is enough to know.
+            let repeated = client.events.back().is_some_and(|last| last.asked == seen.asked && last.answer == seen.answer);
+            if repeated {
+                return;
+            }
+            let short = |text: String, most: usize| if text.chars().count() <= most { text } else { text.chars().take(most).collect() };
+            if client.events.len() == MAX_EVENTS {
+                client.events.pop_front();
+            }
+            client.events.push_back(BootEvent {
+                time: MicroTime(Timestamp::now()),
+                protocol: seen.protocol.to_owned(),
+                asked: short(seen.asked, 256),
+                answer: short(seen.answer, 512),
+                row: seen.row,
+            });
+            client.mark(false);
+        });
+    }
+
+    /// A machine fetched its script: its firmware runs now. With the order in it, the attempt has begun.
+    pub(crate) fn script(&self, plan: &BootPlan, acting: bool, facts: Option<Inventory>) {
+        let Some(mac) = boot_mac(plan) else { return };
+        self.with(mac, |client| {
+            let now = Timestamp::now();
+            let order = plan.order.as_ref().filter(|_| acting);
+            let starts = order.is_some_and(|order| client.attempt.id != order.attempt || !client.attempt.started);
+            let old = client.last_boot.is_none_or(|last| now.duration_since(last).unsigned_abs() >= BOOT_TIME_PAUSE);
+            // A machine that is to be released is free as soon as it asks.
+            if old || plan.state == athanor_crds::MachineState::Releasing {
+                client.last_boot = Some(now);
+                client.mark(plan.state == athanor_crds::MachineState::Releasing);
+            }
+            if let Some(order) = order {
+                client.begin(&order.attempt);
+                client.attempt.started = true;
+            }
+            if facts.is_some() && client.facts != facts {
+                client.facts = facts;
+                client.mark(true);
+            }
+            if starts {
+                client.mark(true);
+            }
+        });
+    }
+
+    /// A file of an order was fetched whole.
+    pub(crate) fn served(&self, plan: &BootPlan, file: &str) {
+        let (Some(mac), Some(order)) = (boot_mac(plan), &plan.order) else { return };
+        self.with(mac, |client| {
+            client.begin(&order.attempt);
+            client.files.insert(file.to_owned());
+            if !client.attempt.served && order.files.keys().all(|name| client.files.contains(name)) {
+                client.attempt.served = true;
+                client.mark(true);
+            }
+        });
+    }
+
+    /// A guest reported, with the token of its attempt.
+    pub(crate) fn guest(&self, plan: &BootPlan, report: GuestReport) {
+        let (Some(mac), Some(order)) = (boot_mac(plan), &plan.order) else { return };
+        self.with(mac, |client| {
+            client.begin(&order.attempt);
+            if client.attempt.guest.is_none() {
+                client.attempt.guest = Some(report);
+                client.mark(true);
+            }
+        });
+    }
+
+    /// What of a plan cannot be served here.
+    pub(crate) fn problems(&self, plan: &BootPlan, problems: Vec<String>) {
+        let Some(mac) = boot_mac(plan) else { return };
+        let known = |client: &Client| client.problems == problems;
+        let same = self.clients.lock().unwrap_or_else(PoisonError::into_inner).get(&mac).map_or(problems.is_empty(), known);
+        if !same {
+            self.with(mac, |client| {
+                client.problems = problems;
+                client.mark(true);
+            });
+        }
+    }
+
+    /// Whether a machine has begun an attempt, as far as this agent saw.
+    pub(crate) fn has_started(&self, plan: &BootPlan, attempt: &str) -> bool {
+        let clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        boot_mac(plan).and_then(|mac| clients.get(&mac)).is_some_and(|client| client.attempt.id == attempt && client.attempt.started)
+    }
+
+    /// Waits until something may be due.
+    pub(crate) async fn woken(&self) {
+        self.wake.notified().await;
+    }
+
+    /// The reports that are due now.
+    pub(crate) fn due(&self, snapshot: &Snapshot, node: &str) -> Vec<Due> {
+        let now = Instant::now();
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        forget_strangers(&mut clients, snapshot);
+        let mut due = Vec::new();
+        for (mac, client) in clients.iter_mut() {
+            if client.due(now, snapshot.by_mac(*mac).is_some()) {
+                client.dirty = false;
+                client.urgent = false;
+                client.written = Some(now);
+                due.push(Due { mac: *mac, report: client.report(node) });
+            }
+        }
+        due
+    }
+
+    /// Writing failed: it is due again after its pause.
+    pub(crate) fn not_written(&self, mac: MacAddr) {
+        if let Some(client) = self.clients.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&mac) {
+            client.mark(true);
+        }
+    }
+}
+
+impl Client {
+    fn report(&self, node: &str) -> NodeReport {
+        NodeReport {
+            node: node.to_owned(),
+            events: self.events.iter().cloned().collect(),
+            subnet: self.subnet.clone(),
+            last_boot: self.last_boot.map(MicroTime),
+            facts: self.facts.clone(),
+            attempt: Some(self.attempt.clone()).filter(|attempt| !attempt.id.is_empty()),
+            problems: self.problems.iter().map(|problem| problem.chars().take(512).collect()).take(16).collect(),
+        }
+    }
+}
+
+fn forget_strangers(clients: &mut HashMap<MacAddr, Client>, snapshot: &Snapshot) {
+    let mut strangers: Vec<(Instant, MacAddr)> =
+        clients.iter().filter(|(mac, _)| snapshot.by_mac(**mac).is_none()).map(|(mac, client)| (client.last, *mac)).collect();
+    if strangers.len() > MAX_STRANGERS {
+        strangers.sort_unstable();
+        for (_, mac) in strangers.iter().take(strangers.len() - MAX_STRANGERS) {
+            clients.remove(mac);
+        }
+    }
+}
+
+/// The MAC that a machine's report is filed under here: that of its boot interface.
+fn boot_mac(plan: &BootPlan) -> Option<MacAddr> {
+    plan.interfaces.iter().find(|interface| interface.boot).or(plan.interfaces.first()).map(|interface| interface.mac)
+}
+
+/// A path without its token: tokens are in no log and no report.
+pub(crate) fn redact(path: &str) -> String {
+    let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    match segments.as_slice() {
+        ["b", _, rest @ ..] => format!("b/…/{}", rest.join("/")),
+        ["v1", "report", _] => "v1/report/…".to_owned(),
+        _ => path.trim_start_matches('/').to_owned(),
+    }
+}

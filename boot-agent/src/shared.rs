@@ -1,0 +1,86 @@
+//! What all servers of an agent share: the snapshot, the images, the reports, the verdicts about other DHCP servers.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwap;
+use athanor_dhcp::Newcomer;
+use athanor_media::Library;
+use athanor_plan::{BootPlan, Loaders, Snapshot};
+use tokio::sync::{mpsc, watch};
+
+use crate::{authority::Verdicts, options::Options, report::Reporter};
+
+/// How old the last sign of life of the API may be for an agent to start something new on a machine.
+const FRESH: Duration = Duration::from_secs(30);
+/// How many newcomers may wait for registration; the limits of their Subnets are far below.
+const NEWCOMERS: usize = 1024;
+
+/// What all servers of an agent share.
+pub(crate) struct Shared {
+    pub(crate) options: Options,
+    pub(crate) library: Library,
+    pub(crate) loaders: Arc<Loaders>,
+    pub(crate) reporter: Reporter,
+    pub(crate) authority: Verdicts,
+    pub(crate) newcomers: mpsc::Sender<Newcomer>,
+    snapshot: ArcSwap<Snapshot>,
+    changed: watch::Sender<u64>,
+    born: Instant,
+    /// Milliseconds since `born` at which the API last answered.
+    contact: AtomicU64,
+}
+
+impl Shared {
+    pub(crate) fn new(options: Options, loaders: Loaders) -> (Arc<Self>, mpsc::Receiver<Newcomer>) {
+        let (newcomers, registrations) = mpsc::channel(NEWCOMERS);
+        let loaders = Arc::new(loaders);
+        let shared = Self {
+            library: Library::new(options.media_dirs.clone()),
+            authority: Verdicts::load(&options.data_dir),
+            options,
+            reporter: Reporter::default(),
+            newcomers,
+            snapshot: ArcSwap::from_pointee(Snapshot::new(Vec::new(), Vec::new(), loaders.clone())),
+            loaders,
+            changed: watch::Sender::new(0),
+            born: Instant::now(),
+            contact: AtomicU64::new(0),
+        };
+        (Arc::new(shared), registrations)
+    }
+
+    /// Everything that is known now. Hold it while answering: all that an answer names is on it.
+    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// Swaps in what was watched.
+    pub(crate) fn publish(&self, snapshot: Snapshot) {
+        self.snapshot.store(Arc::new(snapshot));
+        self.changed.send_modify(|count| *count += 1);
+    }
+
+    /// Wakes at every swap.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// The API answered.
+    pub(crate) fn heard_from_api(&self) {
+        let now = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.contact.store(now, Ordering::Relaxed);
+    }
+
+    /// Whether a machine may be given its order: what we know is fresh, or it has begun already and is let finish.
+    pub(crate) fn may_act(&self, plan: &BootPlan) -> bool {
+        let heard = Duration::from_millis(self.contact.load(Ordering::Relaxed));
+        let fresh = self.born.elapsed().saturating_sub(heard) < FRESH;
+        fresh || plan.order.as_ref().is_some_and(|order| self.reporter.has_started(plan, &order.attempt))
+    }
+}

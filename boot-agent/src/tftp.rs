@@ -1,0 +1,183 @@
+//! TFTP on one interface: sockets around `athanor_tftp_server`.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use athanor_tftp_server::{Datagram, End, ErrorCode, Event, Packet, ReadRequest, Server, codec};
+use athanor_wire::MacAddr;
+use tokio::{net::UdpSocket, sync::mpsc, task::JoinSet};
+
+use crate::{
+    AgentError,
+    content::{self, Content, Missing},
+    link::Duty,
+    options::{TFTP_PORT, TRANSFER_PORTS},
+    port,
+    report::Seen,
+    shared::Shared,
+};
+
+/// The longest request that is read; RFC 2347 allows 512 bytes.
+const MAX_REQUEST: usize = 1024;
+/// Packets that wait for the engine. More are dropped, and TFTP repeats them.
+const QUEUE: usize = 4096;
+/// How often the engine looks for late transfers when none is due sooner.
+const IDLE: Duration = Duration::from_secs(3600);
+
+struct Incoming {
+    /// The lane it came in on; `None` for the request port.
+    lane: Option<usize>,
+    peer: SocketAddr,
+    bytes: Vec<u8>,
+}
+
+struct Shell {
+    shared: Arc<Shared>,
+    engine: Server<Content>,
+    lanes: Vec<Arc<UdpSocket>>,
+    base: String,
+}
+
+/// Opens the sockets of an interface and serves them, from the address that its answers name.
+///
+/// # Errors
+/// A port is in use, or there is no right to it.
+pub(crate) fn start(shared: &Arc<Shared>, duty: &Duty, tasks: &mut JoinSet<()>) -> Result<(), AgentError> {
+    let interface = &duty.link.interface;
+    let Some(address) = duty.link.addresses.first().copied() else { return Ok(()) };
+    let (queue, incoming) = mpsc::channel(QUEUE);
+    let requests = Arc::new(port::udp("TFTP", interface, address, TFTP_PORT)?);
+    tasks.spawn(receive(requests, None, queue.clone()));
+    let mut lanes = Vec::new();
+    for (lane, number) in TRANSFER_PORTS.enumerate() {
+        let socket = Arc::new(port::udp("TFTP", interface, address, number)?);
+        tasks.spawn(receive(socket.clone(), Some(lane), queue.clone()));
+        lanes.push(socket);
+    }
+    let base = format!("http://{address}:{}", shared.options.http_port);
+    let shell = Shell { shared: shared.clone(), engine: Server::new(lanes.len()), lanes, base };
+    tasks.spawn(shell.run(incoming));
+    Ok(())
+}
+
+async fn receive(socket: Arc<UdpSocket>, lane: Option<usize>, queue: mpsc::Sender<Incoming>) {
+    let mut buffer = [0; MAX_REQUEST];
+    loop {
+        match socket.recv_from(&mut buffer).await {
+            // A full queue drops the packet: the client repeats it.
+            Ok((length, peer)) => drop(queue.try_send(Incoming { lane, peer, bytes: buffer[..length].to_vec() })),
+            Err(error) => {
+                tracing::debug!(%error, "TFTP receive failed");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+impl Shell {
+    async fn run(mut self, mut incoming: mpsc::Receiver<Incoming>) {
+        loop {
+            let wait = self.engine.next_deadline().map_or(IDLE, |deadline| deadline.saturating_duration_since(Instant::now()));
+            let (mut out, mut events) = (Vec::new(), Vec::new());
+            match tokio::time::timeout(wait, incoming.recv()).await {
+                Ok(Some(packet)) => self.handle(packet, &mut out, &mut events),
+                Ok(None) => return,
+                Err(_) => self.engine.tick(Instant::now(), &mut out, &mut events),
+            }
+            for datagram in out {
+                if let Some(socket) = self.lanes.get(datagram.lane)
+                    && let Err(error) = socket.send_to(&datagram.bytes, datagram.to).await
+                {
+                    tracing::debug!(peer = %datagram.to, %error, "TFTP send failed");
+                }
+            }
+            for event in &events {
+                self.note(event);
+            }
+        }
+    }
+
+    fn handle(&mut self, packet: Incoming, out: &mut Vec<Datagram>, events: &mut Vec<Event>) {
+        let now = Instant::now();
+        if let Some(lane) = packet.lane {
+            self.engine.receive(now, lane, packet.peer, &packet.bytes, out, events);
+            return;
+        }
+        let lane = self.engine.lane_of(packet.peer);
+        let mut refuse = |code, message: &str| out.push(Datagram { lane, to: packet.peer, bytes: codec::error(code, message) });
+        match Packet::parse(&packet.bytes) {
+            Some(Packet::Read(request)) if request.mode == "octet" => match self.find(&request) {
+                Ok(content) => self.engine.begin(now, packet.peer, &request, content, out, events),
+                Err(error) => {
+                    let code = if matches!(error, Missing::Io(_)) { ErrorCode::NotDefined } else { ErrorCode::FileNotFound };
+                    refuse(code, &error.to_string());
+                    self.tell(packet.peer, &request.file, format!("ERROR {}: {error}", code.code()));
+                }
+            },
+            Some(Packet::Read(request)) => {
+                let message = format!("mode {:?} is not served, use octet", request.mode.chars().take(16).collect::<String>());
+                refuse(ErrorCode::NotDefined, &message);
+                self.tell(packet.peer, &request.file, message);
+            }
+            Some(Packet::Write) => refuse(ErrorCode::AccessViolation, "this server is read-only"),
+            Some(Packet::Ack(_)) => refuse(ErrorCode::UnknownTransferId, "no such transfer"),
+            Some(Packet::Error(..)) | None => {}
+        }
+    }
+
+    fn find(&self, request: &ReadRequest) -> Result<Content, Missing> {
+        let snapshot = self.shared.snapshot();
+        let found = content::find(&self.shared, &snapshot, &self.base, &request.file)?;
+        if found.script
+            && let Some(plan) = &found.plan
+        {
+            self.shared.reporter.script(plan, found.acting, None);
+        }
+        Ok(found.content)
+    }
+
+    fn note(&self, event: &Event) {
+        let seconds = event.took.as_secs_f64();
+        let (block, window) = event.shape;
+        let answer = match &event.end {
+            End::Complete => {
+                self.mark_served(event);
+                format!("{} bytes in {seconds:.2} s ({block} B, window {window})", event.bytes)
+            }
+            // It wanted to know the size.
+            End::Aborted(ErrorCode::OptionRefused, _) if event.bytes == 0 => "size told, the client asks again".to_owned(),
+            End::Aborted(code, message) => format!("the client ended it with ERROR {}: {message}", code.code()),
+            End::TimedOut => format!("the client fell silent after {} bytes", event.bytes),
+            End::Failed(why) => why.clone(),
+            End::Replaced => "the client asked for something else".to_owned(),
+        };
+        self.tell(event.peer, &event.file, answer);
+    }
+
+    fn mark_served(&self, event: &Event) {
+        let snapshot = self.shared.snapshot();
+        if let Ok(found) = content::find(&self.shared, &snapshot, &self.base, &event.file)
+            && let (Some(plan), Some(file)) = (&found.plan, &found.file)
+        {
+            self.shared.reporter.served(plan, file);
+        }
+    }
+
+    fn tell(&self, peer: SocketAddr, file: &str, answer: String) {
+        tracing::debug!(%peer, file, answer, "TFTP");
+        if let Some(mac) = self.mac_of(peer.ip()) {
+            let asked: String = crate::report::redact(file).chars().take(200).collect();
+            self.shared.reporter.saw(mac, Seen { protocol: "TFTP", asked, answer, row: None, subnet: None });
+        }
+    }
+
+    /// The machine behind an address is the one the plan gives it to.
+    fn mac_of(&self, ip: IpAddr) -> Option<MacAddr> {
+        let snapshot = self.shared.snapshot();
+        let plan = snapshot.by_ip(ip)?;
+        plan.interfaces.iter().find(|interface| interface.addresses.iter().any(|address| address.ip == ip)).map(|interface| interface.mac)
+    }
+}
