@@ -1,0 +1,64 @@
+//! `apply`: objects from files, server-side, as kubectl does it.
+
+use std::{io::Read as _, path::PathBuf};
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use kube::api::{Patch, PatchParams};
+use serde_json::Value;
+
+use super::{Global, connect, get, kinds::Kind, out};
+
+/// Arguments of `apply`.
+#[derive(Debug, Args)]
+pub(crate) struct ApplyArgs {
+    /// A YAML or JSON file; - for standard input
+    #[arg(short, long, value_name = "FILE", required = true)]
+    filename: Vec<PathBuf>,
+    /// Take fields over that somebody else manages
+    #[arg(long)]
+    force_conflicts: bool,
+}
+
+/// `apply`.
+///
+/// # Errors
+/// A file cannot be read, an object is of no kind that is known, or the API says no.
+pub(crate) async fn apply(global: &Global, args: ApplyArgs) -> anyhow::Result<()> {
+    let client = connect::client(global).await?;
+    for file in &args.filename {
+        let mut text = String::new();
+        if file.as_os_str() == "-" {
+            std::io::stdin().read_to_string(&mut text)?;
+        } else {
+            text = std::fs::read_to_string(file).with_context(|| format!("-f {}: cannot be read", file.display()))?;
+        }
+        let documents: Vec<Value> = serde_saphyr::from_multiple(&text).map_err(|error| {
+            let place = error.location().map(|place| format!("{}:{}: ", place.line(), place.column())).unwrap_or_default();
+            let text = error.without_snippet().to_string();
+            anyhow::anyhow!("{}:{place}{}", file.display(), text.lines().next().unwrap_or_default())
+        })?;
+        for object in documents.into_iter().filter(|object| !object.is_null()) {
+            apply_one(&client, global, object, args.force_conflicts).await.with_context(|| file.display().to_string())?;
+        }
+    }
+    Ok(())
+}
+
+async fn apply_one(client: &kube::Client, global: &Global, object: Value, force: bool) -> anyhow::Result<()> {
+    let text = |path: &str| object.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let (api_version, kind_name, name) = (text("/apiVersion"), text("/kind"), text("/metadata/name"));
+    let Some(kind) = Kind::of(&api_version, &kind_name) else {
+        bail!("{kind_name:?} of {api_version:?} is no kind that athanorctl applies; use kubectl for it");
+    };
+    if name.is_empty() {
+        bail!("{kind_name}: metadata.name is missing");
+    }
+    let namespace = text("/metadata/namespace");
+    let global = if namespace.is_empty() { global.clone() } else { Global { namespace, ..global.clone() } };
+    let mut params = PatchParams::apply("athanorctl").validation_strict();
+    params.force = force;
+    get::api(client, &global, &kind).patch(&name, &params, &Patch::Apply(&object)).await?;
+    out(&format!("{}/{name} applied\n", kind.singular));
+    Ok(())
+}

@@ -1,0 +1,66 @@
+//! How the CLI reaches an API: any kubeconfig, or the one of this machine's own services.
+
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+use kube::{
+    Client, Config,
+    config::{KubeConfigOptions, Kubeconfig},
+};
+
+use super::Global;
+use crate::services;
+
+/// A client for what `--kubeconfig`, `$KUBECONFIG` or the data folder names.
+///
+/// # Errors
+/// There is no kubeconfig, or it cannot be read.
+pub(crate) async fn client(global: &Global) -> anyhow::Result<Client> {
+    let own = services::admin_kubeconfig(&services::data_dir_of(None)?);
+    let kubeconfig = match (&global.kubeconfig, own) {
+        (Some(path), _) => Kubeconfig::read_from(path).with_context(|| format!("--kubeconfig {}: cannot be read", path.display()))?,
+        (None, Some(path)) => Kubeconfig::read_from(&path)
+            .with_context(|| format!("{}: cannot be read; run as the user of the services, or give --kubeconfig", path.display()))?,
+        (None, None) => match Kubeconfig::read() {
+            Ok(found) => found,
+            Err(_) => bail!("no API is known: start one with `athanor start services --config FILE`, or give --kubeconfig"),
+        },
+    };
+    let config =
+        Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.context("the kubeconfig cannot be used")?;
+    Ok(Client::try_from(config)?)
+}
+
+/// The kubeconfig of this machine's services.
+///
+/// # Errors
+/// The services never ran here.
+pub(crate) fn kubeconfig(config: Option<&Path>) -> anyhow::Result<String> {
+    let data = services::data_dir_of(config)?;
+    let Some(path) = services::admin_kubeconfig(&data) else {
+        bail!(
+            "{} has no kubeconfig of context {:?}: start the services once, or name their configuration with --config",
+            data.display(),
+            services::context_name()
+        );
+    };
+    std::fs::read_to_string(&path).with_context(|| format!("{} cannot be read; run as the user of the services", path.display()))
+}
+
+/// A connection that failed, in a sentence that says what to do.
+pub(crate) fn explain(error: &kube::Error) -> String {
+    let text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    let mut inner = text.clone();
+    while let Some(cause) = source {
+        inner = cause.to_string();
+        source = cause.source();
+    }
+    match error {
+        kube::Error::HyperError(_) | kube::Error::Service(_) if inner.contains("refused") => {
+            "the API does not answer (connection refused); are the services running? athanor start services --config FILE".to_owned()
+        }
+        kube::Error::HyperError(_) | kube::Error::Service(_) => format!("the API cannot be reached: {inner}"),
+        _ => text,
+    }
+}

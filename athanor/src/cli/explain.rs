@@ -1,0 +1,93 @@
+//! `explain`: what a machine asked, which row matched, what it was answered, and why. It reads BootReports only, so it is the same in a
+//! cluster.
+
+use anyhow::Context as _;
+use athanor_crds::{BootReport, Machine, bootreport::BootEvent, conditions, conditions::types, names};
+use athanor_wire::MacAddr;
+use clap::Args;
+use jiff::tz::TimeZone;
+use kube::{Api, Client, ResourceExt as _, api::ListParams};
+
+use super::{Global, connect, lifecycle, out};
+
+/// Arguments of `explain`.
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    /// A MAC address in any common spelling, or the name of a machine
+    machine: String,
+    /// How many events, at the most
+    #[arg(long, default_value_t = 64)]
+    events: usize,
+}
+
+/// `explain`.
+///
+/// # Errors
+/// Nothing was ever heard of it, or the API says no.
+pub(crate) async fn explain(global: &Global, args: ExplainArgs) -> anyhow::Result<()> {
+    let client = connect::client(global).await?;
+    let machines = Api::<Machine>::all(client.clone()).list(&ListParams::default()).await?.items;
+    let mac: Option<MacAddr> = args.machine.parse().ok();
+    let found = match (lifecycle::named(&machines, &args.machine), mac) {
+        (Ok(machine), _) => Some(machine),
+        (Err(_), Some(_)) => None,
+        (Err(error), None) => return Err(error),
+    };
+    let text = match found {
+        Some(machine) => of_machine(&client, machine, args.events).await?,
+        None => of_stranger(&client, mac.context("not a MAC address")?, args.events).await?,
+    };
+    out(&text);
+    Ok(())
+}
+
+async fn of_machine(client: &Client, machine: &Machine, events: usize) -> anyhow::Result<String> {
+    let namespace = machine.namespace().unwrap_or_default();
+    let mac = machine.spec.interfaces.iter().find(|i| i.boot).or(machine.spec.interfaces.first()).map(|i| i.mac.to_string());
+    let status = machine.status.clone().unwrap_or_default();
+    let state = status.state.map_or_else(|| "not looked at yet".to_owned(), |state| state.to_string());
+    let ready = conditions::find(&status.conditions, types::READY);
+    let why = ready.map(|ready| format!(" ({}): {}", ready.reason, ready.message)).unwrap_or_default();
+    let mut text = format!("{} is machine {}: {state}{why}.\n\n", mac.unwrap_or_else(|| "a BMC".to_owned()), machine.name_any());
+    let report = Api::<BootReport>::namespaced(client.clone(), &namespace).get_opt(&machine.name_any()).await?;
+    match &report {
+        Some(report) => text.push_str(&timeline(report, events)),
+        None => text.push_str("It has asked nothing yet. Switch it on; the network must come first in its boot order.\n"),
+    }
+    for problem in report.iter().flat_map(|report| &report.spec.nodes).flat_map(|node| &node.problems) {
+        text.push_str(&format!("\nproblem: {problem}\n"));
+    }
+    if !machine.spec.accepted {
+        text.push_str(&format!("\nIt asks again every few seconds. To let it go on: athanorctl accept {}\n", machine.name_any()));
+    }
+    Ok(text)
+}
+
+async fn of_stranger(client: &Client, mac: MacAddr, events: usize) -> anyhow::Result<String> {
+    let report = Api::<BootReport>::namespaced(client.clone(), names::SYSTEM_NAMESPACE).get_opt(&names::stranger_report(mac)).await?;
+    let Some(report) = report else {
+        return Ok(format!(
+            "{mac} has asked nothing that reached an agent. Is it on a segment that is served (athanorctl get subnets), and does it boot from the network?\n"
+        ));
+    };
+    Ok(format!("{mac} is no machine.\n\n{}", timeline(&report, events)))
+}
+
+/// The newest events of a report, oldest first, as a timeline.
+pub(crate) fn timeline(report: &BootReport, most: usize) -> String {
+    let mut events: Vec<(&str, &BootEvent)> =
+        report.spec.nodes.iter().flat_map(|node| node.events.iter().map(move |event| (node.node.as_str(), event))).collect();
+    events.sort_by_key(|(_, event)| event.time.0);
+    let many = report.spec.nodes.len() > 1;
+    let newest = events.len().saturating_sub(most);
+    events
+        .iter()
+        .skip(newest)
+        .map(|(node, event)| {
+            let time = event.time.0.to_zoned(TimeZone::system()).strftime("%H:%M:%S.%3f").to_string();
+            let row = event.row.as_ref().map(|row| format!("  {row}")).unwrap_or_default();
+            let at = if many { format!("  on {node}") } else { String::new() };
+            format!("{time}  {:<5} {}\n              → {}{row}{at}\n", event.protocol, event.asked, event.answer)
+        })
+        .collect()
+}

@@ -1,0 +1,268 @@
+//! `get` and `describe`. Tables are the API's own, so they are those of kubectl.
+
+use anyhow::Context as _;
+use athanor_crds::BootReport;
+use clap::{Args, ValueEnum};
+use futures::{AsyncBufReadExt as _, StreamExt as _};
+use kube::{
+    Api, Client,
+    api::{DynamicObject, ListParams},
+};
+use serde_json::Value;
+
+use super::{Global, connect, explain, kinds::Kind, out};
+
+/// Arguments of `get`.
+#[derive(Debug, Args)]
+pub(crate) struct GetArgs {
+    /// What: machines, deployments, boot, subnets, …
+    kind: String,
+    /// Which
+    names: Vec<String>,
+    /// How
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    output: Output,
+    /// Only those with these labels
+    #[arg(short = 'l', long, value_name = "LABELS")]
+    selector: Option<String>,
+    /// Go on and show every change
+    #[arg(short, long)]
+    watch: bool,
+}
+
+/// Arguments of `describe`.
+#[derive(Debug, Args)]
+pub(crate) struct DescribeArgs {
+    /// What: machine, deployment, boot, subnet
+    kind: String,
+    /// Which
+    name: String,
+}
+
+/// How objects are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// Columns
+    Table,
+    /// More columns
+    Wide,
+    /// JSON
+    Json,
+    /// YAML
+    Yaml,
+    /// kind/name
+    Name,
+}
+
+/// `get`.
+///
+/// # Errors
+/// The API says no.
+pub(crate) async fn get(global: &Global, args: GetArgs) -> anyhow::Result<()> {
+    let kind = Kind::named(&args.kind)?;
+    let client = connect::client(global).await?;
+    match args.output {
+        Output::Table | Output::Wide => table(&client, global, &kind, &args).await,
+        Output::Json | Output::Yaml | Output::Name => documents(&client, global, &kind, &args).await,
+    }
+}
+
+/// The dynamic API of a kind in the chosen namespace.
+pub(crate) fn api(client: &Client, global: &Global, kind: &Kind) -> Api<DynamicObject> {
+    if kind.namespaced {
+        Api::namespaced_with(client.clone(), &global.namespace, &kind.resource())
+    } else {
+        Api::all_with(client.clone(), &kind.resource())
+    }
+}
+
+async fn documents(client: &Client, global: &Global, kind: &Kind, args: &GetArgs) -> anyhow::Result<()> {
+    let api = api(client, global, kind);
+    let mut objects = Vec::new();
+    if args.names.is_empty() {
+        let params = args.selector.as_ref().map_or_else(ListParams::default, |labels| ListParams::default().labels(labels));
+        objects.extend(api.list(&params).await?.items);
+    }
+    for name in &args.names {
+        objects.push(api.get(name).await?);
+    }
+    let values: Vec<Value> = objects.iter().map(|object| complete(kind, object)).collect::<Result<_, _>>()?;
+    let text = match args.output {
+        Output::Name => {
+            values.iter().map(|value| format!("{}/{}\n", kind.singular, value["metadata"]["name"].as_str().unwrap_or_default())).collect()
+        }
+        _ => {
+            let single = args.names.len() == 1;
+            let list = serde_json::json!({ "apiVersion": "v1", "kind": "List", "items": values });
+            let shown = values.first().filter(|_| single).unwrap_or(&list);
+            if args.output == Output::Json { format!("{shown:#}\n") } else { serde_saphyr::to_string(shown)? }
+        }
+    };
+    out(&text);
+    Ok(())
+}
+
+/// Lists leave out what every item has in common.
+fn complete(kind: &Kind, object: &DynamicObject) -> anyhow::Result<Value> {
+    let mut value = serde_json::to_value(object)?;
+    value["apiVersion"] = kind.api_version().into();
+    value["kind"] = kind.kind.into();
+    if let Some(metadata) = value["metadata"].as_object_mut() {
+        metadata.remove("managedFields");
+    }
+    Ok(value)
+}
+
+const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
+
+async fn table(client: &Client, global: &Global, kind: &Kind, args: &GetArgs) -> anyhow::Result<()> {
+    let wide = args.output == Output::Wide;
+    let base = kind.path(&global.namespace);
+    let query = args.selector.as_ref().map(|labels| format!("?labelSelector={}", encode(labels))).unwrap_or_default();
+    let paths = if args.names.is_empty() {
+        vec![format!("{base}{query}")]
+    } else {
+        args.names.iter().map(|name| format!("{base}/{name}")).collect()
+    };
+    let mut all: Option<Value> = None;
+    for path in paths {
+        let request = http::Request::get(path).header("accept", TABLE).body(Vec::new())?;
+        let table: Value = client.request(request).await?;
+        match &mut all {
+            None => all = Some(table),
+            Some(all) => {
+                if let (Some(rows), Some(more)) = (all["rows"].as_array_mut(), table["rows"].as_array()) {
+                    rows.extend(more.iter().cloned());
+                }
+            }
+        }
+    }
+    let all = all.context("nothing was asked for")?;
+    let mut printer = Printer::new(&all, wide);
+    if all["rows"].as_array().is_none_or(Vec::is_empty) && !args.watch {
+        eprintln!("no {} in namespace {}", kind.plural, global.namespace);
+        return Ok(());
+    }
+    out(&printer.print(&all));
+    if !args.watch {
+        return Ok(());
+    }
+    let after = all["metadata"]["resourceVersion"].as_str().unwrap_or("0").to_owned();
+    let separator = if query.is_empty() { "?" } else { "&" };
+    let request = http::Request::get(format!("{base}{query}{separator}watch=true&resourceVersion={after}"))
+        .header("accept", TABLE)
+        .body(Vec::new())?;
+    let mut lines = Box::pin(client.request_stream(request).await?.lines());
+    while let Some(line) = lines.next().await {
+        let event: Value = serde_json::from_str(&line?)?;
+        let named = |row: &Value| args.names.is_empty() || args.names.iter().any(|name| row["cells"][0] == name.as_str());
+        if event["object"]["rows"].as_array().is_some_and(|rows| rows.iter().any(named)) {
+            out(&printer.rows(&event["object"]));
+        }
+    }
+    Ok(())
+}
+
+/// Columns as wide as their widest cell.
+struct Printer {
+    shown: Vec<usize>,
+    headers: Vec<String>,
+    widths: Vec<usize>,
+}
+
+impl Printer {
+    fn new(table: &Value, wide: bool) -> Self {
+        let columns = table["columnDefinitions"].as_array().cloned().unwrap_or_default();
+        let shown: Vec<usize> = (0..columns.len()).filter(|&index| wide || columns[index]["priority"] == 0).collect();
+        let headers: Vec<String> = shown.iter().map(|&index| columns[index]["name"].as_str().unwrap_or_default().to_uppercase()).collect();
+        let widths = headers.iter().map(|header| header.chars().count()).collect();
+        Self { shown, headers, widths }
+    }
+
+    fn print(&mut self, table: &Value) -> String {
+        let body = self.cells(table);
+        let header = self.line(&self.headers.clone());
+        header + &body.iter().map(|row| self.line(row)).collect::<String>()
+    }
+
+    fn rows(&mut self, table: &Value) -> String {
+        let body = self.cells(table);
+        body.iter().map(|row| self.line(row)).collect()
+    }
+
+    fn cells(&mut self, table: &Value) -> Vec<Vec<String>> {
+        let rows = table["rows"].as_array().cloned().unwrap_or_default();
+        let text = |value: &Value| match value {
+            Value::String(text) if text.is_empty() => "-".to_owned(),
+            Value::String(text) => text.clone(),
+            Value::Null => "-".to_owned(),
+            other => other.to_string(),
+        };
+        let body: Vec<Vec<String>> = rows.iter().map(|row| self.shown.iter().map(|&index| text(&row["cells"][index])).collect()).collect();
+        for row in &body {
+            for (width, cell) in self.widths.iter_mut().zip(row) {
+                *width = (*width).max(cell.chars().count());
+            }
+        }
+        body
+    }
+
+    fn line(&self, cells: &[String]) -> String {
+        let padded: Vec<String> = cells.iter().zip(&self.widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        format!("{}\n", padded.join("  ").trim_end())
+    }
+}
+
+/// Percent-encodes a query value.
+pub(crate) fn encode(text: &str) -> String {
+    text.bytes()
+        .map(
+            |byte| {
+                if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }
+            },
+        )
+        .collect()
+}
+
+/// `describe`: the object, its conditions as sentences, and for a machine the newest of what it asked.
+///
+/// # Errors
+/// The API says no.
+pub(crate) async fn describe(global: &Global, args: DescribeArgs) -> anyhow::Result<()> {
+    let kind = Kind::named(&args.kind)?;
+    let client = connect::client(global).await?;
+    let object = complete(&kind, &api(&client, global, &kind).get(&args.name).await?)?;
+    let mut text = format!("{} {}\n", kind.kind, args.name);
+    if let Some(namespace) = object["metadata"]["namespace"].as_str() {
+        text.push_str(&format!("namespace  {namespace}\n"));
+    }
+    text.push_str(&format!("created    {}\n", object["metadata"]["creationTimestamp"].as_str().unwrap_or("-")));
+    for part in ["spec", "status"] {
+        let mut value = object[part].clone();
+        if let Some(fields) = value.as_object_mut() {
+            fields.remove("conditions");
+        }
+        if value.is_object() {
+            text.push_str(&format!("\n{part}\n{}", indent(&serde_saphyr::to_string(&value)?)));
+        }
+    }
+    let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    if !conditions.is_empty() {
+        text.push_str("\nconditions\n");
+    }
+    for condition in &conditions {
+        let get = |field: &str| condition[field].as_str().unwrap_or_default();
+        text.push_str(&format!("  {:<14} {:<6} {:<18} {}\n", get("type"), get("status"), get("reason"), get("message")));
+    }
+    if kind.kind == "Machine"
+        && let Some(report) = Api::<BootReport>::namespaced(client, &global.namespace).get_opt(&args.name).await?
+    {
+        text.push_str(&format!("\nboot\n{}", indent(&explain::timeline(&report, 12))));
+    }
+    out(&text);
+    Ok(())
+}
+
+fn indent(text: &str) -> String {
+    text.lines().map(|line| format!("  {line}\n")).collect()
+}

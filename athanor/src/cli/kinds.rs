@@ -1,0 +1,88 @@
+//! The kinds by the names people type.
+
+use anyhow::bail;
+use athanor_plan::nearest;
+use kube::core::{ApiResource, GroupVersionKind};
+
+/// A kind that the CLI knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Kind {
+    pub(crate) kind: &'static str,
+    pub(crate) group: &'static str,
+    pub(crate) version: &'static str,
+    pub(crate) plural: &'static str,
+    pub(crate) singular: &'static str,
+    pub(crate) namespaced: bool,
+    /// What else people call it.
+    pub(crate) aliases: &'static [&'static str],
+}
+
+const fn ours(
+    kind: &'static str,
+    plural: &'static str,
+    singular: &'static str,
+    namespaced: bool,
+    aliases: &'static [&'static str],
+) -> Kind {
+    Kind { kind, group: athanor_crds::GROUP, version: athanor_crds::VERSION, plural, singular, namespaced, aliases }
+}
+
+const fn core(
+    kind: &'static str,
+    plural: &'static str,
+    singular: &'static str,
+    namespaced: bool,
+    aliases: &'static [&'static str],
+) -> Kind {
+    Kind { kind, group: "", version: "v1", plural, singular, namespaced, aliases }
+}
+
+/// Every kind.
+pub(crate) const ALL: &[Kind] = &[
+    ours("Machine", "machines", "machine", true, &["am", "node", "nodes"]),
+    ours("Deployment", "deployments", "deployment", true, &["ad"]),
+    ours("BootProfile", "bootprofiles", "bootprofile", true, &["abp", "boot", "boots", "profile", "profiles"]),
+    ours("Subnet", "subnets", "subnet", false, &["asn"]),
+    ours("MachineInventory", "machineinventories", "machineinventory", true, &["inventory", "inventories"]),
+    ours("BootReport", "bootreports", "bootreport", true, &[]),
+    ours("Address", "addresses", "address", false, &[]),
+    ours("WipeRecord", "wiperecords", "wiperecord", true, &[]),
+    core("Secret", "secrets", "secret", true, &[]),
+    core("ConfigMap", "configmaps", "configmap", true, &["cm"]),
+    core("Namespace", "namespaces", "namespace", false, &["ns"]),
+];
+
+impl Kind {
+    /// The kind that a word names.
+    ///
+    /// # Errors
+    /// No kind is called so; the message has the nearest one.
+    pub(crate) fn named(word: &str) -> anyhow::Result<Self> {
+        let wanted = word.to_lowercase();
+        let found = ALL.iter().find(|kind| kind.plural == wanted || kind.singular == wanted || kind.aliases.contains(&wanted.as_str()));
+        let Some(kind) = found else {
+            let names = ALL.iter().flat_map(|kind| [kind.plural, kind.singular]);
+            bail!("there is no kind {word:?}{}", nearest::hint(word, names));
+        };
+        Ok(*kind)
+    }
+
+    /// The kind of an object in a file.
+    pub(crate) fn of(api_version: &str, kind: &str) -> Option<Self> {
+        ALL.iter().find(|known| known.kind == kind && known.api_version() == api_version).copied()
+    }
+
+    pub(crate) fn api_version(&self) -> String {
+        if self.group.is_empty() { self.version.to_owned() } else { format!("{}/{}", self.group, self.version) }
+    }
+
+    pub(crate) fn resource(&self) -> ApiResource {
+        ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(self.group, self.version, self.kind), self.plural)
+    }
+
+    /// The URL of its collection.
+    pub(crate) fn path(&self, namespace: &str) -> String {
+        let base = if self.group.is_empty() { "/api/v1".to_owned() } else { format!("/apis/{}/{}", self.group, self.version) };
+        if self.namespaced { format!("{base}/namespaces/{namespace}/{}", self.plural) } else { format!("{base}/{}", self.plural) }
+    }
+}

@@ -1,0 +1,123 @@
+//! `accept` and `delete`.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use athanor_crds::{Deployment, Machine};
+use athanor_wire::MacAddr;
+use clap::Args;
+use kube::{
+    Api, ResourceExt as _,
+    api::{DeleteParams, ListParams, Patch, PatchParams},
+};
+use serde_json::json;
+
+use super::{Global, connect, get, kinds::Kind, out, wait};
+
+/// Arguments of `accept`.
+#[derive(Debug, Args)]
+pub(crate) struct AcceptArgs {
+    /// Machines, by name or MAC address
+    #[arg(required_unless_present = "all")]
+    names: Vec<String>,
+    /// Every machine that waits
+    #[arg(long, conflicts_with = "names")]
+    all: bool,
+}
+
+/// Arguments of `delete`.
+#[derive(Debug, Args)]
+pub(crate) struct DeleteArgs {
+    /// What: machine, deployment, boot, subnet
+    kind: String,
+    /// Which
+    #[arg(required_unless_present = "mac")]
+    name: Option<String>,
+    /// The deployment on the machine with this MAC address
+    #[arg(long, alias = "MAC", conflicts_with = "name")]
+    mac: Option<MacAddr>,
+    /// Wait until it is gone and its machine is free
+    #[arg(long)]
+    wait: bool,
+    /// How long --wait waits
+    #[arg(long, default_value = "30m", value_parser = wait::duration)]
+    timeout: Duration,
+}
+
+/// `accept`.
+///
+/// # Errors
+/// A machine does not exist, or the API says no.
+pub(crate) async fn accept(global: &Global, args: AcceptArgs) -> anyhow::Result<()> {
+    let api: Api<Machine> = Api::namespaced(connect::client(global).await?, &global.namespace);
+    let machines = api.list(&ListParams::default()).await?.items;
+    let chosen: Vec<&Machine> = if args.all {
+        machines.iter().filter(|machine| !machine.spec.accepted).collect()
+    } else {
+        args.names.iter().map(|name| named(&machines, name)).collect::<anyhow::Result<_>>()?
+    };
+    if chosen.is_empty() {
+        out("no machine waits to be accepted\n");
+    }
+    for machine in chosen {
+        let name = machine.name_any();
+        if machine.spec.accepted {
+            out(&format!("machine/{name} is accepted already\n"));
+            continue;
+        }
+        api.patch(&name, &PatchParams::default(), &Patch::Merge(json!({ "spec": { "accepted": true } }))).await?;
+        out(&format!(
+            "machine/{name} accepted; it is inspected now, nothing is written (a machine whose disks hold data will wait for your word)\n"
+        ));
+    }
+    Ok(())
+}
+
+/// A machine by its name or by a MAC address in any spelling.
+pub(crate) fn named<'a>(machines: &'a [Machine], name: &str) -> anyhow::Result<&'a Machine> {
+    let by_mac = |mac: MacAddr| machines.iter().find(|machine| machine.spec.interfaces.iter().any(|interface| interface.mac == mac));
+    machines
+        .iter()
+        .find(|machine| machine.metadata.name.as_deref() == Some(name))
+        .or_else(|| name.parse().ok().and_then(by_mac))
+        .with_context(|| {
+            let names: Vec<String> = machines.iter().map(kube::ResourceExt::name_any).collect();
+            format!("there is no machine {name:?}{}", athanor_plan::nearest::hint(name, names.iter().map(String::as_str)))
+        })
+}
+
+/// `delete`.
+///
+/// # Errors
+/// It does not exist, or the API says no.
+pub(crate) async fn delete(global: &Global, args: DeleteArgs) -> anyhow::Result<()> {
+    let kind = Kind::named(&args.kind)?;
+    let client = connect::client(global).await?;
+    let name = match (args.name, args.mac) {
+        (Some(name), _) => name,
+        (None, Some(mac)) if kind.kind == "Deployment" => on_mac(&Api::namespaced(client.clone(), &global.namespace), mac).await?,
+        _ => bail!("--mac names a deployment; give the name of the {}", kind.singular),
+    };
+    let machine = if kind.kind == "Deployment" {
+        let api: Api<Deployment> = Api::namespaced(client.clone(), &global.namespace);
+        api.get_opt(&name).await?.and_then(|deployment| deployment.status).and_then(|status| status.machine)
+    } else {
+        None
+    };
+    get::api(&client, global, &kind).delete(&name, &DeleteParams::default()).await?;
+    out(&format!("{}/{name} deleted\n", kind.singular));
+    match machine {
+        Some(machine) if args.wait => wait::follow_release(&client, global, &machine, args.timeout).await,
+        _ => Ok(()),
+    }
+}
+
+async fn on_mac(api: &Api<Deployment>, mac: MacAddr) -> anyhow::Result<String> {
+    let machine = athanor_crds::names::machine(mac);
+    let all = api.list(&ListParams::default()).await?.items;
+    let found = all.iter().find(|deployment| {
+        deployment.spec.machine.mac == Some(mac)
+            || deployment.status.as_ref().is_some_and(|status| status.machine.as_ref() == Some(&machine))
+    });
+    found.map(kube::ResourceExt::name_any).with_context(|| format!("no deployment is on {mac}; athanorctl get deployments"))
+}

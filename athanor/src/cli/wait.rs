@@ -1,0 +1,162 @@
+//! `wait`, and what `deploy --wait` and `delete --wait` tell while they wait.
+
+use std::{
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail};
+use athanor_crds::{BootProfile, Deployment, Machine, conditions, conditions::types};
+use clap::Args;
+use kube::{Api, Client};
+use serde_json::Value;
+
+use super::{Global, connect, deploy, get, kinds::Kind, out};
+
+/// How often an object is looked at.
+const LOOK: Duration = Duration::from_millis(300);
+
+/// Arguments of `wait`.
+#[derive(Debug, Args)]
+pub(crate) struct WaitArgs {
+    /// What: machine, deployment, boot, subnet
+    kind: String,
+    /// Which
+    name: String,
+    /// For what: ready, deleted, condition=TYPE, state=STATE
+    #[arg(long = "for", default_value = "ready", value_name = "WHAT")]
+    what: String,
+    /// How long
+    #[arg(long, default_value = "10m", value_parser = duration)]
+    timeout: Duration,
+}
+
+/// `90s`, `10m`, `2h`.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || "write it like 90s, 10m or 2h".to_owned();
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    let factor = match unit {
+        "s" | "" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => return Err(wrong()),
+    };
+    number.checked_mul(factor).map(Duration::from_secs).ok_or_else(wrong)
+}
+
+/// `wait`.
+///
+/// # Errors
+/// The API says no, or what is waited for makes no sense.
+pub(crate) async fn run(global: &Global, args: WaitArgs) -> anyhow::Result<ExitCode> {
+    let kind = Kind::named(&args.kind)?;
+    let client = connect::client(global).await?;
+    let api = get::api(&client, global, &kind);
+    let deadline = Instant::now() + args.timeout;
+    let mut said = String::new();
+    loop {
+        let object = api.get_opt(&args.name).await?.map(serde_json::to_value).transpose()?;
+        let (done, now) = judge(&args.what, object.as_ref()).with_context(|| format!("--for {}", args.what))?;
+        if done {
+            out(&format!("{}/{} {now}\n", kind.singular, args.name));
+            return Ok(ExitCode::SUCCESS);
+        }
+        if Instant::now() >= deadline {
+            eprintln!("{}/{} is not {} after {} s: {now}", kind.singular, args.name, args.what, args.timeout.as_secs());
+            return Ok(ExitCode::FAILURE);
+        }
+        if said != now {
+            eprintln!("{}/{}: {now}", kind.singular, args.name);
+            said = now;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+fn judge(what: &str, object: Option<&Value>) -> anyhow::Result<(bool, String)> {
+    if what == "deleted" {
+        return Ok((object.is_none(), if object.is_none() { "deleted".to_owned() } else { "still there".to_owned() }));
+    }
+    let Some(object) = object else { return Ok((false, "does not exist".to_owned())) };
+    if let Some(state) = what.strip_prefix("state=") {
+        let is = object["status"]["state"].as_str().unwrap_or("unknown");
+        return Ok((is.eq_ignore_ascii_case(state), is.to_owned()));
+    }
+    let type_ = match what.strip_prefix("condition=") {
+        Some(type_) => type_.to_owned(),
+        None if what == "ready" => types::READY.to_owned(),
+        None => bail!("write ready, deleted, condition=TYPE or state=STATE"),
+    };
+    let conditions = object["status"]["conditions"].as_array().into_iter().flatten();
+    let found = conditions.filter(|condition| condition["type"].as_str().is_some_and(|name| name.eq_ignore_ascii_case(&type_))).last();
+    let Some(condition) = found else { return Ok((false, format!("has no condition {type_} yet"))) };
+    let text = |field: &str| condition[field].as_str().unwrap_or_default().to_owned();
+    Ok((condition["status"] == "True", format!("{}: {}", text("reason"), text("message"))))
+}
+
+/// Tells how a Deployment goes until it runs, cannot run, or time is up.
+pub(crate) async fn follow_deployment(client: &Client, global: &Global, name: &str, timeout: Duration) -> anyhow::Result<ExitCode> {
+    let deployments: Api<Deployment> = Api::namespaced(client.clone(), &global.namespace);
+    let profiles: Api<BootProfile> = Api::namespaced(client.clone(), &global.namespace);
+    let (start, mut said) = (Instant::now(), String::new());
+    loop {
+        let Some(deployment) = deployments.get_opt(name).await? else { bail!("deployment/{name} was deleted meanwhile") };
+        if let Some(profile) = &deployment.spec.profile.name
+            && let Some(why) = profiles.get_opt(profile).await?.as_ref().and_then(deploy::unsupported)
+        {
+            eprintln!("deployment/{name} will not run: profile {profile}: {why}");
+            return Ok(ExitCode::FAILURE);
+        }
+        let status = deployment.status.clone().unwrap_or_default();
+        let ready = conditions::find(&status.conditions, types::READY);
+        if let Some(condition) = ready.filter(|condition| condition.status == "True") {
+            let seconds = start.elapsed().as_secs();
+            let address = status.address.map(|address| format!(" at {address}")).unwrap_or_default();
+            out(&format!("  {:<12} {}{address}; took {}m{:02}s\n", "ready", condition.message, seconds / 60, seconds % 60));
+            return Ok(ExitCode::SUCCESS);
+        }
+        let line = match ready {
+            Some(condition) => {
+                let machine = status.machine.map(|machine| format!("{machine}  ")).unwrap_or_default();
+                format!("  {:<12} {machine}{}\n", status.state.unwrap_or_default().to_lowercase(), condition.message)
+            }
+            None => String::new(),
+        };
+        if line != said {
+            out(&line);
+            said = line;
+        }
+        if start.elapsed() >= timeout {
+            let message = ready.map(|condition| condition.message.clone()).unwrap_or_default();
+            eprintln!("deployment/{name} does not run after {} s: {message}", timeout.as_secs());
+            return Ok(ExitCode::FAILURE);
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Tells how a machine is given back until it is free.
+pub(crate) async fn follow_release(client: &Client, global: &Global, machine: &str, timeout: Duration) -> anyhow::Result<()> {
+    let machines: Api<Machine> = Api::namespaced(client.clone(), &global.namespace);
+    let (start, mut said) = (Instant::now(), String::new());
+    loop {
+        let Some(object) = machines.get_opt(machine).await? else { bail!("machine/{machine} was deleted meanwhile") };
+        let status = object.status.clone().unwrap_or_default();
+        let message = conditions::find(&status.conditions, types::READY).map(|condition| condition.message.clone()).unwrap_or_default();
+        let state = status.state.map(|state| state.to_string().to_lowercase()).unwrap_or_default();
+        let line = format!("  {state:<12} {machine}  {message}\n");
+        if line != said {
+            out(&line);
+            said = line;
+        }
+        if object.spec.claim_ref.is_none() && state != "releasing" {
+            return Ok(());
+        }
+        if start.elapsed() >= timeout {
+            bail!("machine/{machine} is not free after {} s: {message}", timeout.as_secs());
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}

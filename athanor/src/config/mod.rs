@@ -1,0 +1,183 @@
+//! The configuration file: what `start services` reads and `config detect` writes.
+
+mod detect;
+mod tree;
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
+
+use anyhow::{Context as _, bail};
+use athanor_crds::SubnetSpec;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+pub(crate) use self::detect::{DetectArgs, detect};
+
+/// A configuration.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Config {
+    /// Where everything is kept.
+    #[serde(default = "default_data_dir")]
+    pub(crate) data_dir: PathBuf,
+    /// The name of this node; the host's name without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) node: Option<String>,
+    /// The only folders that ISOs are read from.
+    #[serde(default)]
+    pub(crate) media_dirs: Vec<PathBuf>,
+    /// Folders with loaders; the first that has a file wins.
+    #[serde(default = "default_loader_dirs")]
+    pub(crate) loader_dirs: Vec<PathBuf>,
+    /// The API.
+    #[serde(default)]
+    pub(crate) api: Api,
+    /// Boot HTTP.
+    #[serde(default)]
+    pub(crate) http: Http,
+    /// Subnets by name, applied as field manager `athanor-config`.
+    #[serde(default)]
+    #[schemars(schema_with = "subnets_schema")]
+    pub(crate) subnets: BTreeMap<String, SubnetSpec>,
+}
+
+/// The API.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Api {
+    /// Where it listens.
+    #[serde(default = "default_api")]
+    pub(crate) listen: SocketAddr,
+}
+
+impl Default for Api {
+    fn default() -> Self {
+        Self { listen: default_api() }
+    }
+}
+
+/// Boot HTTP.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Http {
+    /// Its port.
+    #[serde(default = "default_http_port")]
+    pub(crate) port: u16,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self { port: default_http_port() }
+    }
+}
+
+fn default_api() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 7480))
+}
+
+fn default_http_port() -> u16 {
+    7481
+}
+
+fn default_loader_dirs() -> Vec<PathBuf> {
+    [default_data_dir().join("loaders"), PathBuf::from("/usr/lib/ipxe"), PathBuf::from("/boot")].into()
+}
+
+/// `/var/lib/athanor` for root, the XDG state folder for others.
+pub(crate) fn default_data_dir() -> PathBuf {
+    if nix::unistd::geteuid().is_root() {
+        return PathBuf::from("/var/lib/athanor");
+    }
+    let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let home = || std::env::var_os("HOME").map_or_else(|| PathBuf::from("/tmp"), PathBuf::from).join(".local/state");
+    state.unwrap_or_else(home).join("athanor")
+}
+
+/// The Subnet's schema is that of the API: one source for both.
+fn subnets_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    let crd = athanor_crds::generate::all().into_iter().find(|crd| crd.spec.names.kind == "Subnet");
+    let schema = crd.and_then(|crd| serde_json::to_value(crd).ok()).unwrap_or_default();
+    let spec = schema["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"].clone();
+    schemars::json_schema!({ "type": "object", "additionalProperties": spec })
+}
+
+/// Reads a configuration. What is wrong is told with the file's name, line and column.
+///
+/// # Errors
+/// The file cannot be read, is no YAML, or has a key or value that means nothing.
+pub(crate) fn load(path: &std::path::Path) -> anyhow::Result<Config> {
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("cannot read {}; `athanor config detect > athanor.yaml` writes one", path.display()))?;
+    parse(&path.file_name().unwrap_or(path.as_os_str()).to_string_lossy(), &text)
+}
+
+fn parse(file: &str, text: &str) -> anyhow::Result<Config> {
+    let tree = tree::parse(file, text)?;
+    let mut schema = serde_json::to_value(schemars::schema_for!(Config))?;
+    inline(&mut schema);
+    tree::check(file, &tree, &schema, "")?;
+    let config: Config = match serde_json::from_value(tree.to_json()) {
+        Ok(config) => config,
+        Err(error) => bail!("{file}: {error}"),
+    };
+    for (name, subnet) in &config.subnets {
+        if subnet.cidr != subnet.cidr.trunc() {
+            let (line, column) = tree.locate(&["subnets", name, "cidr"]);
+            bail!(
+                "{file}:{line}:{column}: subnets.{name}.cidr: {} has bits set behind its prefix; write {}",
+                subnet.cidr,
+                subnet.cidr.trunc()
+            );
+        }
+    }
+    Ok(config)
+}
+
+/// Puts the definitions that schemars refers to in their places.
+fn inline(schema: &mut Value) {
+    let definitions = schema["$defs"].take();
+    fn walk(value: &mut Value, definitions: &Value) {
+        if let Some(name) = value["$ref"].as_str().and_then(|reference| reference.strip_prefix("#/$defs/")) {
+            *value = definitions[name].clone();
+        }
+        match value {
+            Value::Object(fields) => fields.values_mut().for_each(|field| walk(field, definitions)),
+            Value::Array(items) => items.iter_mut().for_each(|item| walk(item, definitions)),
+            _ => {}
+        }
+    }
+    walk(schema, &definitions);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "mediaDirs: [/srv/iso]\nsubnets:\n  lab:\n    cidr: 192.168.10.0/24\n    mode: dhcp\n    gateway: 192.168.10.1\n    ranges: [{from: 192.168.10.100, to: 192.168.10.199}]\n";
+
+    #[test]
+    fn a_subnet_in_the_file_is_a_subnet_of_the_api() {
+        let config = parse("athanor.yaml", GOOD).unwrap();
+        assert_eq!(config.subnets["lab"].ranges.len(), 1);
+        assert_eq!(config.api.listen.port(), 7480);
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_its_place_and_the_nearest_right_key() {
+        let message = |text: &str| parse("athanor.yaml", text).unwrap_err().to_string();
+        let typo = GOOD.replace("gateway", "gatway");
+        assert_eq!(message(&typo), "athanor.yaml:6:5: unknown key \"gatway\" in subnets.lab; did you mean \"gateway\"?");
+        assert_eq!(message("mediadirs: []\n"), "athanor.yaml:1:1: unknown key \"mediadirs\"; did you mean \"mediaDirs\"?");
+        assert_eq!(message("http: {port: http}\n"), "athanor.yaml:1:14: http.port: must be an integer, not \"http\"");
+        assert_eq!(message("subnets: []\n"), "athanor.yaml:1:10: subnets: must be a map, not a list");
+        let mode = GOOD.replace("mode: dhcp", "mode: DHCP");
+        assert_eq!(message(&mode), "athanor.yaml:5:11: subnets.lab.mode: \"DHCP\" is not one of dhcp, proxy, off; did you mean \"dhcp\"?");
+        let cidr = GOOD.replace("10.0/24", "10.7/24");
+        assert_eq!(
+            message(&cidr),
+            "athanor.yaml:4:11: subnets.lab.cidr: 192.168.10.7/24 has bits set behind its prefix; write 192.168.10.0/24"
+        );
+        assert!(message("subnets:\n  lab: {mode: dhcp}\n").starts_with("athanor.yaml:2:8: subnets.lab: cidr is missing"));
+        assert!(message("subnets: {lab: [}\n").starts_with("athanor.yaml:1:"));
+    }
+}

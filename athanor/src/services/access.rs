@@ -1,0 +1,94 @@
+//! The data folder: who may read it, the installation's id, and the admin's way to the API.
+
+use std::{
+    fs, io,
+    io::Write as _,
+    net::SocketAddr,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, bail};
+use athanor_apiserver::{Pki, Tokens};
+use athanor_crds::rights::Role;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde_json::{Value, json};
+
+/// The admin's kubeconfig in the data folder.
+const KUBECONFIG: &str = "admin.kubeconfig";
+
+/// Makes the data folder, for its owner only.
+pub(crate) fn make_folder(data: &Path) -> anyhow::Result<()> {
+    match fs::DirBuilder::new().recursive(true).mode(0o700).create(data) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            bail!("dataDir: {} cannot be made ({error}); run as root, or set dataDir to a folder of yours", data.display())
+        }
+        Err(error) => Err(error).with_context(|| format!("dataDir: {} cannot be made", data.display())),
+    }
+}
+
+/// The installation's id, drawn once.
+pub(crate) fn installation(data: &Path) -> anyhow::Result<String> {
+    let file = data.join("installation");
+    if let Ok(text) = fs::read_to_string(&file)
+        && !text.trim().is_empty()
+    {
+        return Ok(text.trim().to_owned());
+    }
+    let id = uuid::Uuid::new_v4().to_string();
+    fs::write(&file, &id).with_context(|| format!("{} cannot be written", file.display()))?;
+    Ok(id)
+}
+
+/// The tokens that the API honours. The admin's is drawn when there is none, or when its kubeconfig is gone.
+pub(crate) fn ensure_admin(data: &Path, pki: &Pki, listen: SocketAddr) -> anyhow::Result<Tokens> {
+    let file = data.join("tokens.json");
+    let mut tokens =
+        Tokens::load(&file).with_context(|| format!("{} cannot be read; remove it to have a new admin token drawn", file.display()))?;
+    let kubeconfig = data.join(KUBECONFIG);
+    let known = fs::read_to_string(&kubeconfig).ok().and_then(|text| token_of(&text)).filter(|token| tokens.holds(Role::Admin, token));
+    let token = match known {
+        Some(token) => token,
+        None => tokens.issue(Role::Admin, &file).with_context(|| format!("{} cannot be written", file.display()))?,
+    };
+    // Written anew at every start: the address may have changed.
+    write_private(&kubeconfig, &document(pki, listen, &token)).with_context(|| format!("{} cannot be written", kubeconfig.display()))?;
+    Ok(tokens)
+}
+
+fn token_of(text: &str) -> Option<String> {
+    let document: Value = serde_json::from_str(text).ok()?;
+    document["users"][0]["user"]["token"].as_str().map(str::to_owned)
+}
+
+/// JSON is YAML, and kubectl reads both.
+fn document(pki: &Pki, listen: SocketAddr, token: &str) -> String {
+    let host = if listen.ip().is_unspecified() { format!("127.0.0.1:{}", listen.port()) } else { listen.to_string() };
+    let value = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": context_name(), "preferences": {},
+        "clusters": [{ "name": context_name(), "cluster": { "server": format!("https://{host}"), "certificate-authority-data": STANDARD.encode(&pki.ca_pem) } }],
+        "users": [{ "name": "athanor-admin", "user": { "token": token } }],
+        "contexts": [{ "name": context_name(), "context": { "cluster": context_name(), "user": "athanor-admin", "namespace": "default" } }]
+    });
+    format!("{value:#}\n")
+}
+
+/// The name of our context in a kubeconfig.
+pub(crate) fn context_name() -> &'static str {
+    "athanor"
+}
+
+fn write_private(path: &Path, text: &str) -> io::Result<()> {
+    let aside = path.with_extension("new");
+    let _ = fs::remove_file(&aside);
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&aside, path)
+}
+
+/// Where the admin's kubeconfig is, if it is there.
+pub(crate) fn admin_kubeconfig(data: &Path) -> Option<PathBuf> {
+    Some(data.join(KUBECONFIG)).filter(|path| path.exists())
+}

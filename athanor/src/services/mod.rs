@@ -1,0 +1,195 @@
+//! `start services`: API, controllers and boot plane in one process, wired exactly as they are wired in a cluster.
+
+mod access;
+
+use std::{
+    io::IsTerminal as _,
+    net::{IpAddr, Ipv4Addr},
+    path::Path,
+    sync::Arc,
+    time::Instant,
+};
+
+use anyhow::{Context as _, bail};
+use athanor_apiserver::{ApiServer, Identity, Pki, Tokens};
+use athanor_boot_agent::{Options, interfaces};
+use athanor_crds::{Subnet, SubnetSpec, rights::Role, subnet::Mode};
+use kube::{
+    Api, Client,
+    api::{DeleteParams, ListParams, Patch, PatchParams},
+};
+use serde_json::json;
+use tokio::{
+    net::TcpListener,
+    sync::{oneshot, watch},
+};
+
+pub(crate) use self::access::{admin_kubeconfig, context_name};
+use crate::config::Config;
+
+/// The label on Subnets that came out of the configuration file: one that leaves the file leaves the API.
+const FROM_CONFIG: &str = "metal.athanor.dev/from-config";
+/// Who manages them.
+const CONFIG_MANAGER: &str = "athanor-config";
+
+/// Runs until SIGINT or SIGTERM.
+///
+/// # Errors
+/// A file, a port or the store cannot be had.
+pub(crate) async fn start(config: Config) -> anyhow::Result<()> {
+    let began = Instant::now();
+    let data = &config.data_dir;
+    access::make_folder(data)?;
+    let installation = access::installation(data)?;
+    let server = ApiServer::open(&data.join("store.redb"))?;
+    let pki = Pki::open(&data.join("pki"), &addresses())?;
+    let tokens = access::ensure_admin(data, &pki, config.api.listen)?;
+    let listener = listen(&config).await?;
+    let (stop, stopped) = watch::channel(false);
+    let client = |role| Client::new(server.service(Identity { role }), "default");
+    apply_subnets(&client(Role::Admin), &config).await?;
+
+    let until = |mut stopped: watch::Receiver<bool>| async move {
+        let _ = stopped.wait_for(|stop| *stop).await;
+    };
+    let api = tokio::spawn(serve_api(server.clone(), listener, pki, tokens, until(stopped.clone())));
+    let operator = tokio::spawn(athanor_operator::run(client(Role::Operator), until(stopped.clone())));
+    let options = Options {
+        node: config.node.clone().unwrap_or_else(hostname),
+        installation,
+        data_dir: data.clone(),
+        media_dirs: config.media_dirs.clone(),
+        loader_dirs: config.loader_dirs.clone(),
+        http_port: config.http.port,
+    };
+    let (ready, serving) = oneshot::channel();
+    let mut agent = tokio::spawn(athanor_boot_agent::run(options, client(Role::BootAgent), until(stopped), ready));
+    tokio::select! {
+        serving = serving => if serving.is_err() { return Err((&mut agent).await?.err().map_or_else(|| anyhow::anyhow!("the boot plane ended"), Into::into)) },
+        ended = &mut agent => { ended??; bail!("the boot plane ended"); }
+    }
+    banner(&config, began);
+    wait_for_signal().await?;
+    tracing::info!("stopping");
+    let _ = stop.send(true);
+    // What is under way has a moment; what was acknowledged is on disk.
+    let _ = tokio::time::timeout(std::time::Duration::from_secs(5), async { tokio::join!(api, operator, agent) }).await;
+    Ok(())
+}
+
+async fn serve_api(server: Arc<ApiServer>, listener: TcpListener, pki: Pki, tokens: Tokens, stop: impl Future<Output = ()>) {
+    server.serve(listener, &pki, Arc::new(tokens), stop).await;
+}
+
+async fn listen(config: &Config) -> anyhow::Result<TcpListener> {
+    let address = config.api.listen;
+    TcpListener::bind(address).await.map_err(|error| match error.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            let holder = athanor_boot_agent::holder("tcp", address.port()).map(|holder| format!(" by {holder}")).unwrap_or_default();
+            anyhow::anyhow!("cannot serve the API on {address}: port {} is in use{holder}. Stop it, or set api.listen", address.port())
+        }
+        _ => anyhow::anyhow!("cannot serve the API on {address}: {error}; set api.listen to an address of this machine"),
+    })
+}
+
+/// The addresses that the server's certificate is for.
+fn addresses() -> Vec<IpAddr> {
+    let own = interfaces().into_iter().flat_map(|interface| interface.addresses).map(|(ip, _)| IpAddr::V4(ip));
+    let mut all: Vec<IpAddr> =
+        own.chain([IpAddr::V4(Ipv4Addr::LOCALHOST), "::1".parse().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))]).collect();
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
+fn hostname() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_lowercase();
+    if name.is_empty() { "athanor".to_owned() } else { name }
+}
+
+/// The Subnets of the file become objects; those that the file had before and has no more go.
+async fn apply_subnets(client: &Client, config: &Config) -> anyhow::Result<()> {
+    let api: Api<Subnet> = Api::all(client.clone());
+    for (name, spec) in &config.subnets {
+        let object = json!({
+            "apiVersion": athanor_crds::API_VERSION, "kind": "Subnet",
+            "metadata": { "name": name, "labels": { FROM_CONFIG: "true" } }, "spec": spec
+        });
+        let params = PatchParams::apply(CONFIG_MANAGER).force();
+        api.patch(name, &params, &Patch::Apply(&object)).await.map_err(|error| match error {
+            kube::Error::Api(status) => anyhow::anyhow!("subnets.{name}: {}", status.message),
+            other => anyhow::Error::from(other),
+        })?;
+    }
+    let ours = api.list(&ListParams::default().labels(FROM_CONFIG)).await?;
+    for old in ours.items.iter().filter_map(|subnet| subnet.metadata.name.as_ref()).filter(|name| !config.subnets.contains_key(*name)) {
+        api.delete(old, &DeleteParams::default())
+            .await
+            .with_context(|| format!("subnets.{old}: it left the configuration, but cannot be deleted"))?;
+    }
+    Ok(())
+}
+
+fn banner(config: &Config, began: Instant) {
+    let mut out = format!("athanor {}\n", env!("CARGO_PKG_VERSION"));
+    out.push_str(&format!("  api    https://{:<24} athanor kubeconfig > ~/.kube/athanor\n", config.api.listen));
+    for (interface, spec, address) in served(config) {
+        let ranges: Vec<String> = spec.ranges.iter().map(|range| format!("{}–{}", range.from, range.to)).collect();
+        let pool = if ranges.is_empty() { String::new() } else { format!(", pool {}", ranges.join(" ")) };
+        out.push_str(&format!("  dhcp   {:<32} mode {}{pool}\n", format!("{interface} {}", spec.cidr), spec.mode));
+        out.push_str(&format!("  tftp   {address}:69\n  http   http://{address}:{}\n", config.http.port));
+    }
+    let missing = config.media_dirs.iter().filter(|folder| !folder.is_dir());
+    for folder in missing {
+        out.push_str(&format!("  note   mediaDirs: {} does not exist yet; put ISOs there\n", folder.display()));
+    }
+    out.push_str(&format!("ready in {:.1} s. Plug a machine in and watch: athanorctl get machines -w\n", began.elapsed().as_secs_f64()));
+    crate::cli::out(&out);
+}
+
+/// The interfaces that serve each Subnet of the file.
+fn served(config: &Config) -> Vec<(String, &SubnetSpec, Ipv4Addr)> {
+    let mut rows = Vec::new();
+    for interface in interfaces().into_iter().filter(|interface| interface.up && interface.mac.is_some()) {
+        for spec in config.subnets.values().filter(|spec| spec.mode != Mode::Off) {
+            let inside = interface.addresses.iter().map(|(ip, _)| *ip).find(|ip| spec.cidr.contains(&IpAddr::V4(*ip)));
+            let named = spec.interfaces.contains(&interface.name);
+            if let Some(address) = inside.or(interface.addresses.first().map(|(ip, _)| *ip).filter(|_| named)) {
+                rows.push((interface.name.clone(), spec, address));
+            }
+        }
+    }
+    rows
+}
+
+async fn wait_for_signal() -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    Ok(())
+}
+
+/// Logs go to standard error: for people on a terminal, as JSON elsewhere when asked to.
+pub(crate) fn start_logging(level: &str, json: bool) -> anyhow::Result<()> {
+    use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+    let filter =
+        EnvFilter::try_new(level).with_context(|| format!("--log {level:?} is no level; try info, debug or athanor_boot_agent=debug"))?;
+    let registry = tracing_subscriber::registry().with(filter);
+    if json {
+        registry.with(fmt::layer().json().with_writer(std::io::stderr)).init();
+    } else {
+        registry.with(fmt::layer().with_ansi(std::io::stderr().is_terminal()).with_target(false).with_writer(std::io::stderr)).init();
+    }
+    Ok(())
+}
+
+/// Whether a path can be used as a data folder by who we are; for messages.
+pub(crate) fn data_dir_of(config: Option<&Path>) -> anyhow::Result<std::path::PathBuf> {
+    match config {
+        Some(path) => Ok(crate::config::load(path)?.data_dir),
+        None => Ok(std::env::var_os("ATHANOR_DATA_DIR").map_or_else(crate::config::default_data_dir, Into::into)),
+    }
+}
