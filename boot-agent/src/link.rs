@@ -45,8 +45,9 @@ pub fn interfaces() -> Vec<Interface> {
             let prefix = u8::try_from(mask.unwrap_or(u32::MAX).count_ones()).unwrap_or(32);
             all[at].addresses.push((v4.ip(), prefix));
         }
-        if let Some(mac) = address.as_link_addr().and_then(nix::sys::socket::LinkAddr::addr) {
-            all[at].mac = Some(MacAddr(mac));
+        // Loopback says all zeros.
+        if let Some(mac) = address.as_link_addr().and_then(nix::sys::socket::LinkAddr::addr).map(MacAddr).filter(|mac| mac.is_unicast()) {
+            all[at].mac = Some(mac);
         }
     }
     all.sort_by(|a, b| a.name.cmp(&b.name));

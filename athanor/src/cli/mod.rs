@@ -183,7 +183,8 @@ mod tests {
         let mut text = String::new();
         fn walk(command: &mut clap::Command, text: &mut String) {
             if !command.is_hide_set() {
-                text.push_str(&format!("$ {} --help\n{}\n", command.get_bin_name().unwrap_or_default(), command.render_long_help()));
+                let help = command.render_long_help();
+                text.push_str(&format!("$ {} --help\n{help}\n", command.get_bin_name().unwrap_or_default()));
                 for sub in command.get_subcommands_mut().filter(|sub| sub.get_name() != "help") {
                     walk(sub, text);
                 }

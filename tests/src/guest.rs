@@ -1,0 +1,140 @@
+//! A guest operating system: Debian's kernel, a one-file initramfs, and an ISO that holds both. Made at test time, kept in the cache.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, bail};
+
+use crate::{newc::Archive, tools};
+
+/// The modules that a virtio network card needs, in the order they are loaded.
+const MODULES: &[&str] =
+    &["virtio_ring", "virtio", "virtio_pci_modern_dev", "virtio_pci_legacy_dev", "virtio_pci", "failover", "net_failover", "virtio_net"];
+
+/// What the guest runs: it takes its address by DHCP, reports to the URL on its command line, and says so on the console.
+const INIT: &str = r#"#!/bin/busybox sh
+/bin/busybox mkdir -p /proc /sys /dev
+/bin/busybox mount -t proc proc /proc
+/bin/busybox mount -t sysfs sys /sys
+/bin/busybox mount -t devtmpfs dev /dev
+exec >/dev/console 2>&1 </dev/console
+export PATH=/bin
+busybox --install -s /bin
+for module in $(cat /modules/order); do insmod /modules/$module.ko; done
+ip link set lo up
+for card in /sys/class/net/e*; do card=${card##*/}; done
+ip link set "$card" up
+udhcpc -i "$card" -n -q -t 20 -T 1 -s /udhcpc.sh
+report=$(sed -n 's/.*athanor.report=\([^ ]*\).*/\1/p' /proc/cmdline)
+fail=$(sed -n 's/.*guest.fail=\([^ ]*\).*/\1/p' /proc/cmdline)
+outcome=Success; [ -n "$fail" ] && outcome=Failure
+message="Linux $(uname -r) on $(cat /sys/class/dmi/id/product_name) $fail"
+if [ -n "$report" ]; then
+  wget -q -O /dev/null --header 'Content-Type: application/json' --post-data "{\"outcome\":\"$outcome\",\"message\":\"$message\"}" "$report" && echo "ATHANOR-REPORTED $outcome"
+fi
+echo "ATHANOR-GUEST $(uname -r) mac $(cat /sys/class/net/$card/address) address $(ip -4 -o addr show dev $card | awk '{print $4}') cmdline $(cat /proc/cmdline)"
+while true; do sleep 3600; done
+"#;
+
+/// What udhcpc does with a lease.
+const UDHCPC: &str = r#"#!/bin/busybox sh
+[ "$1" = bound ] || [ "$1" = renew ] || exit 0
+ip addr flush dev "$interface"
+ip addr add "$ip/$mask" dev "$interface"
+[ -n "$router" ] && ip route add default via "$router"
+exit 0
+"#;
+
+/// A guest's files.
+#[derive(Debug, Clone)]
+pub struct Guest {
+    /// The ISO with `live/vmlinuz` and `live/initrd.img`.
+    pub iso: PathBuf,
+    /// The kernel.
+    pub kernel: PathBuf,
+    /// The initramfs.
+    pub initrd: PathBuf,
+}
+
+impl Guest {
+    /// Makes the guest, or finds it in the cache.
+    ///
+    /// # Errors
+    /// A tool or a package cannot be had.
+    pub fn make() -> anyhow::Result<Self> {
+        tools::ensure()?;
+        let cache = cache()?;
+        // Tests of several processes make it once.
+        let lock = fs::File::create(cache.join("lock"))?;
+        lock.lock()?;
+        let kernel = kernel(&cache)?;
+        let initrd = cache.join("initrd.img");
+        fs::write(&initrd, initramfs(&cache)?)?;
+        let iso = cache.join("guest.iso");
+        let tree = cache.join("tree");
+        fs::create_dir_all(tree.join("live"))?;
+        fs::copy(&kernel, tree.join("live/vmlinuz"))?;
+        fs::copy(&initrd, tree.join("live/initrd.img"))?;
+        let aside = cache.join("guest.iso.new");
+        let _ = fs::remove_file(&aside);
+        tools::run(
+            Command::new("xorriso").args(["-as", "mkisofs", "-quiet", "-R", "-J", "-V", "ATHANOR_GUEST", "-o"]).arg(&aside).arg(&tree),
+        )?;
+        fs::rename(&aside, &iso)?;
+        Ok(Self { iso, kernel, initrd })
+    }
+}
+
+/// A folder outside of the repository's files, kept between runs.
+fn cache() -> anyhow::Result<PathBuf> {
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
+    let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home).unwrap_or_else(std::env::temp_dir);
+    let folder = base.join("athanor-tests");
+    fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+    Ok(folder)
+}
+
+/// Debian's cloud kernel: the smallest that boots everywhere.
+fn kernel(cache: &Path) -> anyhow::Result<PathBuf> {
+    let unpacked = cache.join("kernel");
+    if let Some(found) = find(&unpacked.join("boot"), "vmlinuz-") {
+        return Ok(found);
+    }
+    let depends = tools::run(Command::new("apt-cache").args(["depends", "linux-image-cloud-amd64"]))
+        .context("the guest's kernel comes from a Debian package; run `apt-get update` first, as `make setup` does")?;
+    let package = depends.lines().filter_map(|line| line.trim().strip_prefix("Depends: ")).find(|name| name.starts_with("linux-image-"));
+    let Some(package) = package else { bail!("no Debian package with a cloud kernel is known; run `apt-get update`") };
+    let downloads = cache.join("downloads");
+    fs::create_dir_all(&downloads)?;
+    tools::run(Command::new("apt-get").args(["download", "-qq", package]).current_dir(&downloads))?;
+    let archive = find(&downloads, package).context("apt-get download left no package")?;
+    tools::run(Command::new("dpkg").arg("-x").args([&archive, &unpacked]))?;
+    find(&unpacked.join("boot"), "vmlinuz-").context("the package holds no kernel")
+}
+
+fn find(folder: &Path, prefix: &str) -> Option<PathBuf> {
+    let mut names: Vec<PathBuf> = fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path()).collect();
+    names.sort();
+    names.into_iter().find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix)))
+}
+
+fn initramfs(cache: &Path) -> anyhow::Result<Vec<u8>> {
+    let mut archive = Archive::default();
+    for folder in ["bin", "modules"] {
+        archive.folder(folder);
+    }
+    archive.file("bin/busybox", &fs::read("/bin/busybox")?);
+    archive.link("bin/sh", "busybox");
+    archive.file("init", INIT.as_bytes());
+    archive.file("udhcpc.sh", UDHCPC.as_bytes());
+    archive.file("modules/order", MODULES.join("\n").as_bytes());
+    for module in MODULES {
+        let place = tools::run(Command::new("find").arg(cache.join("kernel/lib/modules")).args(["-name", &format!("{module}.ko")]))?;
+        let place = place.lines().next().with_context(|| format!("the kernel package has no module {module}"))?;
+        archive.file(&format!("modules/{module}.ko"), &fs::read(place)?);
+    }
+    Ok(archive.finish())
+}

@@ -1,0 +1,54 @@
+//! Programs of the operating system that the rack needs, and the packages they are in.
+
+use std::{path::Path, process::Command};
+
+use anyhow::{Context as _, bail};
+
+/// Program or file, and Debian's package for it.
+const NEEDED: &[(&str, &str)] = &[
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("/usr/share/OVMF/OVMF_CODE_4M.fd", "ovmf"),
+    ("/usr/lib/ipxe/snponly.efi", "ipxe"),
+    ("/usr/lib/ipxe/qemu/pxe-virtio.rom", "ipxe-qemu"),
+    ("xorriso", "xorriso"),
+    ("/bin/busybox", "busybox-static"),
+    ("tcpdump", "tcpdump"),
+    ("dnsmasq", "dnsmasq-base"),
+    ("ip", "iproute2"),
+    ("nsenter", "util-linux"),
+    ("mcopy", "mtools"),
+    ("mkfs.vfat", "dosfstools"),
+    ("/usr/lib/grub/x86_64-efi/monolithic/grubx64.efi", "grub-efi-amd64-bin"),
+];
+
+/// Makes sure that everything is there. A missing tool is a failure, never a skipped test.
+///
+/// # Errors
+/// Something is missing; the message is the command that installs it.
+pub fn ensure() -> anyhow::Result<()> {
+    let missing: Vec<&str> = NEEDED.iter().filter(|(tool, _)| !exists(tool)).map(|(_, package)| *package).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    bail!("the virtual rack needs more packages; install them with `make setup`, or: apt-get install {}", missing.join(" "))
+}
+
+fn exists(tool: &str) -> bool {
+    if tool.starts_with('/') {
+        return Path::new(tool).exists();
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]).any(|folder| folder.join(tool).exists())
+}
+
+/// Runs a command to its end and returns what it printed.
+///
+/// # Errors
+/// It could not be started or failed; the message has its standard error.
+pub fn run(command: &mut Command) -> anyhow::Result<String> {
+    let output = command.output().with_context(|| format!("{command:?} could not be started"))?;
+    if !output.status.success() {
+        bail!("{command:?} failed: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}

@@ -1,0 +1,117 @@
+//! A machine with real firmware: QEMU under software emulation, which is what runs everywhere.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use athanor_wire::MacAddr;
+
+use crate::{Rack, rack::Process, wait_for};
+
+/// Which firmware.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Firmware {
+    /// SeaBIOS; the network card brings iPXE in its ROM.
+    Bios,
+    /// OVMF; its own PXE client.
+    Uefi,
+}
+
+/// A machine in a rack. It is off until it is switched on.
+pub struct Vm<'a> {
+    rack: &'a Rack,
+    /// Its hardware address.
+    pub mac: MacAddr,
+    firmware: Firmware,
+    port: String,
+    disk: Option<PathBuf>,
+    serial: PathBuf,
+    process: Option<Process>,
+}
+
+impl<'a> Vm<'a> {
+    /// A machine plugged into the rack's switch.
+    ///
+    /// # Errors
+    /// The switch has no port left.
+    pub fn plug(rack: &'a Rack, firmware: Firmware, mac: &str) -> anyhow::Result<Self> {
+        let mac: MacAddr = mac.parse()?;
+        let serial = rack.file(&format!("serial-{}.log", mac.to_hex()));
+        Ok(Self { rack, mac, firmware, port: rack.port()?, disk: None, serial, process: None })
+    }
+
+    /// Gives it a disk.
+    #[must_use]
+    pub fn with_disk(mut self, image: &Path) -> Self {
+        self.disk = Some(image.to_owned());
+        self
+    }
+
+    /// The name it registers itself with.
+    pub fn name(&self) -> String {
+        format!("m-{}", self.mac.to_hex())
+    }
+
+    /// Switches it on; the network comes first in its boot order.
+    ///
+    /// # Errors
+    /// QEMU does not start.
+    pub fn power_on(&mut self) -> anyhow::Result<()> {
+        self.process = None;
+        let _ = fs::remove_file(&self.serial);
+        let mut qemu = self.rack.command("qemu-system-x86_64");
+        qemu.args(["-m", "512", "-display", "none", "-monitor", "none", "-no-reboot"]);
+        // KVM is not everywhere, and hangs in firmware in some clouds.
+        match self.firmware {
+            Firmware::Bios => qemu.args(["-machine", "pc,accel=tcg"]),
+            Firmware::Uefi => self.uefi(&mut qemu)?,
+        };
+        qemu.arg("-serial").arg(format!("file:{}", self.serial.display()));
+        qemu.arg("-netdev").arg(format!("tap,id=n,ifname={},script=no,downscript=no", self.port));
+        let rom = if self.firmware == Firmware::Uefi { ",romfile=" } else { "" };
+        qemu.arg("-device").arg(format!("virtio-net-pci,netdev=n,mac={},bootindex=1{rom}", self.mac));
+        if let Some(disk) = &self.disk {
+            qemu.arg("-drive").arg(format!("if=none,id=d,format=raw,file={}", disk.display()));
+            qemu.args(["-device", "virtio-blk-pci,drive=d,bootindex=2"]);
+        }
+        let errors = fs::File::create(self.serial.with_extension("qemu"))?;
+        self.process = Some(Process(qemu.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors).spawn().context("qemu-system-x86_64")?));
+        Ok(())
+    }
+
+    fn uefi<'q>(&self, qemu: &'q mut Command) -> anyhow::Result<&'q mut Command> {
+        let variables = self.rack.file(&format!("vars-{}.fd", self.mac.to_hex()));
+        if !variables.exists() {
+            fs::copy("/usr/share/OVMF/OVMF_VARS_4M.fd", &variables)?;
+        }
+        qemu.args(["-machine", "q35,accel=tcg"]);
+        qemu.args(["-drive", "if=pflash,format=raw,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd"]);
+        Ok(qemu.arg("-drive").arg(format!("if=pflash,format=raw,file={}", variables.display())))
+    }
+
+    /// Cuts its power.
+    pub fn power_off(&mut self) {
+        self.process = None;
+    }
+
+    /// Everything its serial console said.
+    pub fn console(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.serial).unwrap_or_default()).into_owned()
+    }
+
+    /// Waits until its console says something; returns that line.
+    ///
+    /// # Errors
+    /// Time is up; the message has the end of the console.
+    pub fn wait_console(&self, text: &str, seconds: u64) -> anyhow::Result<String> {
+        wait_for(&format!("console of {} says {text:?}", self.name()), Duration::from_secs(seconds), || {
+            let console = self.console();
+            let tail: String = console.chars().rev().take(600).collect::<Vec<_>>().into_iter().rev().collect();
+            console.lines().find(|line| line.contains(text)).map(str::to_owned).ok_or(tail)
+        })
+    }
+}
