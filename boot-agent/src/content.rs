@@ -106,7 +106,8 @@ pub(crate) fn find(shared: &Shared, snapshot: &Snapshot, base: &str, path: &str)
 fn script(shared: &Shared, snapshot: &Snapshot, base: &str, token: &str) -> Result<Found, Missing> {
     let plan = snapshot.by_token(token).ok_or(Missing::NotFound)?;
     let acting = shared.may_act(plan);
-    let text = ipxe::script(plan, acting, &format!("{base}/b/{}", plan.token), &format!("{base}/v1/report"));
+    let place = ipxe::Place { base: &format!("{base}/b/{}", plan.token), report: &format!("{base}/v1/report") };
+    let text = ipxe::script(plan, acting, &place, shared.reporter.boot_age(plan));
     let etag = format!("{:x}", fnv(text.as_bytes()));
     let content = Content::Memory(Bytes::from(text));
     Ok(Found { content, etag, plan: Some(plan.clone()), file: None, acting: acting && plan.order.is_some(), script: true })

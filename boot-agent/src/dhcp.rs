@@ -151,7 +151,11 @@ impl Server {
             Answer::Reply(reply) => format!("{} {}", reply.message, decision.detail),
             _ => format!("no answer: {}", decision.detail),
         };
-        let asked = format!("{} {}", request.message, athanor_dhcp::Client::of(request).describe());
+        let client = athanor_dhcp::Client::of(request);
+        if client.boots_from_network() {
+            self.shared.reporter.firmware_asked(request.mac);
+        }
+        let asked = format!("{} {}", request.message, client.describe());
         tracing::debug!(interface = %self.duty.link.interface, mac = %request.mac, asked, row = %decision.row, answer, "DHCP");
         // What is meant for others is noise: a busy segment has a lot of it.
         if !matches!(decision.row, Row::Sibling) {

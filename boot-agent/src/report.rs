@@ -23,6 +23,8 @@ const STRANGER_WAIT: Duration = Duration::from_secs(5);
 const MAX_CLIENTS: usize = 20_000;
 /// How many of them may be strangers, who are no machines and will never be cleaned up after.
 const MAX_STRANGERS: usize = 256;
+/// DHCP questions of firmware within this time belong to one boot.
+const ONE_BOOT: Duration = Duration::from_secs(60);
 /// A waiting machine asks every few seconds; that it still does is written this often.
 const BOOT_TIME_PAUSE: Duration = Duration::from_secs(60);
 
@@ -42,6 +44,8 @@ struct Client {
     facts: Option<Inventory>,
     subnet: Option<String>,
     last_boot: Option<Timestamp>,
+    /// When the firmware that runs now first asked.
+    boot_began: Option<Instant>,
     attempt: AttemptReport,
     files: BTreeSet<String>,
     problems: Vec<String>,
@@ -59,6 +63,7 @@ impl Client {
             facts: None,
             subnet: None,
             last_boot: None,
+            boot_began: None,
             attempt: AttemptReport::default(),
             files: BTreeSet::new(),
             problems: Vec::new(),
@@ -145,6 +150,23 @@ impl Reporter {
             });
             client.mark(false);
         });
+    }
+
+    /// Firmware asked DHCP: a boot begins, or goes on.
+    pub(crate) fn firmware_asked(&self, mac: MacAddr) {
+        self.with(mac, |client| {
+            let now = Instant::now();
+            if client.boot_began.is_none_or(|began| now.duration_since(began) >= ONE_BOOT) {
+                client.boot_began = Some(now);
+            }
+        });
+    }
+
+    /// How long ago the firmware of a machine first asked in this boot.
+    pub(crate) fn boot_age(&self, plan: &BootPlan) -> Duration {
+        let clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let began = boot_mac(plan).and_then(|mac| clients.get(&mac)).and_then(|client| client.boot_began);
+        began.map(|began| began.elapsed()).filter(|age| *age < ONE_BOOT).unwrap_or_default()
     }
 
     /// A machine fetched its script: its firmware runs now. With the order in it, the attempt has begun.

@@ -5,7 +5,7 @@
 //!
 //! The scripts stay with commands of the iPXE that distributions package (Debian's is of 2019): no `imgverify`, no `param`.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, time::Duration};
 
 use athanor_crds::machine::LocalBoot;
 
@@ -13,8 +13,10 @@ use crate::boot_plan::{BootPlan, Safe};
 
 /// How long a waiting machine sleeps between two questions. With the question itself it stays below five seconds.
 pub const POLL_SECONDS: u32 = 3;
-/// How many questions a machine asks before it boots its own disk under `LocalDiskThenWait`: 8 × 3 s, and the rest of half a minute for the
-/// firmware's own DHCP and downloads before the first.
+/// How long a machine waits under `LocalDiskThenWait`, from its firmware's first question: with one more pause and the way out of iPXE it
+/// is back at its own disk within 35 s.
+pub const WAIT_BEFORE_DISK: Duration = Duration::from_secs(27);
+/// The same in questions, for a machine whose server fell silent and tells no time.
 pub const POLLS_BEFORE_DISK: u32 = 8;
 /// After so many questions without an answer a machine asks DHCP again: the server may have moved.
 pub const LOST_POLLS: u32 = 20;
@@ -109,12 +111,21 @@ fn to_disk(how: LocalBoot) -> String {
     )
 }
 
+/// Where a script finds the agent that serves it.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'a> {
+    /// The plan's folder: `http://192.168.10.1:7481/b/<token>`.
+    pub base: &'a str,
+    /// Where guests report: `http://192.168.10.1:7481/v1/report`.
+    pub report: &'a str,
+}
+
 /// The whole script an agent answers with: the plan's order if it may act, else its safe part.
 ///
-/// `base` is the agent's own address and the plan's folder, `http://192.168.10.1:7481/b/<token>`; `report` is where guests report.
-pub fn script(plan: &BootPlan, acting: bool, base: &str, report: &str) -> String {
+/// `waited` is how long ago the machine's firmware first asked in this boot.
+pub fn script(plan: &BootPlan, acting: bool, place: &Place<'_>, waited: Duration) -> String {
     let mut out = String::from("#!ipxe\n");
-    let _ = writeln!(out, "set base {base}\nset report {report}\nset lost:int32 0\nisset ${{polls}} || set polls:int32 0");
+    let _ = writeln!(out, "set base {}\nset report {}\nset lost:int32 0\nisset ${{polls}} || set polls:int32 0", place.base, place.report);
     let who = &plan.machine;
     match (&plan.order, &plan.safe) {
         (Some(order), _) if acting => {
@@ -128,7 +139,13 @@ pub fn script(plan: &BootPlan, acting: bool, base: &str, report: &str) -> String
         }
         (_, Safe::Wait { reason, message }) => out.push_str(&park(plan, "set disk no", reason, message)),
         // Only once a boot: a disk that did not boot has set this to no, and the machine waits.
-        (_, Safe::LocalDiskThenWait { reason, message }) => out.push_str(&park(plan, "isset ${disk} || set disk yes", reason, message)),
+        (_, Safe::LocalDiskThenWait { reason, message }) => {
+            let mut disk = "isset ${disk} || set disk yes".to_owned();
+            if waited >= WAIT_BEFORE_DISK {
+                disk.push_str("\niseq ${disk} yes && goto disk ||");
+            }
+            out.push_str(&park(plan, &disk, reason, message));
+        }
     }
     out
 }

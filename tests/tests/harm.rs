@@ -1,0 +1,92 @@
+//! No harm by default: a machine that has an operating system gets it back, and another server's clients stay its own.
+
+use std::{
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use athanor_tests::{Capture, Firmware, Rack, Service, Vm, disk, rack::Process, tools, wait_for};
+
+/// A freshly started Athanor, as a person who changes nothing gets it.
+fn defaults(config: String) -> String {
+    config.replace("newcomers: {whileUnaccepted: Wait}", "newcomers: {}")
+}
+
+fn handed_back(firmware: Firmware, mac: &str) -> anyhow::Result<()> {
+    let rack = Rack::up()?;
+    let image = disk::bootable(&rack, firmware)?;
+    let before = std::fs::read(&image)?;
+    let service = Service::start_with(&rack, defaults)?;
+    let capture = Capture::start(&rack)?;
+    let mut vm = Vm::plug(&rack, firmware, mac)?.with_disk(&image);
+    vm.power_on()?;
+    wait_for("first request", Duration::from_secs(60), || {
+        let asked = capture.dhcp().map_err(|error| error.to_string())?.iter().any(|seen| seen.mac == vm.mac);
+        if asked { Ok(()) } else { Err("nothing asked".to_owned()) }
+    })?;
+    let asked = Instant::now();
+    vm.wait_console(disk::SAYS, 60)?;
+    let took = asked.elapsed();
+    assert!(took < Duration::from_secs(35), "handed back after {took:?} only:\n{}", service.log());
+    // It is known and waits for a person's word, and its disk is as it was.
+    service.wait_state("machine", &vm.name(), "Discovered", 5)?;
+    service.ctl(&format!("accept {}", vm.name()))?;
+    service.wait_state("machine", &vm.name(), "Available", 5)?;
+    vm.power_off();
+    assert!(std::fs::read(&image)? == before, "the disk was written");
+    Ok(())
+}
+
+#[test]
+fn a_bios_machine_with_an_operating_system_is_handed_back_to_its_disk() {
+    handed_back(Firmware::Bios, "52:54:00:aa:00:11").unwrap();
+}
+
+#[test]
+fn a_uefi_machine_with_an_operating_system_is_handed_back_to_its_disk() {
+    handed_back(Firmware::Uefi, "52:54:00:aa:00:12").unwrap();
+}
+
+#[test]
+fn a_dnsmasq_that_was_there_first_keeps_all_its_clients() {
+    let rack = Rack::up().unwrap();
+    let other = rack.neighbour("192.168.10.2/24").unwrap();
+    let mut dnsmasq = other.command("dnsmasq");
+    dnsmasq.args([
+        "--no-daemon",
+        "--port=0",
+        "--interface=eth0",
+        "--bind-interfaces",
+        "--dhcp-authoritative",
+        "--no-resolv",
+        "--user=root",
+    ]);
+    dnsmasq.args(["--dhcp-range=192.168.10.50,192.168.10.60,1h"]).arg(format!("--dhcp-leasefile={}", rack.file("leases").display()));
+    let _dnsmasq = Process(dnsmasq.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    let service = Service::start(&rack).unwrap();
+    let subnet = service
+        .wait("subnet", "lab", 20, |subnet| {
+            let conditions = subnet["status"]["conditions"].as_array().cloned().unwrap_or_default();
+            conditions.iter().any(|condition| condition["type"] == "ForeignDHCP" && condition["status"] == "True")
+        })
+        .unwrap();
+    assert!(subnet["status"]["conditions"].to_string().contains("192.168.10.2 also answers DHCP"), "{subnet}");
+
+    // A client of dnsmasq's, and firmware that nobody knows: both are left to it.
+    let capture = Capture::start(&rack).unwrap();
+    let client = rack.neighbour("192.168.10.9/24").unwrap();
+    let said = tools::run(client.command("busybox").args(["udhcpc", "-i", "eth0", "-n", "-q", "-t", "10", "-T", "1", "-s", "/bin/true"]));
+    assert!(said.is_ok(), "{said:?}");
+    let mut vm = Vm::plug(&rack, Firmware::Bios, "52:54:00:aa:00:13").unwrap();
+    vm.power_on().unwrap();
+    wait_for("dnsmasq's offer to firmware", Duration::from_secs(60), || {
+        let offered =
+            capture.dhcp().map_err(|error| error.to_string())?.iter().any(|seen| seen.mac == vm.mac && !seen.yiaddr.is_unspecified());
+        if offered { Ok(()) } else { Err("no offer yet".to_owned()) }
+    })
+    .unwrap();
+    let seen = capture.dhcp().unwrap();
+    let ours: Vec<_> = seen.iter().filter(|seen| seen.yiaddr.octets()[3] >= 100 || format!("{:?}", seen.type_) == "Nak").collect();
+    assert!(ours.is_empty(), "we answered: {ours:?}");
+    assert!(service.get("machine", &vm.name()).is_err(), "a newcomer registered beside a foreign server");
+}
