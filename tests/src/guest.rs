@@ -89,7 +89,10 @@ impl Guest {
 }
 
 /// A folder outside of the repository's files, kept between runs.
-fn cache() -> anyhow::Result<PathBuf> {
+///
+/// # Errors
+/// It cannot be made.
+pub fn cache() -> anyhow::Result<PathBuf> {
     let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
     let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home).unwrap_or_else(std::env::temp_dir);
     let folder = base.join("athanor-tests");

@@ -33,6 +33,16 @@ pub fn ensure() -> anyhow::Result<()> {
     bail!("the virtual rack needs more packages; install them with `make setup`, or: apt-get install {}", missing.join(" "))
 }
 
+/// The kubectl that `make setup` put into the cache, unless `KUBECTL` names another one.
+///
+/// # Errors
+/// There is none.
+pub fn kubectl() -> anyhow::Result<std::path::PathBuf> {
+    let cached = crate::guest::cache()?.join("kubectl");
+    let found = std::env::var_os("KUBECTL").map(Into::into).or_else(|| cached.exists().then_some(cached));
+    found.context("kubectl is missing; `make setup` provides one")
+}
+
 fn exists(tool: &str) -> bool {
     if tool.starts_with('/') {
         return Path::new(tool).exists();

@@ -89,6 +89,8 @@ impl<'a> Vm<'a> {
             fs::copy("/usr/share/OVMF/OVMF_VARS_4M.fd", &variables)?;
         }
         qemu.args(["-machine", "q35,accel=tcg"]);
+        // There is no IPv6 in the rack; OVMF would look for it for a minute.
+        qemu.args(["-fw_cfg", "name=opt/org.tianocore/IPv6PXESupport,string=n"]);
         qemu.args(["-drive", "if=pflash,format=raw,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd"]);
         Ok(qemu.arg("-drive").arg(format!("if=pflash,format=raw,file={}", variables.display())))
     }

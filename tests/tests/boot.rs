@@ -1,4 +1,5 @@
 //! Real firmware, from power-on to a guest that proves itself.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use athanor_tests::{Capture, Firmware, Guest, Rack, Service, Vm};
 use dhcproto::v4::MessageType;

@@ -89,8 +89,8 @@ fn judge(what: &str, object: Option<&Value>) -> anyhow::Result<(bool, String)> {
         None if what == "ready" => types::READY.to_owned(),
         None => bail!("write ready, deleted, condition=TYPE or state=STATE"),
     };
-    let conditions = object["status"]["conditions"].as_array().into_iter().flatten();
-    let found = conditions.filter(|condition| condition["type"].as_str().is_some_and(|name| name.eq_ignore_ascii_case(&type_))).last();
+    let mut conditions = object["status"]["conditions"].as_array().into_iter().flatten();
+    let found = conditions.find(|condition| condition["type"].as_str().is_some_and(|name| name.eq_ignore_ascii_case(&type_)));
     let Some(condition) = found else { return Ok((false, format!("has no condition {type_} yet"))) };
     let text = |field: &str| condition[field].as_str().unwrap_or_default().to_owned();
     Ok((condition["status"] == "True", format!("{}: {}", text("reason"), text("message"))))

@@ -28,6 +28,7 @@ const GATHER: Duration = Duration::from_millis(5);
 /// How long the first lists may take.
 const FIRST_LISTS: Duration = Duration::from_secs(30);
 
+#[allow(clippy::large_enum_variant, reason = "one at a time, and gone at once")]
 enum Change {
     Plan(Event<Secret>),
     Subnet(Event<Subnet>),

@@ -30,7 +30,7 @@ pub(crate) fn parse(path: &str, kinds: &[Arc<Kind>]) -> Option<Result<Target, Ap
     };
     let (namespace, rest) = match rest {
         // `/namespaces/NAME` and `/namespaces/NAME/status` are the Namespace itself.
-        ["namespaces", namespace, rest @ ..] if !rest.is_empty() && !(rest.len() == 1 && rest[0] == "status") => (Some(*namespace), rest),
+        ["namespaces", namespace, rest @ ..] if !matches!(rest, [] | ["status"]) => (Some(*namespace), rest),
         other => (None, other),
     };
     let [plural, rest @ ..] = rest else { return None };

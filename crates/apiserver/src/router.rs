@@ -219,6 +219,10 @@ impl ApiServer {
     }
 
     fn write(&self, call: &Call, target: &Target, name: Option<&str>) -> Result<Response<Body>> {
+        if call.content_type.contains("protobuf") || call.content_type.contains("cbor") {
+            let message = format!("the body is {:?}; this server speaks JSON and YAML", call.content_type);
+            return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType", message));
+        }
         let manager = call.manager();
         let unknown = match call.query.get("fieldValidation").map(String::as_str) {
             Some("Strict") => Unknown::Strict,

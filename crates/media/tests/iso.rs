@@ -1,4 +1,5 @@
 //! Images made by xorriso, whole and cut.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed unwrap is a failed test")]
 
 use std::{
     fs,

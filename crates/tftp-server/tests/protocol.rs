@@ -1,5 +1,6 @@
 //! The engine against clients that behave, lose packets, and misbehave.
 #![allow(clippy::disallowed_methods, reason = "tests need some instant to count from")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed unwrap is a failed test")]
 
 use std::time::{Duration, Instant};
 

@@ -1,0 +1,158 @@
+//! The embedded API, as the kubectl that people have talks to it, and as controllers do.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use std::{
+    io::Write as _,
+    process::{Command, Stdio},
+};
+
+use athanor_tests::{Rack, Service, tools};
+
+struct Kubectl<'a> {
+    rack: &'a Rack,
+    service: &'a Service<'a>,
+}
+
+impl Kubectl<'_> {
+    fn command(&self, line: &str) -> Command {
+        let mut command = self.rack.command(tools::kubectl().unwrap());
+        command.env("KUBECONFIG", self.service.kubeconfig()).env("HOME", self.rack.folder()).args(line.split_whitespace());
+        command
+    }
+
+    /// What kubectl prints, standard error behind standard output, and whether it was content.
+    fn run(&self, line: &str, input: &str) -> (bool, String) {
+        let mut child = self
+            .command(line)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        (output.status.success(), text)
+    }
+
+    fn ok(&self, line: &str, input: &str) -> String {
+        let (fine, text) = self.run(line, input);
+        assert!(fine, "kubectl {line}\n{text}\n{}", self.service.log());
+        text
+    }
+
+    fn refused(&self, line: &str, input: &str) -> String {
+        let (fine, text) = self.run(line, input);
+        assert!(!fine, "kubectl {line} should have failed:\n{text}");
+        text
+    }
+}
+
+const MACHINE: &str = "apiVersion: metal.athanor.dev/v1alpha1\nkind: Machine\nmetadata: {name: m1, labels: {rack: a3}}\nspec:\n  accepted: true\n  interfaces: [{mac: \"52:54:00:aa:00:21\", boot: true}]\n";
+
+#[test]
+fn kubectl_works_as_people_know_it() {
+    let rack = Rack::up().unwrap();
+    let service = Service::start(&rack).unwrap();
+    let kubectl = Kubectl { rack: &rack, service: &service };
+
+    assert!(kubectl.ok("apply -f -", MACHINE).contains("machine.metal.athanor.dev/m1 created"));
+    assert!(kubectl.ok("apply -f -", MACHINE).contains("machine.metal.athanor.dev/m1 unchanged"));
+    service.wait_state("machine", "m1", "Available", 10).unwrap();
+    let table = kubectl.ok("get am", "");
+    assert!(
+        table.contains("NAME") && table.contains("STATE") && table.contains("52:54:00:aa:00:21") && table.contains("Available"),
+        "{table}"
+    );
+    assert!(kubectl.ok("get machines -l rack=a3 -o name", "").contains("machine.metal.athanor.dev/m1"));
+    assert!(kubectl.ok("get machines -l rack=b1", "").contains("No resources found"));
+    assert!(kubectl.ok("get athanor", "").contains("m1"));
+    assert!(
+        kubectl.ok("describe machine m1", "").contains("Accepted By Person")
+            || kubectl.ok("describe machine m1", "").contains("AcceptedByPerson")
+    );
+    assert!(kubectl.ok("explain machine.spec.wipe", "").contains("policy"));
+
+    // A change of an applied file takes back what the file no longer says.
+    let relabelled = MACHINE.replace("labels: {rack: a3}", "labels: {row: two}");
+    assert!(kubectl.ok("apply -f -", &relabelled).contains("configured"));
+    let labels = kubectl.ok("get am m1 -o jsonpath={.metadata.labels}", "");
+    assert_eq!(labels, "{\"row\":\"two\"}");
+
+    // Server-side: another manager's field is a conflict that names both.
+    kubectl.ok("apply --server-side --field-manager=one -f -", &MACHINE.replace("m1", "m2").replace(":21", ":22"));
+    let conflict = kubectl.refused(
+        "apply --server-side --field-manager=two -f -",
+        &MACHINE.replace("m1", "m2").replace(":21", ":22").replace("true\n", "false\n"),
+    );
+    assert!(conflict.contains("conflict with \"one\": .spec.accepted"), "{conflict}");
+    kubectl.ok(
+        "apply --server-side --force-conflicts --field-manager=two -f -",
+        &MACHINE.replace("m1", "m2").replace(":21", ":22").replace("true\n", "false\n"),
+    );
+
+    // Secrets, which kubectl patches strategically.
+    kubectl.ok("apply -f -", "apiVersion: v1\nkind: Secret\nmetadata: {name: bmc}\nstringData: {username: root, password: x}\n");
+    kubectl.ok("label secret bmc kind=bmc", "");
+    assert_eq!(kubectl.ok("get secret bmc -o jsonpath={.data.username}", ""), "cm9vdA==");
+    assert!(kubectl.ok("patch am m1 --type=merge -p {\"spec\":{\"cordoned\":true}}", "").contains("patched"));
+    service.wait("machine", "m1", 10, |machine| machine["status"]["conditions"].to_string().contains("Cordoned")).unwrap();
+    assert!(kubectl.ok("delete am m1 m2", "").contains("deleted"));
+    assert!(kubectl.refused("get am m1", "").contains("not found"));
+    assert!(kubectl.refused("delete namespace athanor-plans", "").contains("may not be deleted"));
+}
+
+#[test]
+fn what_cannot_be_is_refused_with_the_field_and_what_to_do() {
+    let rack = Rack::up().unwrap();
+    let service = Service::start(&rack).unwrap();
+    let kubectl = Kubectl { rack: &rack, service: &service };
+    let object =
+        |kind: &str, spec: &str| format!("apiVersion: metal.athanor.dev/v1alpha1\nkind: {kind}\nmetadata: {{name: x}}\nspec: {spec}\n");
+    for (kind, spec, says) in [
+        ("Machine", "{interfaces: [{mac: 52-54-00-AA-00-01}]}", "must be a MAC address in lower case with colons, like 52:54:00:aa:00:01"),
+        ("Machine", "{}", "give at least one interface with its MAC, or a BMC to find them"),
+        ("Machine", "{interfaces: [{mac: \"52:54:00:aa:00:01\"}, {mac: \"52:54:00:aa:00:01\"}]}", "Duplicate value"),
+        ("Machine", "{interfaces: [{mac: \"52:54:00:aa:00:01\"}], acepted: true}", "unknown field \"spec.acepted\""),
+        ("Machine", "{interfaces: [{mac: \"52:54:00:aa:00:01\"}], architecture: amd65}", "supported values: \"amd64\""),
+        ("Machine", "{interfaces: [{mac: \"52:54:00:aa:00:01\"}], accepted: yes please}", "must be a boolean"),
+        ("Subnet", "{cidr: 10.0.0.0}", "must be a network in CIDR notation, like 192.168.10.0/24"),
+        ("Subnet", "{cidr: 10.0.0.1/24}", "has bits set behind its prefix"),
+        ("Subnet", "{cidr: 10.0.0.0/24, gateway: 10.0.1.1}", "spec.gateway"),
+        ("Subnet", "{cidr: 10.0.0.0/24, gateway: here}", "must be an IPv4 or IPv6 address"),
+        ("Subnet", "{cidr: 10.0.0.0/24, ranges: [{from: 10.0.0.9, to: 10.0.0.3}]}", "from must not come after to"),
+        ("Subnet", "{cidr: 10.0.0.0/24, ranges: [{from: 10.0.0.9, to: 10.0.1.3}]}", "every range must be inside the cidr"),
+        ("Subnet", "{cidr: 10.0.0.0/24, options: [{code: 53, hex: \"01\"}]}", "this option is decided by the server"),
+        ("Subnet", "{cidr: 10.0.0.0/24, options: [{code: 43, hex: \"012\"}]}", "needs an even number of hexadecimal digits"),
+        ("Subnet", "{cidr: 10.0.0.0/24, leaseSeconds: 5}", "should be greater than or equal to 120"),
+        ("BootProfile", "{kernel: k}", "give exactly one of live, installer, image, nfsRoot, iscsiRoot, script"),
+        ("BootProfile", "{live: {}, script: {ipxe: shell}, kernel: k}", "give exactly one of live"),
+        ("BootProfile", "{live: {}}", "need a kernel"),
+        ("BootProfile", "{live: {}, kernel: k, media: {path: a, url: \"http://b/c\"}}", "give exactly one of path and url"),
+        ("BootProfile", "{live: {}, kernel: k, media: {url: \"http://b/c\"}}", "media from a url needs a checksum"),
+        ("BootProfile", "{image: {url: \"file:///etc/passwd\", checksum: \"sha256:00\"}}", "should match"),
+        ("Deployment", "{machine: {name: a, mac: \"52:54:00:aa:00:01\"}, profile: {name: p}}", "give one of name, mac, or selector"),
+        ("Deployment", "{machine: {}, profile: {}}", "give exactly one of name and inline"),
+        ("Deployment", "{profile: {name: p}}", "spec.machine: Required value"),
+        ("Deployment", "{machine: {}, profile: {name: p}, hostname: Web_1}", "spec.hostname"),
+        ("Deployment", "{machine: {}, profile: {name: p}, packages: [\"a b\"]}", "spec.packages[0]"),
+        ("Deployment", "{machine: {minimum: {memory: lots}}, profile: {name: p}}", "spec.machine.minimum.memory"),
+    ] {
+        let said = kubectl.refused("apply -f -", &object(kind, spec));
+        assert!(said.contains(says), "{kind} {spec}\nsaid: {said}\nwanted: {says}");
+    }
+    assert!(kubectl.refused("-n nowhere apply -f -", MACHINE).contains("namespaces \"nowhere\" not found"));
+}
+
+#[test]
+fn an_acknowledged_write_survives_kill_9() {
+    let rack = Rack::up().unwrap();
+    let mut service = Service::start(&rack).unwrap();
+    for number in 10..30 {
+        service.ctl(&format!("create machine m{number} --mac 52:54:00:aa:01:{number}")).unwrap();
+    }
+    service.kill();
+    service.restart().unwrap();
+    let names = service.ctl("get machines -o name").unwrap();
+    assert_eq!(names.lines().count(), 20, "{names}");
+}
