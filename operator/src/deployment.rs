@@ -3,6 +3,8 @@
 //! A claim is two guarded writes: the choice into `status.candidate`, then `claimRef` into the Machine that was read. Two operators, or one
 //! that looks at old data, meet at one of the two `resourceVersion`s; so no Machine has two owners and no Deployment two Machines.
 
+use std::collections::BTreeSet;
+
 use athanor_crds::{
     Deployment, FINALIZER, Machine, MachineState,
     conditions::{self, reasons, types},
@@ -108,9 +110,11 @@ async fn give_back(deployment: &Deployment, cluster: &impl Cluster, clock: &impl
         None => false,
     };
     let retain = deployment.spec.deletion_policy == DeletionPolicy::Retain;
-    for machine in cluster.list::<Machine>(Some(&namespace)).await? {
-        // The list may be old; what is released is what the Machine says now.
-        let Some(machine) = cluster.get::<Machine>(Some(&namespace), &machine.name_any()).await? else { continue };
+    // The list may be old: what was chosen is looked at in any case, and what is released is what the Machine says now.
+    let mut names: BTreeSet<String> = cluster.list::<Machine>(Some(&namespace)).await?.iter().map(kube::ResourceExt::name_any).collect();
+    names.extend(deployment.status.iter().flat_map(|status| status.candidate.iter().chain(&status.machine)).cloned());
+    for name in names {
+        let Some(machine) = cluster.get::<Machine>(Some(&namespace), &name).await? else { continue };
         if claim::owns(deployment, &machine) {
             release_one(&machine, release(machine.spec.occupancy.as_ref(), retain, on_purpose), cluster, clock).await?;
         }
