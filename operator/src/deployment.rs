@@ -95,6 +95,12 @@ async fn take(deployment: &Deployment, machine: Machine, cluster: &impl Cluster)
         return Err(PortError::Conflict("the Deployment has no instanceID yet".to_owned()));
     };
     let claimed = cluster.patch(&machine, json!({ "spec": { "claimRef": claim } })).await?;
+    // Between the two writes the Deployment may have been deleted and released; then nobody else would give this Machine back.
+    let alive = cluster.get::<Deployment>(deployment.namespace().as_deref(), &deployment.name_any()).await?;
+    if !alive.is_some_and(|alive| alive.metadata.deletion_timestamp.is_none() && alive.spec.instance_id == deployment.spec.instance_id) {
+        cluster.patch(&claimed, json!({ "spec": { "claimRef": null, "occupancy": null } })).await?;
+        return Err(PortError::Conflict("the Deployment was deleted while it claimed a Machine".to_owned()));
+    }
     tracing::info!(deployment = %deployment.name_any(), namespace = deployment.namespace(), machine = %machine.name_any(), "machine claimed");
     Ok(claimed)
 }

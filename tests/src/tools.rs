@@ -17,6 +17,7 @@ const NEEDED: &[(&str, &str)] = &[
     ("ip", "iproute2"),
     ("nsenter", "util-linux"),
     ("mcopy", "mtools"),
+    ("curl", "curl"),
     ("mkfs.vfat", "dosfstools"),
     ("/usr/lib/grub/x86_64-efi/monolithic/grubx64.efi", "grub-efi-amd64-bin"),
 ];

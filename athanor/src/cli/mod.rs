@@ -150,14 +150,19 @@ pub(crate) fn out(text: &str) {
 
 /// One line for people: what the API said, without the layers around it.
 pub(crate) fn message(error: &anyhow::Error) -> String {
-    let texts: Vec<String> = error
-        .chain()
-        .map(|cause| match cause.downcast_ref::<kube::Error>() {
-            Some(kube::Error::Api(status)) => status.message.clone(),
-            Some(other) => connect::explain(other),
-            None => cause.to_string(),
-        })
-        .collect();
+    let mut texts: Vec<String> = Vec::new();
+    for cause in error.chain() {
+        match cause.downcast_ref::<kube::Error>() {
+            Some(kube::Error::Api(status)) => texts.push(status.message.clone()),
+            Some(other) => texts.push(connect::explain(other)),
+            None => {
+                texts.push(cause.to_string());
+                continue;
+            }
+        }
+        // What is behind it says the same in the words of a library.
+        break;
+    }
     let mut line = texts.first().cloned().unwrap_or_default();
     for text in texts.iter().skip(1) {
         if !line.contains(text.as_str()) {

@@ -1,0 +1,165 @@
+//! What people do wrong, and the exact words they get. What the API refuses on its own is in `api.rs`; configuration files, ISOs and packets
+//! have tables beside their code.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use std::{
+    fs,
+    os::unix::fs::symlink,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use athanor_tests::{Guest, Rack, Service, rack::Process, tools, wait_for};
+
+/// The error of a command that must fail, without `error: `.
+fn refused(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    assert!(!output.status.success(), "{command:?} should have failed:\n{}", String::from_utf8_lossy(&output.stdout));
+    String::from_utf8_lossy(&output.stderr)
+        .lines()
+        .filter(|line| !line.contains("INFO") && !line.contains("ERROR"))
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+#[test]
+fn the_command_line_says_what_is_wrong_and_what_to_do() {
+    let guest = Guest::make().unwrap();
+    let rack = Rack::up().unwrap();
+    let service = Service::start(&rack).unwrap();
+    let iso = service.add_media("guest.iso", &guest.iso).unwrap();
+    let (iso, media) = (iso.display().to_string(), rack.file("media").display().to_string());
+    fs::write(rack.file("media/text.iso"), "not an image").unwrap();
+    fs::write(rack.file("media/cut.iso"), &fs::read(&guest.iso).unwrap()[..300_000]).unwrap();
+    let (key, secret) = (rack.file("key.pub"), rack.file("key"));
+    fs::write(&secret, "-----BEGIN OPENSSH PRIVATE KEY-----\n").unwrap();
+    let folder = rack.folder().display().to_string();
+
+    for (line, says) in [
+        ("get machins".to_owned(), "error: there is no kind \"machins\"; did you mean \"machines\"?".to_owned()),
+        ("get machines nobody".to_owned(), "error: machines.metal.athanor.dev \"nobody\" not found".to_owned()),
+        ("accept nobody".to_owned(), "error: there is no machine \"nobody\"".to_owned()),
+        ("create deployment --mac 1:2:3 --profile x".to_owned(), "error: invalid value '1:2:3' for '--mac <MAC>': \"1:2:3\" is not a MAC address; write it like 52:54:00:aa:00:01".to_owned()),
+        ("create deployment --mac 52:54:00:aa:00:01".to_owned(), "error: which boot profile? Give --profile; athanorctl get boot lists them".to_owned()),
+        ("create deployment --profile x".to_owned(), "error: the deployment needs a name: give one, or --hostname, or --mac".to_owned()),
+        ("create deployment Web_1 --profile x".to_owned(), "error: Deployment.metal.athanor.dev \"Web_1\" is invalid: metadata.name: Invalid value: \"Web_1\": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character".to_owned()),
+        (format!("create boot --name a --iso-path {iso} --kernel install/vmlinuz"), "error: guest.iso has no install/vmlinuz; it has live/vmlinuz".to_owned()),
+        (format!("create boot --name a --iso-path {iso} --kernel live/vmlinux"), "error: guest.iso has no live/vmlinux; did you mean \"live/vmlinuz\"?".to_owned()),
+        (format!("create boot --name a --iso-path {iso} --kernel live"), "error: live in guest.iso is a folder, not a file".to_owned()),
+        (format!("create boot --name a --iso-path {media}/text.iso --kernel k"), format!("error: {media}/text.iso is not an ISO 9660 image; check that the download is the .iso itself")),
+        ("create subnet --name b --cidr 10.0.0.0/24 --range 10.0.0.1".to_owned(), "error: invalid value '10.0.0.1' for '--range <RANGE>': write it like 192.168.10.100-192.168.10.199".to_owned()),
+        ("create subnet --name b --cidr 10.0.0.1/24".to_owned(), "error: Subnet.metal.athanor.dev \"b\" is invalid: spec.cidr: Invalid value: \"10.0.0.1/24\": has bits set behind its prefix; write the network's own address".to_owned()),
+        ("update deployment --mac 52:54:00:aa:00:01 --profile x".to_owned(), "error: no deployment is on 52:54:00:aa:00:01; athanorctl get deployments".to_owned()),
+        ("deploy --mac 52:54:00:aa:00:01 --type kickstart".to_owned(), "error: no profile is of type kickstart; there are: none. Create one with athanorctl create boot --type kickstart".to_owned()),
+        (format!("create deployment w --profile x --ssh-key {}", secret.display()), format!("error: --ssh-key {folder}/key: this is a private key; give the public one, {}", key.display())),
+        (format!("apply -f {folder}/nothing.yaml"), format!("error: -f {folder}/nothing.yaml: cannot be read: No such file or directory (os error 2)")),
+        ("wait machine nobody --timeout 1s".to_owned(), "machine/nobody: does not exist\nmachine/nobody is not ready after 1 s: does not exist".to_owned()),
+        ("wait machine nobody --timeout soon".to_owned(), "error: invalid value 'soon' for '--timeout <TIMEOUT>': write it like 90s, 10m or 2h".to_owned()),
+        ("explain nobody".to_owned(), "error: there is no machine \"nobody\"".to_owned()),
+    ] {
+        let said = refused(&mut service.ctl_command(&line).unwrap());
+        let said = said.split("\n\nFor more information").next().unwrap();
+        assert_eq!(said, says, "athanorctl {line}");
+    }
+    let said =
+        refused(&mut service.ctl_command(&format!("create boot --name a --iso-path {media}/cut.iso --kernel live/vmlinuz")).unwrap());
+    assert!(said.starts_with(&format!("error: {media}/cut.iso is cut off: it has 300000 bytes of at least")), "{said}");
+}
+
+#[test]
+fn objects_that_cannot_go_on_say_why() {
+    let guest = Guest::make().unwrap();
+    let rack = Rack::up().unwrap();
+    let service = Service::start(&rack).unwrap();
+    let iso = service.add_media("guest.iso", &guest.iso).unwrap();
+    symlink("/etc/passwd", rack.file("media/link.iso")).unwrap();
+    let says = |kind: &str, name: &str, words: &str| {
+        let right = |object: &serde_json::Value| object["status"]["conditions"].to_string().contains(words);
+        service.wait(kind, name, 10, right).unwrap_or_else(|error| panic!("{kind}/{name} should say {words:?}: {error:#}"));
+    };
+    service.ctl("create machine a --mac 52:54:00:aa:00:41 --address 192.168.10.50 --accept").unwrap();
+    service.ctl("create machine b --mac 52:54:00:aa:00:42 --address 192.168.10.50 --accept").unwrap();
+    says("machine", "b", "192.168.10.50 is already given to Machine default/a; choose another one");
+    service.ctl("create machine c --mac 52:54:00:aa:00:43 --address 10.9.9.9 --accept").unwrap();
+    says("machine", "c", "10.9.9.9 is not inside any Subnet; add one that holds it");
+    service.ctl("create machine d --mac 52:54:00:aa:00:41 --accept").unwrap();
+    says("machine", "d", "Machine default/a owns one of its MAC addresses; remove the interface from one of the two");
+    service.ctl("create machine e --mac 52:54:00:aa:00:45 --address 192.168.10.1 --accept").unwrap();
+    says("machine", "e", "192.168.10.1 cannot be given in Subnet lab");
+
+    let path = iso.display();
+    service.ctl(&format!("create boot --name live --iso-path {path} --kernel live/vmlinuz")).unwrap();
+    service.ctl(&format!("create boot --name arm --iso-path {path} --kernel live/vmlinuz --architecture arm64")).unwrap();
+    service.ctl(&format!("create boot --name preseed --iso-path {path} --kernel live/vmlinuz --type preseed")).unwrap();
+    service.ctl("create boot --name shell --kernel http://example.com/k --cmdline a||b").unwrap();
+    service.ctl("create boot --name gone --iso-path gone.iso --kernel k").unwrap();
+    service.ctl("create boot --name link --iso-path link.iso --kernel k").unwrap();
+    says("bootprofile", "preseed", "preseed profiles are stored, but this version only runs live and script profiles");
+
+    service.wait_state("machine", "a", "Available", 10).unwrap();
+    service.ctl("create deployment unknown --mac 52:54:00:aa:00:99 --profile live").unwrap();
+    says(
+        "deployment",
+        "unknown",
+        "no Machine in this namespace has 52:54:00:aa:00:99; switch it on so that it registers itself, or create it",
+    );
+    service.ctl("create deployment noprofile --machine a --profile nothing").unwrap();
+    says("deployment", "noprofile", "there is no BootProfile nothing in this namespace; create it, or name another");
+    service.ctl("create deployment first --machine a --profile live").unwrap();
+    service.wait_state("deployment", "first", "Claimed", 10).unwrap();
+    service.ctl("create deployment second --machine a --profile live").unwrap();
+    says("deployment", "second", "Machine a belongs to Deployment first; delete that one first, or choose another Machine");
+    let said = refused(&mut service.ctl_command("deploy --machine e --type preseed --hostname third --wait").unwrap());
+    assert!(said.contains("deployment/third will not run: profile preseed: preseed profiles are stored"), "{said}");
+
+    // What only shows when a machine would boot it.
+    for (name, profile, words) in [
+        ("fourth", "gone", "gone.iso does not exist; put the ISO there, or correct spec.media.path"),
+        ("fifth", "link", "/etc/passwd is not below a mediaDir"),
+    ] {
+        service.ctl(&format!("update deployment first --profile {profile}")).unwrap();
+        says("deployment", "first", words);
+        let _ = name;
+    }
+    service.ctl("update deployment first --profile arm").unwrap();
+    service.ctl("delete deployment first").unwrap();
+}
+
+#[test]
+fn services_that_cannot_start_say_who_stands_in_the_way() {
+    let rack = Rack::up().unwrap();
+    drop(Service::start(&rack).unwrap());
+    let mut dnsmasq = rack.command("dnsmasq");
+    dnsmasq.args([
+        "--no-daemon",
+        "--port=0",
+        "--interface=br0",
+        "--bind-interfaces",
+        "--no-resolv",
+        "--user=root",
+        "--dhcp-range=192.168.10.50,192.168.10.60",
+    ]);
+    dnsmasq.arg(format!("--dhcp-leasefile={}", rack.file("leases").display()));
+    let dnsmasq = Process(dnsmasq.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    wait_for("dnsmasq", Duration::from_secs(10), || {
+        let table = tools::run(rack.command("cat").arg("/proc/net/udp")).map_err(|error| error.to_string())?;
+        if table.contains(":0043 ") { Ok(()) } else { Err(table) }
+    })
+    .unwrap();
+    let said = refused(&mut Service::start_command(&rack).unwrap());
+    let wanted = format!(
+        "error: cannot serve DHCP on br0: port 67 is in use by dnsmasq (pid {}). Stop it, or set mode: proxy for this interface",
+        dnsmasq.0.id()
+    );
+    assert_eq!(said, wanted);
+    drop(dnsmasq);
+
+    fs::write(rack.file("athanor.yaml"), "dataDir: /tmp\nsubnet: {}\n").unwrap();
+    assert_eq!(
+        refused(&mut Service::start_command(&rack).unwrap()),
+        "error: athanor.yaml:2:1: unknown key \"subnet\"; did you mean \"subnets\"?"
+    );
+    fs::remove_file(rack.file("athanor.yaml")).unwrap();
+    let said = refused(&mut Service::start_command(&rack).unwrap());
+    assert!(said.contains("cannot read") && said.contains("`athanor config detect > athanor.yaml` writes one"), "{said}");
+}

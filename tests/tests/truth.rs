@@ -1,0 +1,155 @@
+//! Memory is the single source of truth, whatever happens to the process: what is served is what the objects say.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use std::{
+    fs,
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use athanor_tests::{Firmware, Guest, Neighbour, Rack, Service, Vm, tools, wait_for};
+
+/// A machine that speaks DHCP as iPXE does, without the wait for firmware: busybox' client with the user class "iPXE".
+struct FakeIpxe {
+    host: Neighbour,
+    mac: String,
+}
+
+impl FakeIpxe {
+    fn plug(rack: &Rack) -> Self {
+        let host = rack.neighbour("192.168.10.77/24").unwrap();
+        let link = tools::run(host.command("ip").args(["-o", "link", "show", "eth0"])).unwrap();
+        let mac = link.split("link/ether ").nth(1).unwrap().split(' ').next().unwrap().to_owned();
+        fs::write(rack.file("lease.sh"), "#!/bin/sh\n[ \"$1\" = bound ] && echo \"file=$boot_file ip=$ip\"\nexit 0\n").unwrap();
+        tools::run(std::process::Command::new("chmod").arg("+x").arg(rack.file("lease.sh"))).unwrap();
+        Self { host, mac }
+    }
+
+    fn name(&self) -> String {
+        format!("m-{}", self.mac.replace(':', ""))
+    }
+
+    /// The boot file that DHCP names.
+    fn boot_file(&self, rack: &Rack) -> String {
+        let mut command = self.host.command("busybox");
+        command.args([
+            "udhcpc",
+            "-i",
+            "eth0",
+            "-n",
+            "-q",
+            "-f",
+            "-t",
+            "15",
+            "-T",
+            "1",
+            "-V",
+            "PXEClient:Arch:00000:UNDI:002001",
+            "-x",
+            "0x4d:69505845",
+            "-s",
+        ]);
+        let said = tools::run(command.arg(rack.file("lease.sh"))).unwrap();
+        said.lines().find_map(|line| line.split("file=").nth(1)).unwrap_or_default().split(' ').next().unwrap().to_owned()
+    }
+
+    /// What a URL answers; the error is the client's.
+    fn http(&self, url: &str) -> anyhow::Result<Vec<u8>> {
+        let output = self.host.command("curl").args(["-sSf", "--path-as-is", "--max-time", "10", url]).output()?;
+        anyhow::ensure!(output.status.success(), "{} {}", output.status, String::from_utf8_lossy(&output.stderr));
+        Ok(output.stdout)
+    }
+
+    /// The same name by TFTP.
+    fn tftp(&self, url: &str) -> anyhow::Result<Vec<u8>> {
+        let path = url.splitn(4, '/').nth(3).unwrap_or_default();
+        self.http(&format!("tftp://192.168.10.1/{path}"))
+    }
+}
+
+#[test]
+fn what_is_served_is_what_the_objects_say_now() {
+    let guest = Guest::make().unwrap();
+    let rack = Rack::up().unwrap();
+    let service = Service::start(&rack).unwrap();
+    let iso = service.add_media("guest.iso", &guest.iso).unwrap();
+    let machine = FakeIpxe::plug(&rack);
+    // It is seen, accepted, and deployed.
+    let first = machine.boot_file(&rack);
+    assert!(first.ends_with("/boot.ipxe"), "{first:?}\n{}", service.log());
+    assert!(String::from_utf8(machine.http(&first).unwrap()).unwrap().contains("NotAccepted"));
+    service.ctl(&format!("accept {}", machine.name())).unwrap();
+    for (profile, kernel) in [("one", "live/vmlinuz"), ("two", "live/initrd.img")] {
+        service.ctl(&format!("create boot --name {profile} --iso-path {} --iso-prefix tree --kernel {kernel}", iso.display())).unwrap();
+    }
+    service.ctl(&format!("deploy --mac {} --profile one --hostname web-1", machine.mac)).unwrap();
+    service.wait_state("machine", &machine.name(), "Claimed", 10).unwrap();
+
+    // A machine that waits with its old name for the script is led to the new one.
+    let script = String::from_utf8(machine.http(&first.replace("boot.ipxe", "poll")).unwrap()).unwrap();
+    let base = script.lines().find_map(|line| line.strip_prefix("set base ")).unwrap().to_owned();
+    let kernel = format!("{base}/f/kernel");
+    assert!(!first.starts_with(&base), "the token was not rotated at acceptance");
+    for name in [kernel.clone(), format!("{base}/boot.ipxe"), "http://192.168.10.1:7481/tree/live/vmlinuz".to_owned()] {
+        assert!(machine.http(&name).is_ok() && machine.tftp(&name).is_ok(), "{name} is advertised and not there");
+    }
+    assert!(machine.http(&kernel).unwrap() == fs::read(&guest.kernel).unwrap());
+    assert!(machine.tftp(&kernel).unwrap() == fs::read(&guest.kernel).unwrap());
+
+    // An updated Deployment is served at the next request, a deleted one no longer.
+    service.ctl(&format!("update deployment --mac {} --profile two", machine.mac)).unwrap();
+    let initrd = fs::read(&guest.initrd).unwrap();
+    wait_for("the update over HTTP", Duration::from_secs(1), || {
+        if machine.http(&kernel).unwrap() == initrd { Ok(()) } else { Err("the old kernel".to_owned()) }
+    })
+    .unwrap();
+    assert!(machine.tftp(&kernel).unwrap() == initrd);
+    service.ctl(&format!("delete deployment --mac {}", machine.mac)).unwrap();
+    let deleted = Instant::now();
+    wait_for("the deletion", Duration::from_secs(1), || machine.http(&kernel).map_or_else(|_| Ok(()), |_| Err("still served".to_owned())))
+        .unwrap();
+    assert!(machine.tftp(&kernel).is_err() && machine.http("http://192.168.10.1:7481/tree/live/vmlinuz").is_err());
+    assert!(deleted.elapsed() < Duration::from_secs(3));
+    // Nothing else is ever served.
+    for path in ["../../etc/passwd", "/etc/passwd", "b/x/boot.ipxe", "tree/../../../etc/passwd", "autoexec.ipxe"] {
+        let url = format!("http://192.168.10.1:7481/{path}");
+        assert!(machine.http(&url).is_err() && machine.tftp(&url).is_err(), "{path} is served");
+    }
+}
+
+#[test]
+fn a_killed_server_loses_nothing_and_the_machine_boots() {
+    let guest = Guest::make().unwrap();
+    let rack = Rack::up().unwrap();
+    let mut service = Service::start(&rack).unwrap();
+    let iso = service.add_media("guest.iso", &guest.iso).unwrap();
+    let mut vm = Vm::plug(&rack, Firmware::Bios, "52:54:00:aa:00:31").unwrap();
+    service.ctl(&format!("create machine --mac {} --accept", vm.mac)).unwrap();
+    service.ctl(&format!("create boot --name live --iso-path {} --iso-prefix tree --kernel live/vmlinuz --initrd live/initrd.img --cmdline console=ttyS0", iso.display())).unwrap();
+    service.ctl(&format!("deploy --mac {} --profile live --hostname web-1", vm.mac)).unwrap();
+    service.wait_state("machine", &vm.name(), "Claimed", 10).unwrap();
+
+    // In blocks of 512 bytes one by one the kernel takes a while; in the middle of it the server dies.
+    let reader = rack.neighbour("192.168.10.78/24").unwrap();
+    let fetched = rack.file("fetched");
+    let mut transfer = reader.command("busybox");
+    transfer.args(["tftp", "-g", "-b", "512", "-r", "tree/live/vmlinuz", "192.168.10.1", "-l"]).arg(&fetched);
+    let mut transfer = transfer.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    wait_for("a part of the file", Duration::from_secs(10), || match fs::metadata(&fetched).map(|meta| meta.len()).unwrap_or(0) {
+        0 => Err("nothing yet".to_owned()),
+        _ => Ok(()),
+    })
+    .unwrap();
+    service.kill();
+    let _ = transfer.kill();
+    let _ = transfer.wait();
+    assert!(
+        fs::metadata(&fetched).unwrap().len() < fs::metadata(&guest.kernel).unwrap().len(),
+        "the transfer was over before the server died"
+    );
+    service.restart().unwrap();
+    assert!(service.started_in < Duration::from_secs(2), "{:?}", service.started_in);
+    vm.power_on().unwrap();
+    service.wait_state("deployment", "web-1", "Provisioned", 120).unwrap();
+    vm.wait_console("ATHANOR-GUEST", 30).unwrap();
+}
