@@ -1,0 +1,307 @@
+//! The decision table, row by row, and the bytes of answers read back by an independent decoder.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failed unwrap is a failed test")]
+
+use std::{net::Ipv4Addr, sync::Arc};
+
+use athanor_crds::{
+    MachineState, SubnetSpec,
+    machine::LocalBoot,
+    subnet::{AddressRange, Mode, Serves},
+};
+use athanor_dhcp::{
+    Answer, Authority, Context, Decision, Destination, Link, Reply, Request, Row, decide, probe,
+    reply::{destination, encode},
+};
+use athanor_plan::{BootPlan, Loaders, MachineKey, PlanAddress, PlanInterface, Safe, Snapshot, snapshot::NamedSubnet};
+use dhcproto::{
+    Decodable as _, Decoder,
+    v4::{DhcpOption, Message, OptionCode},
+};
+use proptest::prelude::*;
+
+const KNOWN: [u8; 6] = [0x52, 0x54, 0, 0xaa, 0, 1];
+const STRANGER: [u8; 6] = [0x52, 0x54, 0, 0xbb, 0, 9];
+
+/// A packet as a sentence: what it is, then the options that make it so.
+#[derive(Clone)]
+struct Ask {
+    mac: [u8; 6],
+    ciaddr: [u8; 4],
+    giaddr: [u8; 4],
+    options: Vec<(u8, Vec<u8>)>,
+}
+
+fn ask(mac: [u8; 6], type_: u8) -> Ask {
+    Ask { mac, ciaddr: [0; 4], giaddr: [0; 4], options: vec![(53, vec![type_])] }
+}
+fn discover(mac: [u8; 6]) -> Ask {
+    ask(mac, 1)
+}
+fn request(mac: [u8; 6]) -> Ask {
+    ask(mac, 3)
+}
+
+impl Ask {
+    fn option(mut self, code: u8, value: &[u8]) -> Self {
+        self.options.push((code, value.to_vec()));
+        self
+    }
+    fn pxe(self, arch: u8) -> Self {
+        let class = format!("PXEClient:Arch:{arch:05}:UNDI:003000");
+        self.option(60, class.as_bytes()).option(93, &[0, arch])
+    }
+    fn ipxe(self) -> Self {
+        self.pxe(7).option(77, b"iPXE").option(175, &[19, 1, 1])
+    }
+    fn wants(self, ip: [u8; 4]) -> Self {
+        self.option(50, &ip)
+    }
+    fn relayed(mut self, by: [u8; 4]) -> Self {
+        self.giaddr = by;
+        self
+    }
+    fn has(mut self, ip: [u8; 4]) -> Self {
+        self.ciaddr = ip;
+        self
+    }
+    fn bytes(&self) -> Vec<u8> {
+        let mut out = vec![0; 236];
+        out[..4].copy_from_slice(&[1, 1, 6, 0]);
+        out[4..8].copy_from_slice(&[1, 2, 3, 4]);
+        out[12..16].copy_from_slice(&self.ciaddr);
+        out[24..28].copy_from_slice(&self.giaddr);
+        out[28..34].copy_from_slice(&self.mac);
+        out.extend([99, 130, 83, 99]);
+        for (code, value) in &self.options {
+            out.extend([*code, u8::try_from(value.len()).unwrap()]);
+            out.extend(value);
+        }
+        out.push(255);
+        out
+    }
+}
+
+/// A rack with one known machine, in a world that a test may change.
+struct World {
+    subnet: SubnetSpec,
+    plan: BootPlan,
+    authority: Authority,
+}
+
+fn world() -> World {
+    let mut subnet = SubnetSpec::of("192.168.10.0/24".parse().unwrap());
+    subnet.mode = Mode::Dhcp;
+    subnet.gateway = Some("192.168.10.254".parse().unwrap());
+    subnet.ranges = vec![AddressRange { from: "192.168.10.100".parse().unwrap(), to: "192.168.10.199".parse().unwrap() }];
+    let address = PlanAddress { subnet: "lab".into(), ip: "192.168.10.100".parse().unwrap() };
+    let plan = BootPlan {
+        format: 1,
+        machine: MachineKey { namespace: "default".into(), name: "m".into() },
+        state: MachineState::Discovered,
+        token: "TOKEN".into(),
+        previous_token: None,
+        interfaces: vec![PlanInterface { mac: athanor_wire::MacAddr(KNOWN), boot: true, addresses: vec![address] }],
+        hostname: Some("web-1".into()),
+        local_boot: LocalBoot::NoOffer,
+        loader: None,
+        safe: Safe::Wait { reason: "NotAccepted".into(), message: "accept it".into() },
+        order: None,
+    };
+    World { subnet, plan, authority: Authority::Alone }
+}
+
+impl World {
+    fn decide(&self, ask: &Ask) -> (Request, Decision) {
+        let loaders = Loaders::from_files(["undionly.kpxe", "snponly.efi"].map(|name| (name.to_owned(), name.to_owned())));
+        let subnets = vec![NamedSubnet { name: "lab".into(), spec: self.subnet.clone() }];
+        let snapshot = Snapshot::new(subnets, vec![Arc::new(self.plan.clone())], Arc::new(loaders));
+        let link = Link { interface: "eth1".into(), addresses: vec![Ipv4Addr::new(192, 168, 10, 1)] };
+        let context = Context {
+            snapshot: &snapshot,
+            link: &link,
+            authority: &self.authority,
+            installation: "ours",
+            http_port: 7481,
+            proxy_port: false,
+        };
+        let request = Request::parse(&ask.bytes()).unwrap();
+        let decision = decide(&request, &context);
+        (request, decision)
+    }
+
+    fn row(&self, ask: &Ask) -> (Row, &'static str) {
+        let (_, decision) = self.decide(ask);
+        let answer = match decision.answer {
+            Answer::Silence => "silence",
+            Answer::Register(_) => "register",
+            Answer::Reply(reply) => match reply.message.code() {
+                2 => "OFFER",
+                5 => "ACK",
+                _ => "NAK",
+            },
+        };
+        (decision.row, answer)
+    }
+
+    fn reply(&self, ask: &Ask) -> (Request, Reply) {
+        match self.decide(ask) {
+            (request, Decision { answer: Answer::Reply(reply), .. }) => (request, *reply),
+            (_, other) => panic!("no reply: {other:?}"),
+        }
+    }
+
+    fn message(&self, ask: &Ask) -> Message {
+        let (request, reply) = self.reply(ask);
+        let bytes = encode(&request, &reply);
+        assert!(bytes.len() >= 300);
+        Message::decode(&mut Decoder::new(&bytes)).unwrap()
+    }
+}
+
+#[test]
+fn every_row_has_its_client() {
+    let there = world();
+    let mut disk = world();
+    disk.plan.safe = Safe::LocalDisk { reason: "Provisioned".into() };
+    let (mut proxy, mut probing, mut foreign, mut everyone) = (world(), world(), world(), world());
+    proxy.subnet.mode = Mode::Proxy;
+    probing.authority = Authority::Probing;
+    foreign.authority = Authority::Foreign(Ipv4Addr::new(192, 168, 10, 2));
+    everyone.subnet.serves = Serves::Everyone;
+    let mine = [192, 168, 10, 100];
+    for (world, ask, row, answer) in [
+        (&there, discover(STRANGER).option(60, b"athanor-probe:ours"), Row::Sibling, "silence"),
+        (&there, discover(STRANGER).option(60, b"athanor-probe:theirs"), Row::Other, "silence"),
+        (&there, discover(KNOWN).ipxe().relayed([10, 9, 0, 1]), Row::NotOurs, "silence"),
+        (&there, discover(KNOWN).ipxe().relayed([192, 168, 10, 9]), Row::Ipxe, "OFFER"),
+        (&there, request(KNOWN).ipxe().wants(mine).option(54, &[192, 168, 10, 2]), Row::NotOurs, "silence"),
+        (&there, request(KNOWN).ipxe().wants(mine).option(54, &[192, 168, 10, 1]), Row::Ipxe, "ACK"),
+        (&there, request(KNOWN).wants([192, 168, 10, 7]), Row::Nak, "NAK"),
+        (&there, request(KNOWN).has([10, 0, 0, 7]), Row::Nak, "NAK"),
+        (&foreign, request(KNOWN).wants([192, 168, 10, 7]), Row::Nak, "silence"),
+        (&there, request(STRANGER).wants([192, 168, 10, 7]), Row::NotOurs, "silence"),
+        (&there, ask(KNOWN, 8).has(mine), Row::Inform, "ACK"),
+        (&there, ask(STRANGER, 8).has([192, 168, 10, 9]), Row::Inform, "silence"),
+        (&there, ask(KNOWN, 7).has(mine), Row::Release, "silence"),
+        (&there, ask(KNOWN, 4).wants(mine), Row::Decline, "silence"),
+        (&disk, discover(KNOWN).pxe(7), Row::LocalDisk, "OFFER"),
+        (&disk, discover(KNOWN).ipxe(), Row::LocalDisk, "OFFER"),
+        (&there, discover(KNOWN).pxe(0).option(97, b"\0RPi4xxxxxxxxxxxxx"), Row::RaspberryPi, "OFFER"),
+        (&there, discover(KNOWN).ipxe(), Row::Ipxe, "OFFER"),
+        (&there, discover(KNOWN).pxe(7).option(77, b"\x04iPXE"), Row::Ipxe, "OFFER"),
+        (&there, discover(KNOWN).option(60, b"HTTPClient:Arch:00016:UNDI:003000").option(93, &[0, 16]), Row::HttpBoot, "OFFER"),
+        (&there, discover(KNOWN).pxe(0), Row::PxeBios, "OFFER"),
+        (&there, discover(KNOWN).option(60, b"PXEClient"), Row::PxeBios, "OFFER"),
+        (&there, discover(KNOWN).pxe(7), Row::PxeUefi, "OFFER"),
+        (&there, discover(KNOWN).pxe(9), Row::PxeUefi, "OFFER"),
+        (&there, discover(KNOWN).option(60, b"U-Boot.armv8"), Row::NoLoader, "OFFER"),
+        (&there, discover(KNOWN).pxe(11), Row::NoLoader, "OFFER"),
+        (&there, discover(KNOWN), Row::Address, "OFFER"),
+        (&there, request(KNOWN).has(mine), Row::Address, "ACK"),
+        (&there, discover(STRANGER), Row::Other, "silence"),
+        (&everyone, discover(STRANGER), Row::Other, "silence"),
+        (&there, discover(STRANGER).ipxe(), Row::Held, "register"),
+        (&probing, discover(STRANGER).ipxe(), Row::Held, "silence"),
+        (&probing, discover(KNOWN).ipxe(), Row::Held, "silence"),
+        (&foreign, discover(STRANGER).ipxe(), Row::Limited, "silence"),
+        (&foreign, discover(KNOWN).ipxe(), Row::Ipxe, "OFFER"),
+        (&proxy, discover(KNOWN).pxe(7), Row::PxeUefi, "OFFER"),
+        (&proxy, discover(KNOWN), Row::Address, "silence"),
+        (&proxy, request(KNOWN).wants(mine), Row::NotOurs, "silence"),
+    ] {
+        assert_eq!(world.row(&ask), (row, answer), "{:?}", ask.options);
+    }
+}
+
+#[test]
+fn an_offer_says_what_the_client_needs_in_its_order() {
+    let message = world().message(&discover(KNOWN).pxe(0).option(55, &[3, 1, 54]).option(97, &[0; 17]).option(61, &[1, 2, 3]));
+    assert_eq!(message.yiaddr(), Ipv4Addr::new(192, 168, 10, 100));
+    assert_eq!(message.siaddr(), Ipv4Addr::new(192, 168, 10, 1));
+    assert_eq!(message.fname_str().unwrap().unwrap().trim_end_matches('\0'), "undionly.kpxe");
+    let option = |code| message.opts().get(code).cloned();
+    assert_eq!(option(OptionCode::BootfileName), Some(DhcpOption::BootfileName(b"undionly.kpxe".to_vec())));
+    assert_eq!(option(OptionCode::Router), Some(DhcpOption::Router(vec![Ipv4Addr::new(192, 168, 10, 254)])));
+    assert_eq!(option(OptionCode::Hostname), Some(DhcpOption::Hostname("web-1".into())));
+    assert_eq!(option(OptionCode::AddressLeaseTime), Some(DhcpOption::AddressLeaseTime(3600)));
+    assert_eq!(option(OptionCode::Renewal), Some(DhcpOption::Renewal(1800)));
+    assert_eq!(option(OptionCode::ClassIdentifier), Some(DhcpOption::ClassIdentifier(b"PXEClient".to_vec())));
+    assert_eq!(option(OptionCode::ClientIdentifier), Some(DhcpOption::ClientIdentifier(vec![1, 2, 3])));
+}
+
+#[test]
+fn options_60_and_43_are_as_each_firmware_bears_them() {
+    let has = |message: &Message, code| message.opts().get(code).is_some();
+    let uefi = world().message(&discover(KNOWN).pxe(7));
+    assert!(!has(&uefi, OptionCode::ClassIdentifier) && !has(&uefi, OptionCode::VendorExtensions));
+    let bios = world().message(&discover(KNOWN).pxe(0));
+    assert!(has(&bios, OptionCode::ClassIdentifier) && has(&bios, OptionCode::VendorExtensions));
+    let mut proxy = world();
+    proxy.subnet.mode = Mode::Proxy;
+    let offer = proxy.message(&discover(KNOWN).pxe(7));
+    assert!(has(&offer, OptionCode::ClassIdentifier) && !has(&offer, OptionCode::VendorExtensions));
+    assert!(offer.yiaddr().is_unspecified() && !has(&offer, OptionCode::AddressLeaseTime));
+    let http = world().message(&discover(KNOWN).option(60, b"HTTPClient:Arch:00016:UNDI:003000"));
+    assert_eq!(http.opts().get(OptionCode::ClassIdentifier), Some(&DhcpOption::ClassIdentifier(b"HTTPClient".to_vec())));
+    assert_eq!(
+        http.opts().get(OptionCode::BootfileName),
+        Some(&DhcpOption::BootfileName(b"http://192.168.10.1:7481/l/snponly.efi".to_vec()))
+    );
+}
+
+#[test]
+fn answers_go_where_the_client_can_hear_them() {
+    let to = |ask: &Ask| {
+        let (request, reply) = world().reply(ask);
+        destination(&request, &reply)
+    };
+    let mine = Ipv4Addr::new(192, 168, 10, 100);
+    assert_eq!(to(&discover(KNOWN).ipxe()), Destination::Link(athanor_wire::MacAddr(KNOWN), mine));
+    assert_eq!(to(&request(KNOWN).has(mine.octets())), Destination::Unicast(mine));
+    assert_eq!(to(&discover(KNOWN).ipxe().relayed([192, 168, 10, 9])), Destination::Relay(Ipv4Addr::new(192, 168, 10, 9)));
+    assert_eq!(to(&request(KNOWN).wants([1, 2, 3, 4])), Destination::Broadcast);
+}
+
+#[test]
+fn a_probe_is_answered_by_others_and_judged_right() {
+    let ours = probe::discover(7, athanor_wire::MacAddr(STRANGER), "ours");
+    let request = Request::parse(&ours).unwrap();
+    assert!(request.broadcast);
+    assert_eq!(request.options.text(60).unwrap(), "athanor-probe:ours");
+    let offer = |server: [u8; 4], yiaddr: u8| {
+        let mut bytes = vec![0; 236];
+        bytes[0] = 2;
+        bytes[4..8].copy_from_slice(&7u32.to_be_bytes());
+        bytes[19] = yiaddr;
+        bytes.extend([99, 130, 83, 99, 53, 1, 2, 54, 4]);
+        bytes.extend(server);
+        bytes.push(255);
+        bytes
+    };
+    let me = [Ipv4Addr::new(192, 168, 10, 1)];
+    assert_eq!(probe::foreign_server(&offer([10, 0, 0, 2], 9), 7, &me), Some(Ipv4Addr::new(10, 0, 0, 2)));
+    assert_eq!(probe::foreign_server(&offer([10, 0, 0, 2], 9), 8, &me), None, "another transaction");
+    assert_eq!(probe::foreign_server(&offer([192, 168, 10, 1], 9), 7, &me), None, "our own");
+    assert_eq!(probe::foreign_server(&offer([10, 0, 0, 2], 0), 7, &me), None, "a proxy takes nobody's authority");
+}
+
+proptest! {
+    #[test]
+    fn every_packet_matches_one_row_and_every_answer_decodes(
+        type_ in 0u8..10, known: bool, ciaddr: [u8; 4], giaddr in prop_oneof![Just([0; 4]), any::<[u8; 4]>()],
+        options in proptest::collection::vec((1u8..255, proptest::collection::vec(any::<u8>(), 0..40)), 0..12),
+    ) {
+        let mut packet = ask(if known { KNOWN } else { STRANGER }, type_);
+        packet.ciaddr = ciaddr;
+        packet.giaddr = giaddr;
+        packet.options.extend(options.into_iter().filter(|(code, _)| *code != 53 && *code != 52));
+        let (request, decision) = world().decide(&packet);
+        prop_assert!(Row::ALL.contains(&decision.row) && !decision.detail.is_empty());
+        if let Answer::Reply(reply) = decision.answer {
+            let bytes = encode(&request, &reply);
+            prop_assert!(bytes.len() >= 300 && bytes.len() <= 1500);
+            let message = Message::decode(&mut Decoder::new(&bytes)).unwrap();
+            prop_assert_eq!(message.xid(), 0x0102_0304);
+        }
+    }
+}
