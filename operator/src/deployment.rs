@@ -3,7 +3,7 @@
 //! A claim is two guarded writes: the choice into `status.candidate`, then `claimRef` into the Machine that was read. Two operators, or one
 //! that looks at old data, meet at one of the two `resourceVersion`s; so no Machine has two owners and no Deployment two Machines.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use athanor_crds::{
     Deployment, FINALIZER, Machine, MachineState,
@@ -54,7 +54,11 @@ async fn prepare(deployment: Deployment, cluster: &impl Cluster, ids: &impl Ids)
 }
 
 /// The Machine it owns, after claiming one if it owned none.
-async fn claim_one(deployment: &Deployment, machines: &[Machine], cluster: &impl Cluster) -> Result<Result<Machine, Obstacle>, PortError> {
+async fn claim_one(
+    deployment: &Deployment,
+    machines: &[Arc<Machine>],
+    cluster: &impl Cluster,
+) -> Result<Result<Machine, Obstacle>, PortError> {
     let candidate = deployment.status.as_ref().and_then(|status| status.candidate.clone());
     if let Some(name) = &candidate {
         // The list may be old: what was chosen before is looked at itself.
@@ -63,21 +67,20 @@ async fn claim_one(deployment: &Deployment, machines: &[Machine], cluster: &impl
             if claim::owns(deployment, &machine) {
                 return Ok(Ok(machine));
             }
-            if claim::is_free(&machine)
-                && claim::choose(deployment, architecture(deployment, cluster).await?, std::slice::from_ref(&machine)).is_ok()
-            {
+            if claim::is_free(&machine) && claim::choose(deployment, architecture(deployment, cluster).await?, &[&machine]).is_ok() {
                 return take(deployment, machine, cluster).await.map(Ok);
             }
         }
     }
     if let Some(mine) = machines.iter().find(|machine| claim::owns(deployment, machine)) {
-        return Ok(Ok(mine.clone()));
+        return Ok(Ok((**mine).clone()));
     }
     let architecture = match profile_of(deployment, cluster).await? {
         Ok((_, profile)) => profile.architecture,
         Err(obstacle) => return Ok(Err(obstacle)),
     };
-    let chosen = match claim::choose(deployment, Some(architecture), machines) {
+    let machines: Vec<&Machine> = machines.iter().map(AsRef::as_ref).collect();
+    let chosen = match claim::choose(deployment, Some(architecture), &machines) {
         Ok(machine) => machine.clone(),
         Err(obstacle) => return Ok(Err(obstacle)),
     };
@@ -117,7 +120,7 @@ async fn give_back(deployment: &Deployment, cluster: &impl Cluster, clock: &impl
     };
     let retain = deployment.spec.deletion_policy == DeletionPolicy::Retain;
     // The list may be old: what was chosen is looked at in any case, and what is released is what the Machine says now.
-    let mut names: BTreeSet<String> = cluster.list::<Machine>(Some(&namespace)).await?.iter().map(kube::ResourceExt::name_any).collect();
+    let mut names: BTreeSet<String> = cluster.list::<Machine>(Some(&namespace)).await?.iter().map(|machine| machine.name_any()).collect();
     names.extend(deployment.status.iter().flat_map(|status| status.candidate.iter().chain(&status.machine)).cloned());
     for name in names {
         let Some(machine) = cluster.get::<Machine>(Some(&namespace), &name).await? else { continue };

@@ -1,6 +1,6 @@
 //! What reconcilers ask of the world.
 
-use std::fmt::Debug;
+use std::{fmt::Debug, sync::Arc};
 
 use jiff::Timestamp;
 use kube::Resource;
@@ -51,7 +51,7 @@ pub trait Cluster: Send + Sync + 'static {
 
     /// All objects of a kind. They may be a moment old: every decision made on them is guarded by a write with a `resourceVersion`, or by
     /// the uniqueness of a name.
-    fn list<K: Object>(&self, namespace: Option<&str>) -> impl Future<Output = Result<Vec<K>, PortError>> + Send;
+    fn list<K: Object>(&self, namespace: Option<&str>) -> impl Future<Output = Result<Vec<Arc<K>>, PortError>> + Send;
 
     /// Creates an object.
     fn create<K: Object>(&self, object: &K) -> impl Future<Output = Result<K, PortError>> + Send;

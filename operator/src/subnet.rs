@@ -1,5 +1,7 @@
 //! The Subnet controller: who serves it, whether anything stands in the way, how many addresses are in use.
 
+use std::sync::Arc;
+
 use athanor_crds::{
     Address, Subnet,
     conditions::{self, reasons, types},
@@ -42,8 +44,8 @@ pub async fn reconcile(name: &str, cluster: &impl Cluster, clock: &impl Clock) -
 }
 
 /// The agents that are alive and serve the Subnet.
-fn servers(name: &str, leases: &[Lease], now: Timestamp) -> Vec<SubnetServer> {
-    let alive = |lease: &&Lease| {
+fn servers(name: &str, leases: &[Arc<Lease>], now: Timestamp) -> Vec<SubnetServer> {
+    let alive = |lease: &&Arc<Lease>| {
         let spec = lease.spec.as_ref();
         let renewed = spec.and_then(|spec| spec.renew_time.as_ref()).map(|time| time.0);
         let lifetime = spec.and_then(|spec| spec.lease_duration_seconds).unwrap_or(0);
@@ -70,7 +72,7 @@ fn servers(name: &str, leases: &[Lease], now: Timestamp) -> Vec<SubnetServer> {
     servers
 }
 
-fn judge(subnet: &Subnet, others: &[Subnet], status: &mut SubnetStatus, now: Timestamp) {
+fn judge(subnet: &Subnet, others: &[Arc<Subnet>], status: &mut SubnetStatus, now: Timestamp) {
     let spec = &subnet.spec;
     let overlapping = others.iter().find(|other| {
         let cidr = other.spec.cidr;

@@ -5,7 +5,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Mutex,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -155,10 +155,15 @@ impl Cluster for Memory {
         Ok(self.now.lock().unwrap().get(&Self::key::<K>(namespace, name)).map(|object| serde_json::from_value(object.clone()).unwrap()))
     }
 
-    async fn list<K: Object>(&self, namespace: Option<&str>) -> Result<Vec<K>, PortError> {
+    async fn list<K: Object>(&self, namespace: Option<&str>) -> Result<Vec<Arc<K>>, PortError> {
         let kind = K::kind(&()).into_owned();
         let inside = |key: &Key| key.0 == kind && namespace.is_none_or(|namespace| key.1 == namespace);
-        Ok(self.view().iter().filter(|(key, _)| inside(key)).map(|(_, object)| serde_json::from_value(object.clone()).unwrap()).collect())
+        Ok(self
+            .view()
+            .iter()
+            .filter(|(key, _)| inside(key))
+            .map(|(_, object)| Arc::new(serde_json::from_value(object.clone()).unwrap()))
+            .collect())
     }
 
     async fn create<K: Object>(&self, object: &K) -> Result<K, PortError> {
@@ -272,8 +277,8 @@ fn settle(cluster: &Memory, ids: &Count) {
 
 /// As many Deployments run as there are Machines; every claim has its owner, and who waits says on what.
 fn what_is_left_is_right(cluster: &Memory, seed: u64) {
-    let machines: Vec<Machine> = block_on(cluster.list(None)).unwrap();
-    let deployments: Vec<Deployment> = block_on(cluster.list(None)).unwrap();
+    let machines: Vec<Arc<Machine>> = block_on(cluster.list(None)).unwrap();
+    let deployments: Vec<Arc<Deployment>> = block_on(cluster.list(None)).unwrap();
     let claimed = machines.iter().filter(|machine| machine.spec.claim_ref.is_some()).count();
     assert_eq!(claimed, deployments.len().min(MACHINES.into()), "seed {seed}: a Machine is idle while a Deployment waits");
     for machine in machines.iter().filter_map(|machine| machine.spec.claim_ref.as_ref()) {

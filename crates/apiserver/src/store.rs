@@ -20,10 +20,10 @@ const OBJECTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("objects"
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const REVISION: &str = "revision";
 
-/// How many changes a watcher may be behind before it must list again. At a few KiB each this stays below ten MiB.
-const LOG: usize = 2048;
+/// How many changes a watcher may be behind before it must list again. At a few KiB each this stays below five MiB.
+const LOG: usize = 1024;
 /// redb's page cache; the working set of a thousand machines is a few MiB.
-const CACHE: usize = 8 << 20;
+const CACHE: usize = 4 << 20;
 
 /// What happened to an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

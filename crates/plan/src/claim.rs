@@ -20,7 +20,7 @@ use crate::lifecycle::Obstacle;
 ///
 /// # Errors
 /// Nothing fits now; the reason and what to do.
-pub fn choose<'a>(deployment: &Deployment, architecture: Option<Architecture>, machines: &'a [Machine]) -> Result<&'a Machine, Obstacle> {
+pub fn choose<'a>(deployment: &Deployment, architecture: Option<Architecture>, machines: &[&'a Machine]) -> Result<&'a Machine, Obstacle> {
     if let Some(mine) = machines.iter().find(|machine| owns(deployment, machine)) {
         return Ok(mine);
     }
@@ -33,7 +33,7 @@ pub fn choose<'a>(deployment: &Deployment, architecture: Option<Architecture>, m
                 format!("spec.machine.name: there is no Machine {name} in this namespace; athanorctl get machines lists them"),
             )
         };
-        return named(machine.ok_or_else(unknown)?, architecture);
+        return named(machine.copied().ok_or_else(unknown)?, architecture);
     }
     if let Some(mac) = claim.mac {
         let unknown = || {
@@ -42,7 +42,7 @@ pub fn choose<'a>(deployment: &Deployment, architecture: Option<Architecture>, m
                 format!("spec.machine.mac: no Machine in this namespace has {mac}; switch it on so that it registers itself, or create it"),
             )
         };
-        return named(crate::identity::owner_of(mac, machines).ok_or_else(unknown)?, architecture);
+        return named(crate::identity::owner_of(mac, machines.iter().copied()).ok_or_else(unknown)?, architecture);
     }
     any(claim.selector.as_ref(), claim.minimum.as_ref(), architecture, machines)
 }
@@ -98,9 +98,10 @@ fn any<'a>(
     selector: Option<&MachineSelector>,
     minimum: Option<&MinimumHardware>,
     architecture: Option<Architecture>,
-    machines: &'a [Machine],
+    machines: &[&'a Machine],
 ) -> Result<&'a Machine, Obstacle> {
-    let selected: Vec<&Machine> = machines.iter().filter(|machine| selector.is_none_or(|selector| selects(selector, machine))).collect();
+    let selected: Vec<&Machine> =
+        machines.iter().copied().filter(|machine| selector.is_none_or(|selector| selects(selector, machine))).collect();
     let fitting: Vec<&Machine> = selected
         .iter()
         .copied()

@@ -1,6 +1,6 @@
 //! Which addresses a Machine has: Address objects named by the address, so that the API's uniqueness is the lock.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use athanor_crds::{
     Address, AddressSpec, SubnetSpec,
@@ -129,13 +129,13 @@ fn owned_by(address: &Address, world: &World) -> bool {
 async fn grant(
     world: &World,
     wish: &Wish,
-    all: &[Address],
+    all: &[Arc<Address>],
     cluster: &impl Cluster,
 ) -> Result<Result<std::net::IpAddr, AddressError>, PortError> {
     let Some((_, spec)) = world.subnets.iter().find(|(name, _)| *name == wish.subnet) else {
         return Ok(Err(AddressError::UnknownSubnet(wish.subnet.clone())));
     };
-    let mine = |address: &&Address| owned_by(address, world) && address.spec.mac == wish.mac && address.spec.subnet == wish.subnet;
+    let mine = |address: &&Arc<Address>| owned_by(address, world) && address.spec.mac == wish.mac && address.spec.subnet == wish.subnet;
     if wish.fixed.is_none()
         && let Some(has) =
             all.iter().find(|address| mine(address) && spec.may_give(address.spec.ip) && spec.cidr.contains(&address.spec.ip))

@@ -4,6 +4,8 @@ mod addresses;
 mod plan;
 mod status;
 
+use std::sync::Arc;
+
 use athanor_crds::{
     BootProfile, BootProfileSpec, BootReport, Deployment, Machine, MachineInventory, Subnet, SubnetSpec,
     bootreport::{AttemptReport, NodeReport},
@@ -25,13 +27,13 @@ use crate::{Clock, Cluster, Ids, PortError};
 /// Everything that a decision about a Machine looks at.
 pub(crate) struct World {
     pub(crate) machine: Machine,
-    pub(crate) machines: Vec<Machine>,
+    pub(crate) machines: Vec<Arc<Machine>>,
     pub(crate) subnets: Vec<(String, SubnetSpec)>,
     pub(crate) deployment: Option<Deployment>,
     pub(crate) profile: Option<Result<(String, BootProfileSpec), Obstacle>>,
     pub(crate) reports: Vec<NodeReport>,
     pub(crate) inventory: Option<MachineInventory>,
-    pub(crate) inventories: Vec<MachineInventory>,
+    pub(crate) inventories: Vec<Arc<MachineInventory>>,
 }
 
 /// Brings one Machine closer to what is wanted.
@@ -57,7 +59,7 @@ pub async fn reconcile(namespace: &str, name: &str, cluster: &impl Cluster, cloc
 async fn dereference(machine: Machine, cluster: &impl Cluster) -> Result<World, PortError> {
     let namespace = machine.namespace().unwrap_or_default();
     let name = machine.name_any();
-    let subnets = cluster.list::<Subnet>(None).await?.into_iter().map(|subnet| (subnet.name_any(), subnet.spec)).collect();
+    let subnets = cluster.list::<Subnet>(None).await?.into_iter().map(|subnet| (subnet.name_any(), subnet.spec.clone())).collect();
     let deployment = match &machine.spec.claim_ref {
         Some(claim) => {
             let found = cluster.get::<Deployment>(Some(&claim.namespace), &claim.name).await?;
@@ -139,12 +141,15 @@ fn merged(known: &Inventory, new: Inventory) -> Inventory {
 fn decide(world: &World, no_address: Option<Obstacle>) -> Decision {
     let machine = &world.machine;
     let mac_owner = machine.spec.interfaces.iter().find_map(|interface| {
-        let owner = identity::owner_of(interface.mac, &world.machines)?;
+        let owner = identity::owner_of(interface.mac, world.machines.iter().map(AsRef::as_ref))?;
         let itself = owner.metadata.name == machine.metadata.name && owner.metadata.namespace == machine.metadata.namespace;
         (!itself).then(|| format!("{}/{}", owner.namespace().unwrap_or_default(), owner.name_any()))
     });
-    let possible_duplicate =
-        world.inventory.as_ref().and_then(|mine| identity::possible_duplicate(mine, &world.inventories)).map(kube::ResourceExt::name_any);
+    let possible_duplicate = world
+        .inventory
+        .as_ref()
+        .and_then(|mine| identity::possible_duplicate(mine, world.inventories.iter().map(AsRef::as_ref)))
+        .map(kube::ResourceExt::name_any);
     let attempt_id = machine.spec.occupancy.as_ref().map(|occupancy| occupancy.attempt.clone()).unwrap_or_default();
     let facts = Facts {
         deployment: world.deployment.as_ref(),

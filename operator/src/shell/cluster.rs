@@ -122,13 +122,13 @@ impl Cluster for KubeCluster {
         }
     }
 
-    async fn list<K: Object>(&self, namespace: Option<&str>) -> Result<Vec<K>, PortError> {
+    async fn list<K: Object>(&self, namespace: Option<&str>) -> Result<Vec<Arc<K>>, PortError> {
         if let Some(store) = self.kept.get(&TypeId::of::<K>()).and_then(|store| store.downcast_ref::<Store<K>>()) {
             let inside = |object: &Arc<K>| namespace.is_none() || object.meta().namespace.as_deref() == namespace;
-            return Ok(store.state().into_iter().filter(inside).map(|object| (*object).clone()).collect());
+            return Ok(store.state().into_iter().filter(inside).collect());
         }
         let list: ObjectList<K> = self.send(path::<K>(namespace).list(&ListParams::default())).await?;
-        Ok(list.items)
+        Ok(list.items.into_iter().map(Arc::new).collect())
     }
 
     async fn create<K: Object>(&self, object: &K) -> Result<K, PortError> {
