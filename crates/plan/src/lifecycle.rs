@@ -102,7 +102,7 @@ impl Decision {
         self.act = Some(act);
         self
     }
-    fn to_disk(mut self) -> Self {
+    fn leaving_to_disk(mut self) -> Self {
         self.safe = Safe::LocalDisk { reason: self.reason.to_owned() };
         self
     }
@@ -119,7 +119,7 @@ pub fn decide(machine: &Machine, facts: &Facts<'_>) -> Decision {
     if spec.externally_provisioned {
         return Decision::wait(MachineState::Provisioned, reasons::PROVISIONED, "installed by somebody else; it is never written")
             .ready()
-            .to_disk();
+            .leaving_to_disk();
     }
     if !spec.accepted {
         return newcomer(name, facts);
@@ -143,7 +143,7 @@ fn newcomer(name: &str, facts: &Facts<'_>) -> Decision {
     let decision = Decision::wait(MachineState::Discovered, reasons::NOT_ACCEPTED, what_to_do);
     match facts.while_unaccepted {
         WhileUnaccepted::Wait => decision,
-        WhileUnaccepted::LocalDisk => decision.to_disk(),
+        WhileUnaccepted::LocalDisk => decision.leaving_to_disk(),
         WhileUnaccepted::LocalDiskThenWait => decision.disk_then_wait(),
     }
 }
