@@ -10,6 +10,7 @@
 
 mod cli;
 mod config;
+mod output;
 mod services;
 
 use std::process::ExitCode;

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     frame::{self, End},
-    link::Duty,
+    interface::Duty,
     shared::Shared,
 };
 

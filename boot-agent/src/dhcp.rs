@@ -18,7 +18,7 @@ use tokio::{net::UdpSocket, task::JoinSet};
 use crate::{
     AgentError,
     frame::{self, End},
-    link::Duty,
+    interface::Duty,
     port,
     report::Seen,
     shared::Shared,

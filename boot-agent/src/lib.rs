@@ -19,6 +19,7 @@ mod content;
 mod dhcp;
 mod frame;
 mod http;
+mod interface;
 mod link;
 mod loaders;
 mod options;
@@ -29,6 +30,6 @@ mod tftp;
 
 pub use api::run;
 pub use authority::{Verdict, probe};
-pub use link::{Interface, interfaces};
+pub use interface::{Interface, interfaces};
 pub use options::{AgentError, Options};
 pub use port::holder;

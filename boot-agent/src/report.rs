@@ -106,6 +106,8 @@ pub(crate) struct Reporter {
 /// The report of one client, ready to be written.
 pub(crate) struct Due {
     pub(crate) mac: MacAddr,
+    /// This process has not written about it before: what an earlier one wrote is to be inherited.
+    pub(crate) first: bool,
     pub(crate) report: NodeReport,
 }
 
@@ -253,13 +255,39 @@ impl Reporter {
         let mut due = Vec::new();
         for (mac, client) in clients.iter_mut() {
             if client.due(now, snapshot.by_mac(*mac).is_some()) {
+                let first = client.written.is_none();
                 client.dirty = false;
                 client.urgent = false;
                 client.written = Some(now);
-                due.push(Due { mac: *mac, report: client.report(node) });
+                due.push(Due { mac: *mac, first, report: client.report(node) });
             }
         }
         due
+    }
+
+    /// Takes over what this node wrote before it was started anew; returns the whole.
+    pub(crate) fn inherit(&self, mac: MacAddr, earlier: NodeReport) -> NodeReport {
+        self.with(mac, |client| {
+            let newest = client.events.len();
+            for event in earlier.events.into_iter().rev().take(MAX_EVENTS - newest) {
+                client.events.push_front(event);
+            }
+            client.facts = client.facts.take().or(earlier.facts);
+            client.subnet = client.subnet.take().or(earlier.subnet);
+            client.last_boot = client.last_boot.or(earlier.last_boot.map(|time| time.0));
+            if let Some(attempt) = earlier.attempt
+                && (client.attempt.id.is_empty() || client.attempt.id == attempt.id)
+            {
+                let now = &client.attempt;
+                client.attempt = AttemptReport {
+                    started: attempt.started || now.started,
+                    served: attempt.served || now.served,
+                    guest: now.guest.clone().or(attempt.guest),
+                    id: attempt.id,
+                };
+            }
+            client.report(&earlier.node)
+        })
     }
 
     /// Writing failed: it is due again after its pause.

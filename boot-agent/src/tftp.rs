@@ -13,7 +13,7 @@ use tokio::{net::UdpSocket, sync::mpsc, task::JoinSet};
 use crate::{
     AgentError,
     content::{self, Content, Missing},
-    link::Duty,
+    interface::Duty,
     options::{TFTP_PORT, TRANSFER_PORTS},
     port,
     report::Seen,

@@ -10,10 +10,11 @@ mod kinds;
 mod lifecycle;
 mod wait;
 
-use std::{io::Write as _, path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 
+pub(crate) use crate::output::out;
 use crate::{
     config::{self, DetectArgs},
     services,
@@ -138,14 +139,6 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Explain(args) => explain::explain(global, args).await?,
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Prints, and ends quietly when nobody reads any more (`athanorctl get … | head`).
-pub(crate) fn out(text: &str) {
-    let mut stdout = std::io::stdout().lock();
-    if stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).is_err() {
-        std::process::exit(0);
-    }
 }
 
 /// One line for people: what the API said, without the layers around it.

@@ -144,7 +144,7 @@ fn banner(config: &Config, began: Instant) {
         out.push_str(&format!("  note   mediaDirs: {} does not exist yet; put ISOs there\n", folder.display()));
     }
     out.push_str(&format!("ready in {:.1} s. Plug a machine in and watch: athanorctl get machines -w\n", began.elapsed().as_secs_f64()));
-    crate::cli::out(&out);
+    crate::output::out(&out);
 }
 
 /// The interfaces that serve each Subnet of the file.

@@ -15,7 +15,7 @@ use kube::{
     api::{ObjectMeta, Patch, PatchParams},
 };
 
-use crate::{link, shared::Shared};
+use crate::{interface, shared::Shared};
 
 /// How often the Lease is renewed.
 const RENEW: Duration = Duration::from_secs(10);
@@ -49,7 +49,7 @@ pub(super) async fn run(shared: Arc<Shared>, client: Client) {
 fn served(shared: &Shared) -> Vec<Served> {
     let snapshot = shared.snapshot();
     let mut all = Vec::new();
-    for duty in link::duties(shared) {
+    for duty in interface::duties(&snapshot) {
         let verdict = shared.authority.of(&duty.link.interface);
         for name in &duty.subnets {
             let Some(subnet) = snapshot.subnets().iter().find(|subnet| subnet.name == *name) else { continue };

@@ -23,20 +23,29 @@ pub(super) async fn run(shared: Arc<Shared>, client: Client) {
                 Some(plan) => (plan.machine.namespace.clone(), plan.machine.name.clone()),
                 None => (names::SYSTEM_NAMESPACE.to_owned(), names::stranger_report(due.mac)),
             };
-            if let Err(error) = write(&client, &shared.options.node, place, &due).await {
-                tracing::warn!(mac = %due.mac, %error, "boot report not written; tried again");
-                shared.reporter.not_written(due.mac);
+            let mac = due.mac;
+            if let Err(error) = write(&shared, &client, place, due).await {
+                tracing::warn!(%mac, %error, "boot report not written; tried again");
+                shared.reporter.not_written(mac);
             }
         }
     }
 }
 
-async fn write(client: &Client, node: &str, (namespace, name): (String, String), due: &Due) -> Result<(), kube::Error> {
+async fn write(shared: &Shared, client: &Client, (namespace, name): (String, String), due: Due) -> Result<(), kube::Error> {
+    let (node, reports) = (&shared.options.node, Api::<BootReport>::namespaced(client.clone(), &namespace));
+    let mut part = due.report;
+    if due.first {
+        let earlier = reports.get_opt(&name).await?.into_iter().flat_map(|report| report.spec.nodes).find(|part| part.node == *node);
+        if let Some(earlier) = earlier {
+            part = shared.reporter.inherit(due.mac, earlier);
+        }
+    }
     let report = json!({
         "apiVersion": athanor_crds::API_VERSION, "kind": "BootReport", "metadata": { "name": name, "namespace": namespace },
-        "spec": { "mac": due.mac, "nodes": [due.report] }
+        "spec": { "mac": due.mac, "nodes": [part] }
     });
     let params = PatchParams::apply(&format!("boot-agent-{node}")).force();
-    Api::<BootReport>::namespaced(client.clone(), &namespace).patch(&name, &params, &Patch::Apply(&report)).await?;
+    reports.patch(&name, &params, &Patch::Apply(&report)).await?;
     Ok(())
 }

@@ -48,7 +48,7 @@ type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 /// The embedded API server.
 pub struct ApiServer {
-    store: Store,
+    store: Arc<Store>,
     kinds: Vec<Arc<Kind>>,
 }
 
@@ -69,7 +69,7 @@ impl ApiServer {
     /// # Errors
     /// The store cannot be opened.
     pub fn open(store: &Path) -> Result<Arc<Self>, OpenError> {
-        let this = Self { store: Store::open(store)?, kinds: kinds::all().into_iter().map(Arc::new).collect() };
+        let this = Self { store: Arc::new(Store::open(store)?), kinds: kinds::all().into_iter().map(Arc::new).collect() };
         for name in [names::DEFAULT_NAMESPACE, names::SYSTEM_NAMESPACE, names::PLANS_NAMESPACE] {
             this.ensure_namespace(name);
         }
@@ -82,10 +82,6 @@ impl ApiServer {
         let options = WriteOptions { manager: "athanor", force: false, dry_run: false, unknown: Unknown::Ignore, now: now() };
         // AlreadyExists is the usual answer.
         let _ = verbs::create(&self.store, &target, json!({ "metadata": { "name": name } }), &options);
-    }
-
-    pub(crate) fn store(&self) -> &Store {
-        &self.store
     }
 
     /// The server as a service for callers in this process, who are who we say.
@@ -193,7 +189,7 @@ impl ApiServer {
         Ok(reply(StatusCode::OK, &View::of(&call.accept).list(&target.kind, objects, revision, Timestamp::now()), &[]))
     }
 
-    fn watch(self: Arc<Self>, call: &Call, target: Target) -> Result<Response<Body>> {
+    fn watch(&self, call: &Call, target: Target) -> Result<Response<Body>> {
         if call.query.contains_key("sendInitialEvents") {
             let message = "ListOptions.meta.k8s.io \"\" is invalid: sendInitialEvents: Forbidden: sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled";
             return Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message));
@@ -212,7 +208,7 @@ impl ApiServer {
             timeout: call.query.get("timeoutSeconds").and_then(|text| text.parse().ok()).map(Duration::from_secs),
             target: Target { name: None, ..target },
         };
-        let stream = watch::begin(self, watch, after)?;
+        let stream = watch::begin(self.store.clone(), watch, after)?;
         let mut response = Response::new(StreamBody::new(stream.boxed()).boxed_unsync());
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         Ok(response)

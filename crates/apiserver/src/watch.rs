@@ -13,9 +13,8 @@ use crate::{
     error::{ApiError, Result},
     events,
     path::Target,
-    router::ApiServer,
     selector::Selector,
-    store::{Change, ChangeType},
+    store::{Change, ChangeType, Store},
     table::View,
     verbs,
 };
@@ -35,7 +34,7 @@ pub(crate) struct Watch {
 }
 
 struct State {
-    server: Arc<ApiServer>,
+    store: Arc<Store>,
     watch: Watch,
     revision: u64,
     newest: watch::Receiver<u64>,
@@ -46,26 +45,26 @@ struct State {
 
 /// Begins a watch after a revision; without one, what exists comes first as ADDED.
 pub(crate) fn begin(
-    server: Arc<ApiServer>,
+    store: Arc<Store>,
     watch: Watch,
     after: Option<u64>,
 ) -> Result<impl Stream<Item = Result<Frame<Bytes>, Infallible>> + use<>> {
-    let newest = server.store().subscribe();
+    let newest = store.subscribe();
     let mut queue = VecDeque::new();
     let revision = match after {
         Some(revision) => {
             // An expired revision is an answer of its own, not an event.
-            server.store().since(revision)?;
+            store.since(revision)?;
             revision
         }
         None => {
-            let (objects, revision) = verbs::list(server.store(), &watch.target, &watch.selector)?;
+            let (objects, revision) = verbs::list(&store, &watch.target, &watch.selector)?;
             queue.extend(objects.into_iter().map(|object| line(&watch, "ADDED", object)));
             revision
         }
     };
     let timeout = watch.timeout.unwrap_or(DEFAULT_TIMEOUT).min(MAX_TIMEOUT);
-    let state = State { server, watch, revision, newest, deadline: Instant::now() + timeout, queue, ended: false };
+    let state = State { store, watch, revision, newest, deadline: Instant::now() + timeout, queue, ended: false };
     Ok(stream::unfold(state, next))
 }
 
@@ -78,7 +77,7 @@ async fn next(mut state: State) -> Option<(Result<Frame<Bytes>, Infallible>, Sta
             return None;
         }
         state.newest.mark_unchanged();
-        match state.server.store().since(state.revision) {
+        match state.store.since(state.revision) {
             Ok(changes) => {
                 for change in changes {
                     state.revision = change.revision;
