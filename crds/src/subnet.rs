@@ -272,7 +272,7 @@ impl RawOption {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Authority {
-    /// A probe of 3 s comes first.
+    /// A probe of 5 s comes first.
     #[default]
     Probed,
     /// Somebody vouches for it.

@@ -67,6 +67,11 @@ fn a_dnsmasq_that_was_there_first_keeps_all_its_clients() {
     ]);
     dnsmasq.args(["--dhcp-range=192.168.10.50,192.168.10.60,1h"]).arg(format!("--dhcp-leasefile={}", rack.file("leases").display()));
     let _dnsmasq = Process(dnsmasq.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    wait_for("dnsmasq", Duration::from_secs(10), || {
+        let table = tools::run(other.command("cat").arg("/proc/net/udp")).map_err(|error| error.to_string())?;
+        if table.contains(":0043 ") { Ok(()) } else { Err(table) }
+    })
+    .unwrap();
     let service = Service::start(&rack).unwrap();
     let subnet = service
         .wait("subnet", "lab", 20, |subnet| {

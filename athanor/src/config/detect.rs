@@ -196,7 +196,7 @@ fn render(config: &Config, findings: &Findings, spec: &SubnetSpec) -> String {
         Some(server) => format!("{server} answers DHCP here: mode proxy, boot files only"),
         None => {
             let pool = spec.ranges.first().zip(spec.ranges.last()).map(|(a, b)| format!(", pool {}–{}", a.from, b.to)).unwrap_or_default();
-            format!("no other DHCP server answered in 3 s: mode dhcp{pool} ({} neighbours avoided)", findings.neighbours.len())
+            format!("no other DHCP server answered in 5 s: mode dhcp{pool} ({} neighbours avoided)", findings.neighbours.len())
         }
     };
     line(format!("# {}  {}/{}, {seen}", findings.interface.name, findings.own, findings.net.prefix_len()));

@@ -20,8 +20,8 @@ const OBJECTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("objects"
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const REVISION: &str = "revision";
 
-/// How many changes a watcher may be behind before it must list again. At a few KiB each this stays below five MiB.
-const LOG: usize = 1024;
+/// How many changes a watcher may be behind before it must list again. At a few KiB each this stays below three MiB.
+const LOG: usize = 512;
 /// redb's page cache; the working set of a thousand machines is a few MiB.
 const CACHE: usize = 4 << 20;
 

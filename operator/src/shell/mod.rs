@@ -23,7 +23,7 @@ pub use self::cluster::KubeCluster;
 use crate::{Clock, Ids, PortError, bootprofile, deployment, machine, port::Object, subnet};
 
 /// How many objects of a kind are reconciled at once. Each waits for the API most of the time; more would only crowd it.
-const CONCURRENCY: u16 = 8;
+const CONCURRENCY: u16 = 4;
 /// Changes that come together are looked at together.
 const DEBOUNCE: Duration = Duration::from_millis(20);
 /// After a conflict the fresh object is a moment away.
