@@ -28,7 +28,8 @@ pub(crate) async fn run(shared: Arc<Shared>, started: tokio::sync::oneshot::Send
     loop {
         changes.mark_unchanged();
         let wanted = interface::duties(&shared.snapshot());
-        running.retain(|name, set| wanted.iter().any(|duty| duty.link.interface == *name && *duty == set.duty));
+        // A bridge changes its own MAC when a port is added; that is no reason to stop serving.
+        running.retain(|_, set| wanted.iter().any(|duty| duty.link == set.duty.link && duty.subnets == set.duty.subnets));
         let mut problem = None;
         for duty in wanted {
             if running.contains_key(&duty.link.interface) {

@@ -19,6 +19,7 @@ fn handed_back(firmware: Firmware, mac: &str) -> anyhow::Result<()> {
     let before = std::fs::read(&image)?;
     let service = Service::start_with(&rack, defaults)?;
     let capture = Capture::start(&rack)?;
+    service.wait("subnet", "lab", 20, |subnet| subnet["status"]["conditions"].to_string().contains("Probed"))?;
     let mut vm = Vm::plug(&rack, firmware, mac)?.with_disk(&image);
     vm.power_on()?;
     wait_for("first request", Duration::from_secs(60), || {
