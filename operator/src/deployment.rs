@@ -59,36 +59,25 @@ async fn claim_one(
     machines: &[Arc<Machine>],
     cluster: &impl Cluster,
 ) -> Result<Result<Machine, Obstacle>, PortError> {
-    let candidate = deployment.status.as_ref().and_then(|status| status.candidate.clone());
-    if let Some(name) = &candidate {
-        // The list may be old: what was chosen before is looked at itself.
-        let chosen = cluster.get::<Machine>(deployment.namespace().as_deref(), name).await?;
-        if let Some(machine) = chosen {
-            if claim::owns(deployment, &machine) {
-                return Ok(Ok(machine));
-            }
-            if claim::is_free(&machine) && claim::choose(deployment, architecture(deployment, cluster).await?, &[&machine]).is_ok() {
-                return take(deployment, machine, cluster).await.map(Ok);
-            }
-        }
-    }
-    if let Some(mine) = machines.iter().find(|machine| claim::owns(deployment, machine)) {
-        return Ok(Ok((**mine).clone()));
+    // The list may be old: what was chosen before is looked at itself.
+    let candidate = match deployment.status.as_ref().and_then(|status| status.candidate.as_ref()) {
+        Some(name) => cluster.get::<Machine>(deployment.namespace().as_deref(), name).await?,
+        None => None,
+    };
+    let all: Vec<&Machine> = machines.iter().map(AsRef::as_ref).collect();
+    if let Some(mine) = candidate.iter().chain(all.iter().copied()).find(|machine| claim::owns(deployment, machine)) {
+        return Ok(Ok(mine.clone()));
     }
     let architecture = match profile_of(deployment, cluster).await? {
-        Ok((_, profile)) => profile.architecture,
+        Ok((_, profile)) => Some(profile.architecture),
         Err(obstacle) => return Ok(Err(obstacle)),
     };
-    let machines: Vec<&Machine> = machines.iter().map(AsRef::as_ref).collect();
-    let chosen = match claim::choose(deployment, Some(architecture), &machines) {
-        Ok(machine) => machine.clone(),
-        Err(obstacle) => return Ok(Err(obstacle)),
-    };
-    take(deployment, chosen, cluster).await.map(Ok)
-}
-
-async fn architecture(deployment: &Deployment, cluster: &impl Cluster) -> Result<Option<athanor_crds::Architecture>, PortError> {
-    Ok(profile_of(deployment, cluster).await?.ok().map(|(_, profile)| profile.architecture))
+    let again = candidate.as_ref().and_then(|machine| claim::choose(deployment, architecture, &[machine]).ok());
+    let chosen = again.map_or_else(|| claim::choose(deployment, architecture, &all), Ok);
+    match chosen {
+        Ok(machine) => take(deployment, machine.clone(), cluster).await.map(Ok),
+        Err(obstacle) => Ok(Err(obstacle)),
+    }
 }
 
 /// Writes the choice, then the claim. The first write proves that this Deployment is the one that exists now.

@@ -3,7 +3,7 @@
 use athanor_plan::ClientArch;
 use athanor_wire::MacAddr;
 
-use crate::packet::{Request, option};
+use crate::packet::{Request, option, walk};
 
 /// MAC prefixes of Raspberry Pi boards, whose boot ROM says 93 = 0 like a PC.
 const RASPBERRY_PI: [[u8; 3]; 6] =
@@ -45,7 +45,7 @@ impl Client {
         let says_ipxe = user_class == b"iPXE" || user_class.windows(5).any(|window| window == b"\x04iPXE");
         let features = options.get(option::IPXE);
         if says_ipxe || features.is_some() {
-            let http = features.is_none_or(|features| has_suboption(features, IPXE_HTTP));
+            let http = features.is_none_or(|features| walk(features).any(|(code, _)| code == IPXE_HTTP));
             return Self::Ipxe { http, arch: arch.unwrap_or(ClientArch::X86_BIOS) };
         }
         if class.starts_with("HTTPClient") {
@@ -105,17 +105,6 @@ fn first_arch(request: &Request) -> Option<ClientArch> {
 fn arch_in(class: &str) -> Option<ClientArch> {
     let (_, rest) = class.split_once(":Arch:")?;
     rest.split(':').next()?.parse().ok().map(ClientArch)
-}
-
-fn has_suboption(mut field: &[u8], wanted: u8) -> bool {
-    while let [code, length, rest @ ..] = field {
-        if *code == wanted {
-            return true;
-        }
-        let Some(rest) = rest.get(usize::from(*length)..) else { return false };
-        field = rest;
-    }
-    false
 }
 
 fn is_raspberry_pi(request: &Request) -> bool {

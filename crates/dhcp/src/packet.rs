@@ -150,21 +150,25 @@ impl Options {
         Some(String::from_utf8_lossy(self.get(code)?).trim_end_matches('\0').to_owned())
     }
 
-    /// Reads one options field; stops at END, and at an option that is cut off.
-    fn read(&mut self, mut field: &[u8]) {
-        while let [code, rest @ ..] = field {
-            match code {
-                0 => field = rest,
-                255 => return,
-                _ => {
-                    let [length, rest @ ..] = rest else { return };
-                    let Some((value, rest)) = rest.split_at_checked(usize::from(*length)) else { return };
-                    self.0.entry(*code).or_default().extend_from_slice(value);
-                    field = rest;
-                }
-            }
+    /// Reads one options field; codes that occur twice are joined.
+    pub(crate) fn read(&mut self, field: &[u8]) {
+        for (code, value) in walk(field) {
+            self.0.entry(code).or_default().extend_from_slice(value);
         }
     }
+}
+
+/// The (code, value) pairs of an options field, or of the suboptions inside one; stops at END, and at one that is cut off.
+pub(crate) fn walk(mut field: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
+    std::iter::from_fn(move || {
+        while let [0, rest @ ..] = field {
+            field = rest;
+        }
+        let [code, length, rest @ ..] = field else { return None };
+        let (value, rest) = rest.split_at_checked(usize::from(*length)).filter(|_| *code != 255)?;
+        field = rest;
+        Some((*code, value))
+    })
 }
 
 /// A client's packet.

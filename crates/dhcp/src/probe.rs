@@ -5,7 +5,7 @@ use std::{net::Ipv4Addr, time::Duration};
 use athanor_wire::MacAddr;
 
 use crate::{
-    packet::{COOKIE, FIXED, option},
+    packet::{COOKIE, FIXED, MessageType, Options, option},
     table::PROBE_CLASS,
 };
 
@@ -40,24 +40,13 @@ pub fn foreign_server(bytes: &[u8], xid: u32, ours: &[Ipv4Addr]) -> Option<Ipv4A
     if fixed.first() != Some(&2) || fixed.get(4..8) != Some(xid.to_be_bytes().as_slice()) {
         return None;
     }
-    let mut field = bytes.get(FIXED + COOKIE.len()..)?;
-    let (mut server, mut offer) = (None, false);
-    while let [code, length, rest @ ..] = field {
-        if *code == 255 {
-            break;
-        }
-        let Some((value, rest)) = rest.split_at_checked(usize::from(*length)) else { break };
-        match *code {
-            option::MESSAGE_TYPE => offer = value == [2],
-            option::SERVER_ID => server = <[u8; 4]>::try_from(value).ok().map(Ipv4Addr::from),
-            _ => {}
-        }
-        field = rest;
-    }
+    let mut options = Options::default();
+    options.read(bytes.get(FIXED + COOKIE.len()..)?);
+    let offer = options.get(option::MESSAGE_TYPE) == Some(&[MessageType::Offer.code()]);
     let yiaddr = <[u8; 4]>::try_from(fixed.get(16..20)?).ok().map(Ipv4Addr::from)?;
     // A proxyDHCP offer gives no address and takes nobody's authority.
     if yiaddr.is_unspecified() {
         return None;
     }
-    server.filter(|server| offer && !ours.contains(server))
+    options.address(option::SERVER_ID).filter(|server| offer && !ours.contains(server))
 }

@@ -17,7 +17,7 @@ use athanor_wire::MacAddr;
 
 use crate::{
     client::{self, Client},
-    packet::{MessageType, Request, option},
+    packet::{MessageType, Request, option, walk},
     reply::Reply,
 };
 
@@ -279,19 +279,15 @@ fn relayed(snapshot: &Snapshot, selected: Ipv4Addr, giaddr: Ipv4Addr) -> Option<
         .or_else(|| snapshot.subnets().iter().filter(serves).find(|subnet| subnet.spec.cidr.contains(&IpAddr::V4(selected))))
 }
 
+/// The link-selection suboption of option 82 (RFC 3527).
+const LINK_SELECTION: u8 = 5;
+
 fn link_selection(request: &Request) -> Option<Ipv4Addr> {
     if let Some(subnet) = request.options.address(option::SUBNET_SELECTION) {
         return Some(subnet);
     }
-    let mut field = request.options.get(option::RELAY_AGENT)?;
-    while let [code, length, rest @ ..] = field {
-        let (value, rest) = rest.split_at_checked(usize::from(*length))?;
-        if *code == 5 {
-            return <[u8; 4]>::try_from(value).ok().map(Ipv4Addr::from);
-        }
-        field = rest;
-    }
-    None
+    let (_, value) = walk(request.options.get(option::RELAY_AGENT)?).find(|(code, _)| *code == LINK_SELECTION)?;
+    <[u8; 4]>::try_from(value).ok().map(Ipv4Addr::from)
 }
 
 impl Scene<'_> {

@@ -5,7 +5,7 @@ use athanor_wire::{
     MacAddr,
     inventory::{identifies_by_serial, identifies_by_uuid},
 };
-use k8s_time::created;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 /// Which of two Machines owns a MAC address that both name: the one a person wrote before one that registered itself, else the older,
 /// else the first by name.
@@ -13,7 +13,7 @@ pub fn owner_of<'a>(mac: MacAddr, machines: impl IntoIterator<Item = &'a Machine
     machines
         .into_iter()
         .filter(|machine| machine.spec.interfaces.iter().any(|interface| interface.mac == mac))
-        .min_by_key(|machine| (registered_itself(machine), created(machine), machine.metadata.name.clone()))
+        .min_by_key(|machine| (registered_itself(machine), created(&machine.metadata), machine.metadata.name.clone()))
 }
 
 fn registered_itself(machine: &Machine) -> bool {
@@ -31,7 +31,7 @@ pub fn possible_duplicate<'a>(
     inventories
         .into_iter()
         .filter(|other| other.metadata.name != newcomer.metadata.name || other.metadata.namespace != newcomer.metadata.namespace)
-        .filter(|other| (created_inventory(other), &other.metadata.name) < (created_inventory(newcomer), &newcomer.metadata.name))
+        .filter(|other| (created(&other.metadata), &other.metadata.name) < (created(&newcomer.metadata), &newcomer.metadata.name))
         .find(|other| {
             let known = &other.spec.facts;
             uuid.is_some_and(|uuid| known.uuid.as_deref().is_some_and(|k| k.eq_ignore_ascii_case(uuid)))
@@ -39,21 +39,9 @@ pub fn possible_duplicate<'a>(
         })
 }
 
-fn created_inventory(inventory: &MachineInventory) -> i64 {
-    k8s_time::seconds(inventory.metadata.creation_timestamp.as_ref())
-}
-
-mod k8s_time {
-    use athanor_crds::Machine;
-
-    pub(super) fn created(machine: &Machine) -> i64 {
-        seconds(machine.metadata.creation_timestamp.as_ref())
-    }
-
-    /// Seconds since the epoch; an object that was never stored is the youngest.
-    pub(super) fn seconds(time: Option<&k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>) -> i64 {
-        time.map_or(i64::MAX, |time| time.0.as_second())
-    }
+/// When an object was stored, in seconds; one that never was is the youngest.
+fn created(metadata: &ObjectMeta) -> i64 {
+    metadata.creation_timestamp.as_ref().map_or(i64::MAX, |time| time.0.as_second())
 }
 
 #[cfg(test)]

@@ -30,11 +30,6 @@ impl ClientArch {
             _ => return None,
         })
     }
-
-    /// Whether it is one of the HTTP boot types.
-    pub fn boots_over_http(self) -> bool {
-        matches!(self.0, 15 | 16 | 18 | 19 | 20 | 28)
-    }
 }
 
 impl fmt::Display for ClientArch {

@@ -96,9 +96,4 @@ impl Snapshot {
         };
         self.subnets.iter().filter(meant).collect()
     }
-
-    /// The Subnet whose CIDR holds an address.
-    pub fn subnet_of(&self, ip: IpAddr) -> Option<&NamedSubnet> {
-        self.subnets.iter().find(|subnet| subnet.spec.cidr.contains(&ip))
-    }
 }

@@ -19,7 +19,7 @@ use athanor_plan::{
 };
 use athanor_wire::Inventory;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::ResourceExt as _;
+use kube::{Resource as _, ResourceExt as _};
 use serde_json::json;
 
 use crate::{Clock, Cluster, Ids, PortError};
@@ -124,8 +124,6 @@ async fn record_inventory(world: &mut World, cluster: &impl Cluster) -> Result<(
     }
     Ok(())
 }
-
-use kube::Resource as _;
 
 /// What was known, with what firmware says anew.
 fn merged(known: &Inventory, new: Inventory) -> Inventory {

@@ -38,7 +38,7 @@ pub(crate) async fn write(
     };
     let tokens = tokens(before.as_ref(), decision, order.as_ref(), ids);
     let mut decided =
-        Decided { state: decision.state.clone(), safe: decision.safe.clone(), order, interfaces: served(world, decision, addresses) };
+        Decided { state: decision.state.clone(), safe: decision.safe.clone(), order, interfaces: served(decision, addresses) };
     let (plan, obstacle) = match build(machine, &decided, &tokens) {
         Ok(plan) => (plan, None),
         Err(error) => {
@@ -56,7 +56,7 @@ pub(crate) async fn write(
 }
 
 /// A Machine whose MAC is another's answers for none of its interfaces.
-fn served(_: &World, decision: &Decision, addresses: &Addresses) -> Vec<athanor_plan::PlanInterface> {
+fn served(decision: &Decision, addresses: &Addresses) -> Vec<athanor_plan::PlanInterface> {
     if decision.reason == reasons::DUPLICATE_MAC { Vec::new() } else { addresses.interfaces.clone() }
 }
 

@@ -7,7 +7,7 @@ use athanor_crds::{
 };
 use athanor_plan::lifecycle::{Act, Decision, Obstacle};
 use athanor_wire::Inventory;
-use kube::ResourceExt as _;
+use kube::{Resource as _, ResourceExt as _};
 use serde_json::json;
 
 use super::{World, addresses::Addresses};
@@ -48,8 +48,6 @@ pub(crate) async fn write(
     }
     Ok(())
 }
-
-use kube::Resource as _;
 
 /// A failure stays until an attempt succeeds or the claim ends.
 fn failure(old: &MachineStatus, decision: &Decision, machine: &Machine) -> Option<Failure> {

@@ -2,7 +2,11 @@
 
 mod cluster;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use athanor_crds::{Address, BootProfile, BootReport, Deployment, Machine, Subnet};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -35,7 +39,14 @@ const LONGEST_RETRY: Duration = Duration::from_secs(60);
 
 struct Context {
     cluster: KubeCluster,
-    retries: std::sync::Mutex<std::collections::HashMap<String, u32>>,
+    /// How often in a row each object failed.
+    retries: Mutex<HashMap<String, u32>>,
+}
+
+impl Context {
+    fn retries(&self) -> MutexGuard<'_, HashMap<String, u32>> {
+        self.retries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The machine's own clock, to the second: what the API stores.
@@ -80,58 +91,49 @@ pub async fn run(client: Client, stop: impl Future<Output = ()> + Send + 'static
     let stop = stop.shared();
     let cluster = KubeCluster::start(client.clone()).await?;
     let stores = cluster.stores();
-    let context = Arc::new(Context { cluster, retries: std::sync::Mutex::default() });
-    let machines = machine_controller(&client, &stores)
-        .graceful_shutdown_on(stop.clone())
-        .run(
-            |object, context| async move {
-                settle(
-                    &*object,
-                    &context,
-                    machine::reconcile(&ns(&*object), &object.name_any(), &context.cluster, &SystemClock, &RandomIds).await,
-                )
-            },
-            retry,
-            context.clone(),
-        )
-        .for_each(|_| async {});
-    let deployments = deployment_controller(&client, &stores)
-        .graceful_shutdown_on(stop.clone())
-        .run(
-            |object, context| async move {
-                settle(
-                    &*object,
-                    &context,
-                    deployment::reconcile(&ns(&*object), &object.name_any(), &context.cluster, &SystemClock, &RandomIds).await,
-                )
-            },
-            retry,
-            context.clone(),
-        )
-        .for_each(|_| async {});
-    let profiles = Controller::new(Api::<BootProfile>::all(client.clone()), watcher::Config::default())
-        .with_config(config())
-        .graceful_shutdown_on(stop.clone())
-        .run(
-            |object, context| async move {
-                settle(&*object, &context, bootprofile::reconcile(&ns(&*object), &object.name_any(), &context.cluster, &SystemClock).await)
-            },
-            retry,
-            context.clone(),
-        )
-        .for_each(|_| async {});
-    let subnets = subnet_controller(&client)
-        .graceful_shutdown_on(stop)
-        .run(
-            |object, context| async move {
-                settle(&*object, &context, subnet::reconcile(&object.name_any(), &context.cluster, &SystemClock).await)
-            },
-            retry,
-            context,
-        )
-        .for_each(|_| async {});
+    let context = Arc::new(Context { cluster, retries: Mutex::default() });
+    let machines = drive(machine_controller(&client, &stores), stop.clone(), &context, |key, context| async move {
+        machine::reconcile(&key.namespace, &key.name, &context.cluster, &SystemClock, &RandomIds).await
+    });
+    let deployments = drive(deployment_controller(&client, &stores), stop.clone(), &context, |key, context| async move {
+        deployment::reconcile(&key.namespace, &key.name, &context.cluster, &SystemClock, &RandomIds).await
+    });
+    let profiles = Controller::new(Api::<BootProfile>::all(client.clone()), watcher::Config::default()).with_config(config());
+    let profiles = drive(profiles, stop.clone(), &context, |key, context| async move {
+        bootprofile::reconcile(&key.namespace, &key.name, &context.cluster, &SystemClock).await
+    });
+    let subnets = drive(subnet_controller(&client), stop, &context, |key, context| async move {
+        subnet::reconcile(&key.name, &context.cluster, &SystemClock).await
+    });
     tokio::join!(machines, deployments, profiles, subnets);
     Ok(())
+}
+
+/// What a reconciler is called for.
+struct Key {
+    namespace: String,
+    name: String,
+}
+
+/// Runs one controller: a reconciler's success forgets earlier failures, a failure is tried again by [`retry`].
+async fn drive<K, F>(
+    controller: Controller<K>,
+    stop: impl Future<Output = ()> + Send + Sync + 'static,
+    context: &Arc<Context>,
+    reconcile: impl Fn(Key, Arc<Context>) -> F + Copy,
+) where
+    K: Object,
+    F: Future<Output = Result<(), PortError>> + Send + 'static,
+{
+    let once = move |object: Arc<K>, context: Arc<Context>| {
+        let reconciled = reconcile(Key { namespace: ns(&*object), name: object.name_any() }, context.clone());
+        async move {
+            reconciled.await?;
+            context.retries().remove(&retry_key(&*object));
+            Ok(Action::await_change())
+        }
+    };
+    controller.graceful_shutdown_on(stop).run(once, retry, context.clone()).for_each(|_| async {}).await;
 }
 
 fn config() -> Config {
@@ -208,14 +210,6 @@ fn subnet_controller(client: &Client) -> Controller<Subnet> {
         .watches(Api::<Subnet>::all(client.clone()), watcher::Config::default(), move |_| every(&by_subnet))
 }
 
-/// A reconciler's end: success forgets earlier failures.
-fn settle<K: Object>(object: &K, context: &Context, result: Result<(), PortError>) -> Result<Action, PortError> {
-    result?;
-    let mut retries = context.retries.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    retries.remove(&retry_key(object));
-    Ok(Action::await_change())
-}
-
 fn retry_key<K: Object>(object: &K) -> String {
     format!("{}/{}/{}", K::kind(&()), ns(object), object.name_any())
 }
@@ -226,7 +220,7 @@ fn retry<K: Object>(object: Arc<K>, error: &PortError, context: Arc<Context>) ->
     if matches!(error, PortError::Conflict(_) | PortError::AlreadyExists(_) | PortError::NotFound(_)) {
         return Action::requeue(AFTER_CONFLICT);
     }
-    let mut retries = context.retries.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut retries = context.retries();
     let count = retries.entry(retry_key(&*object)).or_default();
     let pause = (FIRST_RETRY * 2u32.saturating_pow((*count).min(10))).min(LONGEST_RETRY);
     *count += 1;
