@@ -14,10 +14,12 @@ use athanor_dhcp::{
     Authority, CLIENT_PORT, SERVER_PORT,
     probe::{TRIES, VERDICT_LIFETIME, WAIT, discover, foreign_server},
 };
+use athanor_plan::Snapshot;
 use athanor_sys::PacketSocket;
 use athanor_wire::MacAddr;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 use crate::{
     frame::{self, End},
@@ -44,7 +46,7 @@ pub struct Verdict {
 pub(crate) struct Verdicts {
     file: PathBuf,
     kept: Mutex<BTreeMap<String, Verdict>>,
-    current: Mutex<BTreeMap<String, Authority>>,
+    current: watch::Sender<BTreeMap<String, Authority>>,
 }
 
 impl Verdicts {
@@ -52,29 +54,40 @@ impl Verdicts {
         let file = data_dir.join("authority.json");
         // A damaged file only costs a probe.
         let kept = fs::read(&file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
-        Self { file, kept: Mutex::new(kept), current: Mutex::default() }
+        Self { file, kept: Mutex::new(kept), current: watch::Sender::default() }
     }
 
     /// Whether we may answer with authority on an interface, now.
     pub(crate) fn of(&self, interface: &str) -> Authority {
-        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        current.get(interface).cloned().unwrap_or(Authority::Probing)
+        self.current.borrow().get(interface).cloned().unwrap_or(Authority::Probing)
+    }
+
+    /// Wakes whenever a verdict changes.
+    pub(crate) fn changes(&self) -> watch::Receiver<BTreeMap<String, Authority>> {
+        self.current.subscribe()
     }
 
     fn set(&self, interface: &str, authority: Authority) {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner).insert(interface.to_owned(), authority);
+        self.current.send_if_modified(|current| current.insert(interface.to_owned(), authority.clone()) != Some(authority));
     }
 
     /// Interfaces that are no longer served are probed anew when they come back.
     pub(crate) fn keep_only<'a>(&self, interfaces: impl Iterator<Item = &'a String>) {
         let wanted: Vec<&String> = interfaces.collect();
-        self.current.lock().unwrap_or_else(PoisonError::into_inner).retain(|name, _| wanted.contains(&name));
+        self.current.send_if_modified(|current| {
+            let before = current.len();
+            current.retain(|name, _| wanted.contains(&name));
+            current.len() != before
+        });
     }
 
-    fn fresh(&self, place: &str) -> Option<Verdict> {
+    /// The age of a verdict that nobody else is there, while it holds.
+    fn fresh(&self, place: &str) -> Option<Duration> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let lifetime = SignedDuration::try_from(VERDICT_LIFETIME).unwrap_or_default();
-        kept.get(place).filter(|verdict| verdict.foreign.is_none() && Timestamp::now().duration_since(verdict.at) < lifetime).cloned()
+        let verdict = kept.get(place).filter(|verdict| verdict.foreign.is_none())?;
+        // A verdict from the future is none: the clock was set back.
+        let age = Duration::try_from(Timestamp::now().duration_since(verdict.at)).ok()?;
+        (age < VERDICT_LIFETIME).then_some(age)
     }
 
     fn remember(&self, place: String, verdict: Verdict) {
@@ -87,18 +100,28 @@ impl Verdicts {
     }
 }
 
+/// Whether any Subnet of an interface gives addresses on the strength of a verdict.
+fn needs_verdict(snapshot: &Snapshot, duty: &Duty) -> bool {
+    let ours = snapshot.subnets().iter().filter(|subnet| duty.subnets.contains(&subnet.name)).map(|subnet| &subnet.spec);
+    ours.into_iter().any(|spec| spec.mode == Mode::Dhcp && spec.authority != subnet::Authority::Assumed)
+}
+
 /// Keeps the verdict of an interface current.
-pub(crate) async fn watch(shared: Arc<Shared>, duty: Duty) {
+pub(crate) async fn keep_current(shared: Arc<Shared>, duty: Duty) {
     let interface = duty.link.interface.clone();
     // A verdict is about a wire: the same interface with other addresses may be on another one.
     let place = format!("{interface} {:?}", duty.link.addresses);
+    let mut changes = shared.changes();
     loop {
-        let snapshot = shared.snapshot();
-        let ours: Vec<_> = snapshot.subnets().iter().filter(|subnet| duty.subnets.contains(&subnet.name)).collect();
-        let assumed = ours.iter().all(|subnet| subnet.spec.mode != Mode::Dhcp || subnet.spec.authority == subnet::Authority::Assumed);
-        if assumed || shared.authority.fresh(&place).is_some() {
+        changes.mark_unchanged();
+        if !needs_verdict(&shared.snapshot(), &duty) {
+            // Nobody asks for a verdict, until a Subnet changes.
+            let _ = changes.changed().await;
+            continue;
+        }
+        if let Some(age) = shared.authority.fresh(&place) {
             shared.authority.set(&interface, Authority::Alone);
-            tokio::time::sleep(VERDICT_LIFETIME).await;
+            tokio::time::sleep(VERDICT_LIFETIME.saturating_sub(age)).await;
             continue;
         }
         let (name, mac, installation) = (interface.clone(), duty.mac, shared.options.installation.clone());

@@ -83,20 +83,36 @@ pub(crate) enum Missing {
     Io(#[from] io::Error),
 }
 
+impl Missing {
+    /// It is not there, rather than there and unreadable: a path that media do not hold is as absent as any other.
+    pub(crate) fn is_absent(&self) -> bool {
+        match self {
+            Self::NotFound => true,
+            Self::Media(error) => error.category() == "not-found",
+            Self::Io(_) => false,
+        }
+    }
+}
+
+/// The machine and the file of its order that a name is of; nothing is opened.
+pub(crate) fn order_file<'a>(snapshot: &'a Snapshot, path: &'a str) -> Option<(&'a Arc<BootPlan>, &'a str, &'a Source)> {
+    let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    let ["b", token, "f", name] = segments[..] else { return None };
+    let plan = snapshot.by_token(token).filter(|plan| plan.token == token)?;
+    let source = plan.order.as_ref()?.files.get(name)?;
+    Some((plan, name, source))
+}
+
 /// Looks a name up on one snapshot. `base` is the agent's own address as the client sees it: `http://192.168.10.1:7481`.
 pub(crate) fn find(shared: &Shared, snapshot: &Snapshot, base: &str, path: &str) -> Result<Found, Missing> {
     let path = path.trim_start_matches('/');
     let segments: Vec<&str> = path.split('/').collect();
     match segments.as_slice() {
         ["b", token, "boot.ipxe" | "poll"] => script(shared, snapshot, base, token),
-        ["b", token, "f", name] => {
-            let plan = snapshot.by_token(token).filter(|plan| plan.token == *token).ok_or(Missing::NotFound)?;
-            let order = plan.order.as_ref().ok_or(Missing::NotFound)?;
-            let source = order.files.get(*name).ok_or(Missing::NotFound)?;
-            let mut found = open(shared, source, "")?;
-            found.plan = Some(plan.clone());
-            found.file = Some((*name).to_owned());
-            Ok(found)
+        ["b", _, "f", _] => {
+            let (plan, name, source) = order_file(snapshot, path).ok_or(Missing::NotFound)?;
+            let found = open(shared, source, "")?;
+            Ok(Found { plan: Some(plan.clone()), file: Some(name.to_owned()), ..found })
         }
         ["l", file] | [file] => loader(shared, file),
         _ => tree(shared, snapshot, path),

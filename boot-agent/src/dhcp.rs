@@ -115,7 +115,7 @@ impl Server {
 
     /// Holds a newcomer's packet and has it registered, within the limits of its Subnet.
     async fn register(&self, newcomer: Newcomer, bytes: &[u8], decision: Decision) -> Decision {
-        let limited = |detail: String| Decision { row: Row::Limited, answer: Answer::Silence, detail };
+        let limited = |detail: String| Decision { row: Row::Limited, answer: Answer::Silence, detail, ..decision.clone() };
         let snapshot = self.shared.snapshot();
         let Some(subnet) = snapshot.subnets().iter().find(|subnet| subnet.name == newcomer.subnet) else { return decision };
         let limits = &subnet.spec.newcomers;
@@ -159,10 +159,8 @@ impl Server {
         tracing::debug!(interface = %self.duty.link.interface, mac = %request.mac, asked, row = %decision.row, answer, "DHCP");
         // What is meant for others is noise: a busy segment has a lot of it.
         if !matches!(decision.row, Row::Sibling) {
-            let subnet = self.duty.subnets.first().cloned();
-            self.shared
-                .reporter
-                .saw(request.mac, Seen { protocol: "DHCP", asked, answer, row: Some(decision.row.name().to_owned()), subnet });
+            let (row, subnet) = (Some(decision.row.name().to_owned()), decision.subnet.clone());
+            self.shared.reporter.saw(request.mac, Seen { protocol: "DHCP", asked, answer, row, subnet });
         }
     }
 

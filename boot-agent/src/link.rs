@@ -28,6 +28,7 @@ pub(crate) async fn run(shared: Arc<Shared>, started: tokio::sync::oneshot::Send
     loop {
         changes.mark_unchanged();
         let wanted = interface::duties(&shared.snapshot());
+        shared.assign(&wanted);
         // A bridge changes its own MAC when a port is added; that is no reason to stop serving.
         running.retain(|_, set| wanted.iter().any(|duty| duty.link == set.duty.link && duty.subnets == set.duty.subnets));
         let mut problem = None;
@@ -58,6 +59,6 @@ fn start(shared: &Arc<Shared>, duty: &Duty) -> Result<JoinSet<()>, AgentError> {
     let mut tasks = JoinSet::new();
     dhcp::start(shared, duty, &mut tasks)?;
     tftp::start(shared, duty, &mut tasks)?;
-    tasks.spawn(authority::watch(shared.clone(), duty.clone()));
+    tasks.spawn(authority::keep_current(shared.clone(), duty.clone()));
     Ok(tasks)
 }

@@ -121,9 +121,13 @@ impl Reporter {
         }
         let client = clients.entry(mac).or_insert_with(|| Client::new(now));
         client.last = now;
+        let (was_dirty, was_urgent) = (client.dirty, client.urgent);
         let result = change(client);
+        let news = (client.dirty && !was_dirty) || (client.urgent && !was_urgent);
         drop(clients);
-        self.wake.notify_one();
+        if news {
+            self.wake.notify_one();
+        }
         result
     }
 
@@ -278,13 +282,7 @@ impl Reporter {
             if let Some(attempt) = earlier.attempt
                 && (client.attempt.id.is_empty() || client.attempt.id == attempt.id)
             {
-                let now = &client.attempt;
-                client.attempt = AttemptReport {
-                    started: attempt.started || now.started,
-                    served: attempt.served || now.served,
-                    guest: now.guest.clone().or(attempt.guest),
-                    id: attempt.id,
-                };
+                client.attempt = AttemptReport { id: attempt.id.clone(), ..std::mem::take(&mut client.attempt) }.with(&attempt);
             }
             client.report(&earlier.node)
         })
@@ -325,7 +323,7 @@ fn forget_strangers(clients: &mut HashMap<MacAddr, Client>, snapshot: &Snapshot)
 
 /// The MAC that a machine's report is filed under here: that of its boot interface.
 fn boot_mac(plan: &BootPlan) -> Option<MacAddr> {
-    plan.interfaces.iter().find(|interface| interface.boot).or(plan.interfaces.first()).map(|interface| interface.mac)
+    plan.boot_interface().map(|interface| interface.mac)
 }
 
 /// A path without its token: tokens are in no log and no report.

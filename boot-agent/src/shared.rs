@@ -14,7 +14,7 @@ use athanor_media::Library;
 use athanor_plan::{BootPlan, Loaders, Snapshot};
 use tokio::sync::{mpsc, watch};
 
-use crate::{authority::Verdicts, options::Options, report::Reporter};
+use crate::{authority::Verdicts, interface::Duty, options::Options, report::Reporter};
 
 /// How old the last sign of life of the API may be for an agent to start something new on a machine.
 const FRESH: Duration = Duration::from_secs(30);
@@ -31,6 +31,7 @@ pub(crate) struct Shared {
     pub(crate) newcomers: mpsc::Sender<Newcomer>,
     snapshot: ArcSwap<Snapshot>,
     changed: watch::Sender<u64>,
+    duties: watch::Sender<Vec<Duty>>,
     born: Instant,
     /// Milliseconds since `born` at which the API last answered.
     contact: AtomicU64,
@@ -49,6 +50,7 @@ impl Shared {
             snapshot: ArcSwap::from_pointee(Snapshot::new(Vec::new(), Vec::new(), loaders.clone())),
             loaders,
             changed: watch::Sender::new(0),
+            duties: watch::Sender::default(),
             born: Instant::now(),
             contact: AtomicU64::new(0),
         };
@@ -69,6 +71,22 @@ impl Shared {
     /// Wakes at every swap.
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
+    }
+
+    /// Tells what the interfaces have to serve.
+    pub(crate) fn assign(&self, duties: &[Duty]) {
+        self.duties.send_if_modified(|current| {
+            let news = current.as_slice() != duties;
+            if news {
+                *current = duties.to_vec();
+            }
+            news
+        });
+    }
+
+    /// What the interfaces have to serve; wakes when it changes.
+    pub(crate) fn duties(&self) -> watch::Receiver<Vec<Duty>> {
+        self.duties.subscribe()
     }
 
     /// The API answered.

@@ -1,13 +1,12 @@
 //! TFTP on one interface: sockets around `athanor_tftp_server`.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use athanor_tftp_server::{Datagram, End, ErrorCode, Event, Packet, ReadRequest, Server, codec};
-use athanor_wire::MacAddr;
 use tokio::{net::UdpSocket, sync::mpsc, task::JoinSet};
 
 use crate::{
@@ -144,7 +143,10 @@ impl Shell {
         let (block, window) = event.shape;
         let answer = match &event.end {
             End::Complete => {
-                self.mark_served(event);
+                let snapshot = self.shared.snapshot();
+                if let Some((plan, name, _)) = content::order_file(&snapshot, &event.file) {
+                    self.shared.reporter.served(plan, name);
+                }
                 format!("{} bytes in {seconds:.2} s ({block} B, window {window})", event.bytes)
             }
             // It wanted to know the size.
@@ -157,27 +159,11 @@ impl Shell {
         self.tell(event.peer, &event.file, answer);
     }
 
-    fn mark_served(&self, event: &Event) {
-        let snapshot = self.shared.snapshot();
-        if let Ok(found) = content::find(&self.shared, &snapshot, &self.base, &event.file)
-            && let (Some(plan), Some(file)) = (&found.plan, &found.file)
-        {
-            self.shared.reporter.served(plan, file);
-        }
-    }
-
     fn tell(&self, peer: SocketAddr, file: &str, answer: String) {
         tracing::debug!(%peer, file, answer, "TFTP");
-        if let Some(mac) = self.mac_of(peer.ip()) {
+        if let Some(mac) = self.shared.snapshot().mac_of(peer.ip()) {
             let asked: String = crate::report::redact(file).chars().take(200).collect();
             self.shared.reporter.saw(mac, Seen { protocol: "TFTP", asked, answer, row: None, subnet: None });
         }
-    }
-
-    /// The machine behind an address is the one the plan gives it to.
-    fn mac_of(&self, ip: IpAddr) -> Option<MacAddr> {
-        let snapshot = self.shared.snapshot();
-        let plan = snapshot.by_ip(ip)?;
-        plan.interfaces.iter().find(|interface| interface.addresses.iter().any(|address| address.ip == ip)).map(|interface| interface.mac)
     }
 }

@@ -102,3 +102,16 @@ pub struct AttemptReport {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guest: Option<GuestReport>,
 }
+
+impl AttemptReport {
+    /// What two nodes, or one node before and after its restart, saw of one attempt.
+    #[must_use]
+    pub fn with(self, other: &Self) -> Self {
+        Self {
+            started: self.started || other.started,
+            served: self.served || other.served,
+            guest: self.guest.or_else(|| other.guest.clone()),
+            id: self.id,
+        }
+    }
+}

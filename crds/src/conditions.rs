@@ -133,6 +133,33 @@ pub fn set(conditions: &mut Vec<Condition>, now: Timestamp, type_: &str, status:
     }
 }
 
+/// Reasons that tell of something a person should look at, rather than of a step on the way.
+const TROUBLE: [&str; 18] = [
+    reasons::ADDRESS_CONFLICT,
+    reasons::CLAIM_LOST,
+    reasons::CONTENT_UNAVAILABLE,
+    reasons::DUPLICATE_MAC,
+    reasons::FOREIGN_SERVER,
+    reasons::GUEST_FAILED,
+    reasons::INVALID,
+    reasons::MACHINE_NOT_FREE,
+    reasons::MACHINE_TAKEN,
+    reasons::NO_ADDRESS,
+    reasons::NO_FREE_MACHINE,
+    reasons::NO_SERVER,
+    reasons::NOT_SUPPORTED,
+    reasons::OVERLAP,
+    reasons::POSSIBLE_DUPLICATE,
+    reasons::UNKNOWN_MACHINE,
+    reasons::UNKNOWN_PROFILE,
+    reasons::WRONG_ARCHITECTURE,
+];
+
+/// Whether a reason tells of trouble: its Event is a warning.
+pub fn is_trouble(reason: &str) -> bool {
+    TROUBLE.contains(&reason)
+}
+
 /// The condition of a type, if it was ever set.
 pub fn find<'a>(conditions: &'a [Condition], type_: &str) -> Option<&'a Condition> {
     conditions.iter().find(|condition| condition.type_ == type_)

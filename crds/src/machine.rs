@@ -104,6 +104,13 @@ pub struct MachineSpec {
     pub occupancy: Option<Occupancy>,
 }
 
+impl MachineSpec {
+    /// The interface that it boots from.
+    pub fn boot_interface(&self) -> Option<&Interface> {
+        self.interfaces.iter().find(|interface| interface.boot).or(self.interfaces.first())
+    }
+}
+
 /// A network interface of a Machine.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

@@ -323,7 +323,8 @@ pub struct SubnetServer {
     /// The address it serves from.
     #[schemars(length(max = 45))]
     pub address: String,
-    /// What its probe for another DHCP server said: `Probing`, `Alone`, `Assumed`, `Foreign`.
+    /// What its probe for another DHCP server said: `Probing`, `Alone`, `Assumed`, `Foreign`, or `Unneeded` where no
+    /// address is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub authority: Option<String>,
@@ -334,6 +335,13 @@ pub struct SubnetServer {
 }
 
 impl SubnetSpec {
+    /// Whether an interface with these addresses serves it: the ones it names, else those with an address in it. Mode `off` is served
+    /// nowhere.
+    pub fn is_served_on(&self, interface: &str, addresses: &[IpAddr]) -> bool {
+        let here = addresses.iter().any(|address| self.cidr.contains(address));
+        self.mode != Mode::Off && if self.interfaces.is_empty() { here } else { self.interfaces.iter().any(|name| name == interface) }
+    }
+
     /// A Subnet with every default; what tests and `config detect` start from.
     pub fn of(cidr: IpNet) -> Self {
         Self {

@@ -7,9 +7,11 @@ use athanor_crds::{
 };
 use athanor_plan::{ipxe, support};
 use kube::Resource as _;
-use serde_json::json;
 
-use crate::{Clock, Cluster, PortError, diff};
+use crate::{
+    Clock, Cluster, PortError,
+    status::{self, Seen},
+};
 
 /// Writes a profile's conditions.
 ///
@@ -32,7 +34,7 @@ pub async fn reconcile(namespace: &str, name: &str, cluster: &impl Cluster, cloc
         None => (support.supported, support.reason, support.message),
     };
     conditions::set(&mut new.conditions, now, types::READY, ready, reason, message);
-    let Some(patch) = diff::merge_patch(&json!(old), &json!(new)) else { return Ok(()) };
-    cluster.patch_status(&profile, json!({ "status": patch })).await?;
+    let (old, new) = (Seen { status: &old, conditions: &old.conditions }, Seen { status: &new, conditions: &new.conditions });
+    status::write(&profile, old, new, cluster, clock).await?;
     Ok(())
 }

@@ -19,7 +19,11 @@ use k8s_openapi::{api::core::v1::Namespace, apimachinery::pkg::apis::meta::v1::T
 use kube::{Resource as _, ResourceExt as _};
 use serde_json::json;
 
-use crate::{Clock, Cluster, Ids, PortError, diff, machine::profile_of};
+use crate::{
+    Clock, Cluster, Ids, PortError,
+    machine::profile_of,
+    status::{self, Seen},
+};
 
 /// Brings one Deployment closer to what is wanted.
 ///
@@ -155,8 +159,8 @@ async fn write_status(
         (None, Some(obstacle)) => wait(&mut new, obstacle, clock),
         (None, None) => {}
     }
-    let Some(patch) = diff::merge_patch(&json!(old), &json!(new)) else { return Ok(()) };
-    cluster.patch_status(deployment, json!({ "status": patch })).await?;
+    let (old, new) = (Seen { status: &old, conditions: &old.conditions }, Seen { status: &new, conditions: &new.conditions });
+    status::write(deployment, old, new, cluster, clock).await?;
     Ok(())
 }
 

@@ -20,6 +20,7 @@ pub mod shell;
 pub mod subnet;
 
 mod diff;
+mod status;
 
 pub use port::{Clock, Cluster, Ids, PortError};
 pub use shell::run;

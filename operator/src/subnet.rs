@@ -15,9 +15,11 @@ use k8s_openapi::{
     jiff::{SignedDuration, Timestamp},
 };
 use kube::{Resource as _, ResourceExt as _};
-use serde_json::json;
 
-use crate::{Clock, Cluster, PortError, diff};
+use crate::{
+    Clock, Cluster, PortError,
+    status::{self, Seen},
+};
 
 /// Writes a Subnet's status.
 ///
@@ -38,8 +40,8 @@ pub async fn reconcile(name: &str, cluster: &impl Cluster, clock: &impl Clock) -
         conditions: old.conditions.clone(),
     };
     judge(&subnet, &others, &mut new, now);
-    let Some(patch) = diff::merge_patch(&json!(old), &json!(new)) else { return Ok(()) };
-    cluster.patch_status(&subnet, json!({ "status": patch })).await?;
+    let (old, new) = (Seen { status: &old, conditions: &old.conditions }, Seen { status: &new, conditions: &new.conditions });
+    status::write(&subnet, old, new, cluster, clock).await?;
     Ok(())
 }
 

@@ -15,11 +15,11 @@ use clap::{Args, Subcommand, ValueEnum};
 use ipnet::IpNet;
 use kube::{
     Api, Client,
-    api::{ListParams, Patch, PatchParams, PostParams},
+    api::{Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
 
-use super::{Global, connect, kinds::Kind, out};
+use super::{Global, connect, kinds::Kind, lifecycle, out};
 
 /// What can be created.
 #[derive(Debug, Subcommand)]
@@ -240,8 +240,8 @@ pub(crate) async fn post(client: &Client, global: &Global, kind: &Kind, name: &s
 pub(crate) async fn update(global: &Global, what: Update) -> anyhow::Result<()> {
     let Update::Deployment(args) = what;
     let client = connect::client(global).await?;
-    let api: Api<Deployment> = Api::namespaced(client, &global.namespace);
-    let name = find(&api, &args).await?;
+    let api: Api<Deployment> = Api::namespaced(client.clone(), &global.namespace);
+    let name = find(&client, global, &args).await?;
     let mut spec = json!({});
     if let Some(profile) = &args.profile {
         spec["profile"] = json!({ "name": profile, "inline": null });
@@ -267,22 +267,12 @@ pub(crate) async fn update(global: &Global, what: Update) -> anyhow::Result<()> 
 }
 
 /// The Deployment that is meant: by name, or by the MAC of its machine.
-async fn find(api: &Api<Deployment>, args: &DeploymentArgs) -> anyhow::Result<String> {
+async fn find(client: &Client, global: &Global, args: &DeploymentArgs) -> anyhow::Result<String> {
     if let Some(name) = &args.name {
         return Ok(name.clone());
     }
     let mac = args.mac.context("which deployment? Give its name, or --mac of its machine")?;
-    let all = api.list(&ListParams::default()).await?.items;
-    let machine = athanor_crds::names::machine(mac);
-    let mut meant = all.iter().filter(|deployment| {
-        let status = deployment.status.as_ref();
-        deployment.spec.machine.mac == Some(mac) || status.is_some_and(|status| status.machine.as_ref() == Some(&machine))
-    });
-    match (meant.next(), meant.next()) {
-        (Some(one), None) => Ok(one.metadata.name.clone().unwrap_or_default()),
-        (None, _) => bail!("no deployment is on {mac}; athanorctl get deployments"),
-        (Some(_), Some(_)) => bail!("several deployments are on {mac}; give the name of one"),
-    }
+    lifecycle::on_mac(client, global, mac).await
 }
 
 pub(crate) fn deployment_name(args: &DeploymentArgs) -> anyhow::Result<String> {

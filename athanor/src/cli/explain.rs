@@ -43,7 +43,7 @@ pub(crate) async fn explain(global: &Global, args: ExplainArgs) -> anyhow::Resul
 
 async fn of_machine(client: &Client, machine: &Machine, events: usize) -> anyhow::Result<String> {
     let namespace = machine.namespace().unwrap_or_default();
-    let mac = machine.spec.interfaces.iter().find(|i| i.boot).or(machine.spec.interfaces.first()).map(|i| i.mac.to_string());
+    let mac = machine.spec.boot_interface().map(|interface| interface.mac.to_string());
     let status = machine.status.clone().unwrap_or_default();
     let state = status.state.map_or_else(|| "not looked at yet".to_owned(), |state| state.to_string());
     let ready = conditions::find(&status.conditions, types::READY);

@@ -118,9 +118,12 @@ const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/js
 async fn table(client: &Client, global: &Global, kind: &Kind, args: &GetArgs) -> anyhow::Result<()> {
     let wide = args.output == Output::Wide;
     let base = kind.path(&global.namespace);
-    let query = args.selector.as_ref().map(|labels| format!("?labelSelector={}", encode(labels))).unwrap_or_default();
+    let query = |more: &[(&str, &str)]| {
+        let labels = args.selector.iter().map(|labels| ("labelSelector", labels.as_str()));
+        form_urlencoded::Serializer::new(String::new()).extend_pairs(labels.chain(more.iter().copied())).finish()
+    };
     let paths = if args.names.is_empty() {
-        vec![format!("{base}{query}")]
+        vec![format!("{base}?{}", query(&[]))]
     } else {
         args.names.iter().map(|name| format!("{base}/{name}")).collect()
     };
@@ -148,8 +151,7 @@ async fn table(client: &Client, global: &Global, kind: &Kind, args: &GetArgs) ->
         return Ok(());
     }
     let after = all["metadata"]["resourceVersion"].as_str().unwrap_or("0").to_owned();
-    let separator = if query.is_empty() { "?" } else { "&" };
-    let request = http::Request::get(format!("{base}{query}{separator}watch=true&resourceVersion={after}"))
+    let request = http::Request::get(format!("{base}?{}", query(&[("watch", "true"), ("resourceVersion", &after)])))
         .header("accept", TABLE)
         .body(Vec::new())?;
     let mut lines = Box::pin(client.request_stream(request).await?.lines());
@@ -211,17 +213,6 @@ impl Printer {
         let padded: Vec<String> = cells.iter().zip(&self.widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
         format!("{}\n", padded.join("  ").trim_end())
     }
-}
-
-/// Percent-encodes a query value.
-pub(crate) fn encode(text: &str) -> String {
-    text.bytes()
-        .map(
-            |byte| {
-                if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }
-            },
-        )
-        .collect()
 }
 
 /// `describe`: the object, its conditions as sentences, and for a machine the newest of what it asked.

@@ -7,7 +7,7 @@ use athanor_crds::{Deployment, Machine};
 use athanor_wire::MacAddr;
 use clap::Args;
 use kube::{
-    Api, ResourceExt as _,
+    Api, Client, ResourceExt,
     api::{DeleteParams, ListParams, Patch, PatchParams},
 };
 use serde_json::json;
@@ -73,15 +73,18 @@ pub(crate) async fn accept(global: &Global, args: AcceptArgs) -> anyhow::Result<
     Ok(())
 }
 
+fn with_mac(machines: &[Machine], mac: MacAddr) -> Option<&Machine> {
+    machines.iter().find(|machine| machine.spec.interfaces.iter().any(|interface| interface.mac == mac))
+}
+
 /// A machine by its name or by a MAC address in any spelling.
 pub(crate) fn named<'a>(machines: &'a [Machine], name: &str) -> anyhow::Result<&'a Machine> {
-    let by_mac = |mac: MacAddr| machines.iter().find(|machine| machine.spec.interfaces.iter().any(|interface| interface.mac == mac));
     machines
         .iter()
         .find(|machine| machine.metadata.name.as_deref() == Some(name))
-        .or_else(|| name.parse().ok().and_then(by_mac))
+        .or_else(|| with_mac(machines, name.parse().ok()?))
         .with_context(|| {
-            let names: Vec<String> = machines.iter().map(kube::ResourceExt::name_any).collect();
+            let names: Vec<String> = machines.iter().map(ResourceExt::name_any).collect();
             format!("there is no machine {name:?}{}", athanor_plan::nearest::hint(name, names.iter().map(String::as_str)))
         })
 }
@@ -95,7 +98,7 @@ pub(crate) async fn delete(global: &Global, args: DeleteArgs) -> anyhow::Result<
     let client = connect::client(global).await?;
     let name = match (args.name, args.mac) {
         (Some(name), _) => name,
-        (None, Some(mac)) if kind.kind == "Deployment" => on_mac(&Api::namespaced(client.clone(), &global.namespace), mac).await?,
+        (None, Some(mac)) if kind.kind == "Deployment" => on_mac(&client, global, mac).await?,
         _ => bail!("--mac names a deployment; give the name of the {}", kind.singular),
     };
     let machine = if kind.kind == "Deployment" {
@@ -112,12 +115,19 @@ pub(crate) async fn delete(global: &Global, args: DeleteArgs) -> anyhow::Result<
     }
 }
 
-async fn on_mac(api: &Api<Deployment>, mac: MacAddr) -> anyhow::Result<String> {
-    let machine = athanor_crds::names::machine(mac);
-    let all = api.list(&ListParams::default()).await?.items;
-    let found = all.iter().find(|deployment| {
-        deployment.spec.machine.mac == Some(mac)
-            || deployment.status.as_ref().is_some_and(|status| status.machine.as_ref() == Some(&machine))
+/// The one Deployment that is on the machine with a MAC address, or names it.
+pub(crate) async fn on_mac(client: &Client, global: &Global, mac: MacAddr) -> anyhow::Result<String> {
+    let machines = Api::<Machine>::namespaced(client.clone(), &global.namespace).list(&ListParams::default()).await?.items;
+    let all = Api::<Deployment>::namespaced(client.clone(), &global.namespace).list(&ListParams::default()).await?.items;
+    let machine = with_mac(&machines, mac).map(ResourceExt::name_any);
+    let mut meant = all.iter().filter(|deployment| {
+        let on = deployment.status.as_ref().and_then(|status| status.machine.as_ref());
+        let wants = &deployment.spec.machine;
+        wants.mac == Some(mac) || (machine.is_some() && (on == machine.as_ref() || wants.name == machine))
     });
-    found.map(kube::ResourceExt::name_any).with_context(|| format!("no deployment is on {mac}; athanorctl get deployments"))
+    match (meant.next(), meant.next()) {
+        (Some(one), None) => Ok(one.name_any()),
+        (None, _) => bail!("no deployment is on {mac}; athanorctl get deployments"),
+        (Some(_), Some(_)) => bail!("several deployments are on {mac}; give the name of one"),
+    }
 }

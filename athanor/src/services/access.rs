@@ -2,14 +2,13 @@
 
 use std::{
     fs, io,
-    io::Write as _,
     net::SocketAddr,
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, bail};
-use athanor_apiserver::{Pki, Tokens};
+use athanor_apiserver::{Pki, Tokens, write_private};
 use athanor_crds::rights::Role;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
@@ -53,7 +52,8 @@ pub(crate) fn ensure_admin(data: &Path, pki: &Pki, listen: SocketAddr) -> anyhow
         None => tokens.issue(Role::Admin, &file).with_context(|| format!("{} cannot be written", file.display()))?,
     };
     // Written anew at every start: the address may have changed.
-    write_private(&kubeconfig, &document(pki, listen, &token)).with_context(|| format!("{} cannot be written", kubeconfig.display()))?;
+    write_private(&kubeconfig, document(pki, listen, &token).as_bytes())
+        .with_context(|| format!("{} cannot be written", kubeconfig.display()))?;
     Ok(tokens)
 }
 
@@ -77,15 +77,6 @@ fn document(pki: &Pki, listen: SocketAddr, token: &str) -> String {
 /// The name of our context in a kubeconfig.
 pub(crate) fn context_name() -> &'static str {
     "athanor"
-}
-
-fn write_private(path: &Path, text: &str) -> io::Result<()> {
-    let aside = path.with_extension("new");
-    let _ = fs::remove_file(&aside);
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&aside, path)
 }
 
 /// Where the admin's kubeconfig is, if it is there.

@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use athanor_apiserver::{ApiServer, Identity, Pki, Tokens};
 use athanor_boot_agent::{Options, interfaces};
-use athanor_crds::{Subnet, SubnetSpec, rights::Role, subnet::Mode};
+use athanor_crds::{Subnet, SubnetSpec, rights::Role};
 use kube::{
     Api, Client,
     api::{DeleteParams, ListParams, Patch, PatchParams},
@@ -147,17 +147,14 @@ fn banner(config: &Config, began: Instant) {
     crate::output::out(&out);
 }
 
-/// The interfaces that serve each Subnet of the file.
+/// The interfaces that serve each Subnet of the file, and the address that each answers from.
 fn served(config: &Config) -> Vec<(String, &SubnetSpec, Ipv4Addr)> {
     let mut rows = Vec::new();
     for interface in interfaces().into_iter().filter(|interface| interface.up && interface.mac.is_some()) {
-        for spec in config.subnets.values().filter(|spec| spec.mode != Mode::Off) {
-            let inside = interface.addresses.iter().map(|(ip, _)| *ip).find(|ip| spec.cidr.contains(&IpAddr::V4(*ip)));
-            let named = spec.interfaces.contains(&interface.name);
-            if let Some(address) = inside.or(interface.addresses.first().map(|(ip, _)| *ip).filter(|_| named)) {
-                rows.push((interface.name.clone(), spec, address));
-            }
-        }
+        let addresses: Vec<IpAddr> = interface.addresses.iter().map(|(ip, _)| IpAddr::V4(*ip)).collect();
+        let Some((address, _)) = interface.addresses.first() else { continue };
+        let here = config.subnets.values().filter(|spec| spec.is_served_on(&interface.name, &addresses));
+        rows.extend(here.map(|spec| (interface.name.clone(), spec, *address)));
     }
     rows
 }

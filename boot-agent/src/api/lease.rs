@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use athanor_crds::{names, subnet};
+use athanor_crds::{
+    names,
+    subnet::{self, Mode},
+};
 use athanor_dhcp::Authority;
 use athanor_wire::agent::{self, Served};
 use jiff::Timestamp;
@@ -14,48 +17,62 @@ use kube::{
     Api, Client,
     api::{ObjectMeta, Patch, PatchParams},
 };
+use tokio::time::Instant;
 
-use crate::{interface, shared::Shared};
+use crate::{interface::Duty, shared::Shared};
 
 /// How often the Lease is renewed.
 const RENEW: Duration = Duration::from_secs(10);
 /// How long it holds without renewal: three missed ones.
 const LIFETIME_SECONDS: i32 = 30;
-/// How soon what is served is looked at for changes.
-const LOOK: Duration = Duration::from_millis(500);
+/// How soon a renewal that failed is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(shared: Arc<Shared>, client: Client) {
     let leases: Api<Lease> = Api::namespaced(client, names::SYSTEM_NAMESPACE);
     let name = format!("agent-{}", shared.options.node);
-    let mut written: Option<(tokio::time::Instant, Vec<Served>)> = None;
+    let (mut subnets, mut duties, mut verdicts) = (shared.changes(), shared.duties(), shared.authority.changes());
+    let mut written: Option<Vec<Served>> = None;
+    let mut due = Instant::now();
     loop {
-        let served = served(&shared);
-        let due = written.as_ref().is_none_or(|(at, before)| at.elapsed() >= RENEW || *before != served);
-        if due {
+        let served = served(&shared, &duties.borrow_and_update());
+        verdicts.mark_unchanged();
+        subnets.mark_unchanged();
+        if Instant::now() >= due || written.as_ref() != Some(&served) {
             let lease = lease(&name, &shared.options.node, &served);
             let params = PatchParams::apply("athanor-boot-agent").force();
             match leases.patch(&name, &params, &Patch::Apply(&lease)).await {
                 Ok(_) => {
                     shared.heard_from_api();
-                    written = Some((tokio::time::Instant::now(), served));
+                    (written, due) = (Some(served), Instant::now() + RENEW);
                 }
-                Err(error) => tracing::warn!(%error, "lease not renewed"),
+                Err(error) => {
+                    tracing::warn!(%error, "lease not renewed");
+                    due = Instant::now() + AGAIN;
+                    tokio::time::sleep(AGAIN).await;
+                }
             }
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::select! {
+            () = tokio::time::sleep_until(due) => {}
+            _ = duties.changed() => {}
+            _ = verdicts.changed() => {}
+            _ = subnets.changed() => {}
+        }
     }
 }
 
-fn served(shared: &Shared) -> Vec<Served> {
+fn served(shared: &Shared, duties: &[Duty]) -> Vec<Served> {
     let snapshot = shared.snapshot();
     let mut all = Vec::new();
-    for duty in interface::duties(&snapshot) {
+    for duty in duties {
         let verdict = shared.authority.of(&duty.link.interface);
         for name in &duty.subnets {
             let Some(subnet) = snapshot.subnets().iter().find(|subnet| subnet.name == *name) else { continue };
             let (authority, foreign_server) = match &verdict {
+                _ if subnet.spec.authority == subnet::Authority::Assumed => ("Assumed", None),
+                _ if subnet.spec.mode != Mode::Dhcp => ("Unneeded", None),
                 Authority::Probing => ("Probing", None),
-                Authority::Alone if subnet.spec.authority == subnet::Authority::Assumed => ("Assumed", None),
                 Authority::Alone => ("Alone", None),
                 Authority::Foreign(server) => ("Foreign", Some(server.to_string())),
             };

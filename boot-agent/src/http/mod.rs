@@ -13,11 +13,12 @@ use http_body::Frame;
 use http_body_util::{BodyExt as _, Full, Limited, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use percent_encoding::percent_decode_str;
 use tokio::{net::TcpListener, sync::Semaphore};
 
 use self::range::{Range, parse as parse_range};
 use crate::{
-    content::{self, Content, Found, Missing},
+    content::{self, Content, Found},
     report::{self, Seen},
     shared::Shared,
 };
@@ -61,7 +62,7 @@ pub(crate) async fn run(shared: Arc<Shared>, listener: TcpListener) {
 }
 
 async fn answer(shared: Arc<Shared>, request: Request<Incoming>, peer: SocketAddr, local: SocketAddr) -> Response<Body> {
-    let path = percent_decode(request.uri().path());
+    let path = percent_decode_str(request.uri().path()).decode_utf8_lossy().into_owned();
     if path == "/healthz" {
         return text(StatusCode::OK, "ok\n");
     }
@@ -74,28 +75,16 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>, peer: SocketAdd
     let base = format!("http://{}:{}", local.ip(), local.port());
     let snapshot = shared.snapshot();
     let found = content::find(&shared, &snapshot, &base, &path);
-    let mac = snapshot
-        .by_ip(peer.ip())
-        .and_then(|plan| mac_of(plan, peer))
-        .or_else(|| found.as_ref().ok().and_then(|f| f.plan.as_ref()).and_then(|plan| plan.interfaces.first()).map(|i| i.mac));
+    let by_token = || Some(found.as_ref().ok()?.plan.as_ref()?.boot_interface()?.mac);
+    let mac = snapshot.mac_of(peer.ip()).or_else(by_token);
     match found {
         Ok(found) => serve(&shared, &request, &path, found, mac),
         Err(missing) => {
-            let code = if matches!(missing, Missing::NotFound) { StatusCode::NOT_FOUND } else { StatusCode::INTERNAL_SERVER_ERROR };
+            let code = if missing.is_absent() { StatusCode::NOT_FOUND } else { StatusCode::INTERNAL_SERVER_ERROR };
             tell(&shared, mac, &path, format!("{}: {missing}", code.as_u16()), None);
-            // A path inside media that is not there is as absent as any other.
-            let code =
-                if matches!(&missing, Missing::Media(error) if error.category() == "not-found") { StatusCode::NOT_FOUND } else { code };
             text(code, &format!("{missing}\n"))
         }
     }
-}
-
-fn mac_of(plan: &BootPlan, peer: SocketAddr) -> Option<MacAddr> {
-    plan.interfaces
-        .iter()
-        .find(|interface| interface.addresses.iter().any(|address| address.ip == peer.ip()))
-        .map(|interface| interface.mac)
 }
 
 fn tell(shared: &Shared, mac: Option<MacAddr>, path: &str, answer: String, row: Option<String>) {
@@ -154,7 +143,7 @@ fn serve(shared: &Arc<Shared>, request: &Request<Incoming>, path: &str, found: F
 /// A machine asked what to do: what it told about itself, and what it was told.
 fn note_script(shared: &Shared, request: &Request<Incoming>, path: &str, found: &Found, mac: Option<MacAddr>) {
     let Some(plan) = &found.plan else { return };
-    let query = parse_query(request.uri().query().unwrap_or_default());
+    let query: HashMap<_, _> = form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes()).collect();
     let fact = |name: &str| query.get(name).map(|text| text.trim().chars().take(128).collect::<String>()).filter(|text| !text.is_empty());
     let facts = Inventory {
         vendor: fact("vendor"),
@@ -254,7 +243,7 @@ async fn guest(shared: &Shared, token: &str, request: Request<Incoming>) -> Resp
         GuestOutcome::Failure => "failure",
     };
     tracing::info!(machine = %plan.machine, outcome = what, "guest reported");
-    if let Some(interface) = plan.interfaces.iter().find(|interface| interface.boot).or(plan.interfaces.first()) {
+    if let Some(interface) = plan.boot_interface() {
         let answer = "noted".to_owned();
         let asked = format!("{what}: {}", report.message).chars().take(200).collect();
         shared.reporter.saw(interface.mac, Seen { protocol: "GUEST", asked, answer, row: None, subnet: None });
@@ -272,31 +261,6 @@ fn content_type(path: &str) -> &'static str {
         _ if path.ends_with("/poll") => "text/plain; charset=utf-8",
         _ => "application/octet-stream",
     }
-}
-
-fn percent_decode(text: &str) -> String {
-    let (bytes, mut out, mut at) = (text.as_bytes(), Vec::new(), 0);
-    while let Some(byte) = bytes.get(at) {
-        let hex =
-            bytes.get(at + 1..at + 3).and_then(|pair| std::str::from_utf8(pair).ok()).and_then(|pair| u8::from_str_radix(pair, 16).ok());
-        match (byte, hex) {
-            (b'%', Some(decoded)) => {
-                out.push(decoded);
-                at += 2;
-            }
-            (other, _) => out.push(*other),
-        }
-        at += 1;
-    }
-    String::from_utf8_lossy(&out).into_owned()
-}
-
-fn parse_query(query: &str) -> HashMap<String, String> {
-    query
-        .split('&')
-        .filter_map(|pair| pair.split_once('='))
-        .map(|(name, value)| (name.to_owned(), percent_decode(&value.replace('+', " "))))
-        .collect()
 }
 
 fn text(code: StatusCode, message: &str) -> Response<Body> {

@@ -3,7 +3,7 @@
 //! A set is a tree of path elements: `f:name` for a field, `k:{…}` for an item of a list-map, `v:…` for an item of a set. An atomic value
 //! is a leaf. See Kubernetes' server-side apply and its structured-merge-diff.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::LazyLock};
 
 use serde_json::{Map, Value, json};
 
@@ -54,9 +54,8 @@ impl FieldSet {
 
     fn of_metadata(metadata: &Value) -> Self {
         let mut set = Self::default();
-        let schema = metadata_schema();
         for (name, value) in metadata.as_object().into_iter().flatten().filter(|(name, _)| !UNMANAGED.contains(&name.as_str())) {
-            set.children.insert(format!("f:{name}"), Self::of_value(&schema["properties"][name], value));
+            set.children.insert(format!("f:{name}"), Self::of_value(&METADATA_SCHEMA["properties"][name], value));
         }
         set
     }
@@ -114,7 +113,7 @@ impl FieldSet {
         !self.member && self.children.is_empty()
     }
 
-    /// The paths of the set's members, deepest last.
+    /// The paths of the set's members, each before what is below it.
     pub(crate) fn paths(&self) -> Vec<Path> {
         let mut out = Vec::new();
         self.collect(&mut Vec::new(), &mut out);
@@ -210,24 +209,30 @@ pub(crate) fn element(schema: &Value, item: &Value) -> String {
 }
 
 /// How the lists of `metadata` merge, for every kind.
-pub(crate) fn metadata_schema() -> Value {
+pub(crate) static METADATA_SCHEMA: LazyLock<Value> = LazyLock::new(|| {
     json!({
         "properties": {
             "finalizers": { "x-kubernetes-list-type": "set" },
             "ownerReferences": { "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["uid"] }
         }
     })
+});
+
+/// Whether a path names a key of an item of a list-map, as `mac` in `interfaces[mac="…"].mac`.
+pub(crate) fn is_key(path: &[String]) -> bool {
+    let [.., item, field] = path else { return false };
+    let key = item.strip_prefix("k:").and_then(|key| serde_json::from_str::<Map<String, Value>>(key).ok());
+    key.zip(field.strip_prefix("f:")).is_some_and(|(key, name)| key.contains_key(name))
 }
 
 /// The value at a path.
 pub(crate) fn value_at<'a>(schema: Option<&Value>, object: &'a Value, path: &[String]) -> Option<&'a Value> {
-    let metadata = metadata_schema();
     let null = Value::Null;
     let (mut value, mut schema) = (object, schema.unwrap_or(&null));
     for (depth, step) in path.iter().enumerate() {
         if let Some(name) = step.strip_prefix("f:") {
             value = value.get(name)?;
-            schema = if depth == 0 && name == "metadata" { &metadata } else { child_schema(schema, name) };
+            schema = if depth == 0 && name == "metadata" { &METADATA_SCHEMA } else { child_schema(schema, name) };
         } else {
             value = value.as_array()?.iter().find(|item| element(schema, item) == *step)?;
             schema = &schema["items"];
@@ -238,7 +243,6 @@ pub(crate) fn value_at<'a>(schema: Option<&Value>, object: &'a Value, path: &[St
 
 /// Removes the value at a path, if it is there.
 pub(crate) fn remove_at(schema: Option<&Value>, object: &mut Value, path: &[String]) {
-    let metadata = metadata_schema();
     let null = Value::Null;
     let (mut value, mut schema) = (object, schema.unwrap_or(&null));
     for (depth, step) in path.iter().enumerate() {
@@ -252,7 +256,7 @@ pub(crate) fn remove_at(schema: Option<&Value>, object: &mut Value, path: &[Stri
             }
             let Some(next) = value.get_mut(name) else { return };
             value = next;
-            schema = if depth == 0 && name == "metadata" { &metadata } else { child_schema(schema, name) };
+            schema = if depth == 0 && name == "metadata" { &METADATA_SCHEMA } else { child_schema(schema, name) };
         } else {
             let Some(items) = value.as_array_mut() else { return };
             let Some(at) = items.iter().position(|item| element(schema, item) == *step) else { return };

@@ -3,6 +3,8 @@
 use kube::core::cel::{CompiledSchema, compile_schema};
 use serde_json::{Value, json};
 
+use crate::schema::{self, Patterns};
+
 /// A column of `kubectl get`.
 #[derive(Debug, Clone)]
 pub(crate) struct Column {
@@ -26,6 +28,7 @@ pub(crate) struct Kind {
     /// `openAPIV3Schema`; core kinds have none and are kept as they come.
     pub(crate) schema: Option<Value>,
     pub(crate) rules: Option<CompiledSchema>,
+    pub(crate) patterns: Patterns,
     pub(crate) status: bool,
     pub(crate) columns: Vec<Column>,
     /// Where its objects are stored; two versions of events share one place.
@@ -92,6 +95,7 @@ fn from_crd(crd: &Value) -> Option<Kind> {
         categories: texts(&names["categories"]),
         namespaced: spec["scope"] == "Namespaced",
         rules: Some(compile_schema(&schema)),
+        patterns: schema::patterns(&schema),
         status: version["subresources"]["status"].is_object(),
         columns: columns.collect(),
         schema: Some(schema),
@@ -133,6 +137,7 @@ fn core(group: &str, version: &str, kind: &str, plural: &str, short: &[&str], na
         namespaced,
         schema: None,
         rules: None,
+        patterns: Patterns::new(),
         status: kind == "Namespace",
         columns,
         storage: plural.to_owned(),

@@ -21,6 +21,7 @@ mod fields;
 mod kinds;
 mod patch;
 mod path;
+mod protobuf;
 mod router;
 mod schema;
 mod selector;
@@ -31,7 +32,7 @@ mod tls;
 mod verbs;
 mod watch;
 
-pub use auth::{Identity, Tokens};
+pub use auth::{Identity, Tokens, write_private};
 pub use error::OpenError;
 pub use router::{ApiServer, ApiService};
 pub use tls::{Pki, TlsError};

@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     convert::Infallible,
+    io,
     net::SocketAddr,
     path::Path,
     pin::Pin,
@@ -29,6 +30,7 @@ use crate::{
     error::{ApiError, OpenError, Result},
     kinds::{self, Kind},
     path::{self, Target},
+    protobuf,
     selector::Selector,
     store::Store,
     table::View,
@@ -120,7 +122,7 @@ impl ApiServer {
         request: Request<impl http_body::Body<Data = Bytes> + Send + 'static>,
     ) -> Response<Body> {
         let (parts, body) = request.into_parts();
-        let Ok(body) = Limited::new(BoxedErrors(Box::pin(body)), MAX_BODY).collect().await else {
+        let Ok(body) = Limited::new(body.map_err(|_| io::Error::other("the body was cut off")), MAX_BODY).collect().await else {
             let error = ApiError::new(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "RequestEntityTooLarge",
@@ -132,7 +134,7 @@ impl ApiServer {
         let call = Call {
             method: parts.method,
             path: parts.uri.path().to_owned(),
-            query: parse_query(parts.uri.query().unwrap_or_default()),
+            query: form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes()).into_owned().collect(),
             accept: text(header::ACCEPT),
             content_type: text(header::CONTENT_TYPE),
             agent: text(header::USER_AGENT),
@@ -215,10 +217,6 @@ impl ApiServer {
     }
 
     fn write(&self, call: &Call, target: &Target, name: Option<&str>) -> Result<Response<Body>> {
-        if call.content_type.contains("protobuf") || call.content_type.contains("cbor") {
-            let message = format!("the body is {:?}; this server speaks JSON and YAML", call.content_type);
-            return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType", message));
-        }
         let manager = call.manager();
         let unknown = match call.query.get("fieldValidation").map(String::as_str) {
             Some("Strict") => Unknown::Strict,
@@ -301,6 +299,14 @@ impl Call {
     /// The body as JSON, or as YAML, of which JSON is a part.
     fn object(&self) -> Result<Value> {
         let broken = |why: String| ApiError::bad_request(format!("the body cannot be read: {why}"));
+        match self.content_type.split(';').next().unwrap_or_default().trim() {
+            protobuf::CONTENT_TYPE => return protobuf::object(&self.body),
+            cbor if cbor.contains("cbor") => {
+                let message = format!("the body is {cbor:?}; this server speaks JSON and YAML");
+                return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType", message));
+            }
+            _ => {}
+        }
         if let Ok(value) = serde_json::from_slice(&self.body) {
             return Ok(value);
         }
@@ -331,34 +337,6 @@ fn verb(method: &Method, named: bool, watching: bool) -> &'static str {
 
 fn now() -> String {
     Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
-}
-
-fn parse_query(query: &str) -> HashMap<String, String> {
-    let decode = |text: &str| {
-        let (bytes, mut out, mut at) = (text.as_bytes(), Vec::new(), 0);
-        while let Some(byte) = bytes.get(at) {
-            let hex = bytes
-                .get(at + 1..at + 3)
-                .and_then(|pair| std::str::from_utf8(pair).ok())
-                .and_then(|pair| u8::from_str_radix(pair, 16).ok());
-            match (byte, hex) {
-                (b'%', Some(decoded)) => {
-                    out.push(decoded);
-                    at += 2;
-                }
-                (b'+', _) => out.push(b' '),
-                (other, _) => out.push(*other),
-            }
-            at += 1;
-        }
-        String::from_utf8_lossy(&out).into_owned()
-    };
-    query
-        .split('&')
-        .filter(|pair| !pair.is_empty())
-        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
-        .map(|(k, v)| (decode(k), decode(v)))
-        .collect()
 }
 
 fn reply(code: StatusCode, document: &Value, warnings: &[String]) -> Response<Body> {
@@ -440,17 +418,5 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let (server, identity) = (self.server.clone(), self.identity.clone());
         Box::pin(async move { Ok(server.answer(identity, request).await) })
-    }
-}
-
-/// A body whose errors are of no interest beyond that there was one.
-struct BoxedErrors<B>(Pin<Box<B>>);
-
-impl<B: http_body::Body<Data = Bytes>> http_body::Body for BoxedErrors<B> {
-    type Data = Bytes;
-    type Error = std::io::Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<http_body::Frame<Bytes>, Self::Error>>> {
-        self.0.as_mut().poll_frame(context).map_err(|_| std::io::Error::other("the body was cut off"))
     }
 }

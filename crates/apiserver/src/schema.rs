@@ -2,6 +2,8 @@
 //!
 //! The subset of OpenAPI v3 is that of Kubernetes' structural schemas as our generated CRDs use it; CEL rules are kube's `cel` feature.
 
+use std::collections::HashMap;
+
 use kube::core::cel::{ErrorKind, Validator};
 use regex_lite::Regex;
 use serde_json::{Map, Value};
@@ -81,11 +83,34 @@ pub(crate) fn fill_defaults(schema: &Value, value: &mut Value) {
     }
 }
 
+/// The patterns of a schema, compiled; all share one table since a schema repeats them.
+pub(crate) type Patterns = HashMap<String, Regex>;
+
+/// Compiles every pattern in a schema. One that `regex` cannot read is no pattern: the generated CRDs' tests see to it that there is none.
+pub(crate) fn patterns(schema: &Value) -> Patterns {
+    let mut all = Patterns::new();
+    collect_patterns(schema, &mut all);
+    all
+}
+
+fn collect_patterns(schema: &Value, all: &mut Patterns) {
+    if let Some(pattern) = schema["pattern"].as_str()
+        && let Ok(regex) = Regex::new(pattern)
+    {
+        all.insert(pattern.to_owned(), regex);
+    }
+    match schema {
+        Value::Object(fields) => fields.values().for_each(|field| collect_patterns(field, all)),
+        Value::Array(items) => items.iter().for_each(|item| collect_patterns(item, all)),
+        _ => {}
+    }
+}
+
 /// Everything that is wrong with an object: the schema first, and if that holds the CEL rules, against the old object where there is one.
 pub(crate) fn validate(kind: &Kind, object: &Value, old: Option<&Value>) -> Vec<Cause> {
     let (Some(schema), Some(rules)) = (&kind.schema, &kind.rules) else { return Vec::new() };
     let mut causes = Vec::new();
-    check(schema, object, "", &mut causes);
+    check(schema, object, "", &kind.patterns, &mut causes);
     if !causes.is_empty() {
         return causes;
     }
@@ -121,7 +146,7 @@ fn shown(value: &Value) -> String {
     }
 }
 
-fn check(schema: &Value, value: &Value, path: &str, causes: &mut Vec<Cause>) {
+fn check(schema: &Value, value: &Value, path: &str, patterns: &Patterns, causes: &mut Vec<Cause>) {
     let mut invalid = |message: String| {
         causes.push(Cause {
             reason: "FieldValueInvalid",
@@ -149,7 +174,7 @@ fn check(schema: &Value, value: &Value, path: &str, causes: &mut Vec<Cause>) {
         return;
     }
     match value {
-        Value::String(text) => check_text(schema, text, &mut invalid),
+        Value::String(text) => check_text(schema, text, patterns, &mut invalid),
         Value::Number(number) => check_number(schema, number.as_f64().unwrap_or(f64::NAN), &mut invalid),
         Value::Array(items) => {
             if let Some(most) = schema["maxItems"].as_u64().filter(|most| items.len() as u64 > *most) {
@@ -160,10 +185,10 @@ fn check(schema: &Value, value: &Value, path: &str, causes: &mut Vec<Cause>) {
             }
             check_unique(schema, items, path, causes);
             for (index, item) in items.iter().enumerate() {
-                check(&schema["items"], item, &format!("{path}[{index}]"), causes);
+                check(&schema["items"], item, &format!("{path}[{index}]"), patterns, causes);
             }
         }
-        Value::Object(fields) => check_fields(schema, fields, path, causes),
+        Value::Object(fields) => check_fields(schema, fields, path, patterns, causes),
         _ => {}
     }
 }
@@ -185,7 +210,7 @@ fn other_case(text: &str, allowed: &[Value]) -> String {
     same.map(|name| format!(" (did you mean {name:?}?)")).unwrap_or_default()
 }
 
-fn check_text(schema: &Value, text: &str, invalid: &mut impl FnMut(String)) {
+fn check_text(schema: &Value, text: &str, patterns: &Patterns, invalid: &mut impl FnMut(String)) {
     let length = text.chars().count() as u64;
     if let Some(most) = schema["maxLength"].as_u64().filter(|most| length > *most) {
         invalid(format!("may not be more than {most} characters"));
@@ -194,7 +219,7 @@ fn check_text(schema: &Value, text: &str, invalid: &mut impl FnMut(String)) {
         invalid(format!("should be at least {least} characters long"));
     }
     if let Some(pattern) = schema["pattern"].as_str()
-        && Regex::new(pattern).is_ok_and(|regex| !regex.is_match(text))
+        && patterns.get(pattern).is_some_and(|regex| !regex.is_match(text))
     {
         invalid(format!("should match '{pattern}'"));
     }
@@ -212,7 +237,7 @@ fn check_number(schema: &Value, number: f64, invalid: &mut impl FnMut(String)) {
     }
 }
 
-fn check_fields(schema: &Value, fields: &Map<String, Value>, path: &str, causes: &mut Vec<Cause>) {
+fn check_fields(schema: &Value, fields: &Map<String, Value>, path: &str, patterns: &Patterns, causes: &mut Vec<Cause>) {
     for name in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
         if !fields.contains_key(name) {
             causes.push(Cause { reason: "FieldValueRequired", field: join(path, name), message: "Required value".to_owned() });
@@ -225,7 +250,7 @@ fn check_fields(schema: &Value, fields: &Map<String, Value>, path: &str, causes:
     for (name, field) in fields {
         let child = schema["properties"].get(name).unwrap_or(&schema["additionalProperties"]);
         if child.is_object() {
-            check(child, field, &join(path, name), causes);
+            check(child, field, &join(path, name), patterns, causes);
         }
     }
 }

@@ -75,10 +75,11 @@ fn write(kind: &Kind, object: &mut Value, mut entries: Vec<Entry>) {
     }
 }
 
-/// Records a write that was no apply: what changed is the writer's now, and nobody else's.
+/// Records a write that was no apply: what changed is the writer's now, and nobody else's. The book so far is the one in `new`: clients
+/// may send an edited one, as `kubectl apply --server-side` does when it takes over from a client-side apply.
 pub(crate) fn record_update(kind: &Kind, old: Option<&Value>, new: &mut Value, writer: &Writer<'_>) {
     let schema = kind.schema.as_ref();
-    let mut entries = old.map(read).unwrap_or_default();
+    let mut entries = read(new);
     let (before, after) = (old.map(|old| FieldSet::of(schema, old)).unwrap_or_default(), FieldSet::of(schema, new));
     let mut changed = FieldSet::default();
     for path in after.paths() {
@@ -147,7 +148,8 @@ pub(crate) fn apply(kind: &Kind, live: &Value, config: &Value, writer: &Writer<'
     }
     let mut merged = merge(schema.unwrap_or(&Value::Null), live, config, true);
     let before = entries.iter().find(|entry| is_mine(entry)).map(|entry| entry.fields.clone()).unwrap_or_default();
-    for path in before.paths().iter().rev() {
+    // An item of a list-map goes whole, before its fields: without its key it could not be found. One that stays keeps its key.
+    for path in before.paths().iter().filter(|path| !fields::is_key(path)) {
         let others = entries.iter().any(|entry| !is_mine(entry) && entry.fields.touches(path));
         if !wanted.touches(path) && !others {
             fields::remove_at(schema, &mut merged, path);
@@ -190,10 +192,9 @@ pub(crate) fn without_managers(object: &Value) -> Value {
 fn merge(schema: &Value, live: &Value, config: &Value, top: bool) -> Value {
     match (live, config) {
         (Value::Object(old), Value::Object(new)) if schema["x-kubernetes-map-type"] != "atomic" => {
-            let metadata = fields::metadata_schema();
             let mut out = old.clone();
             for (name, value) in new {
-                let child = if top && name == "metadata" { &metadata } else { fields::child_schema(schema, name) };
+                let child = if top && name == "metadata" { &fields::METADATA_SCHEMA } else { fields::child_schema(schema, name) };
                 let merged = old.get(name).map_or_else(|| value.clone(), |old| merge(child, old, value, false));
                 out.insert(name.clone(), merged);
             }
@@ -211,5 +212,98 @@ fn merge(schema: &Value, live: &Value, config: &Value, top: bool) -> Value {
             Value::Array(out)
         }
         _ => config.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::LazyLock;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::kinds;
+
+    const MACS: [&str; 3] = ["52:54:00:00:00:01", "52:54:00:00:00:02", "52:54:00:00:00:03"];
+
+    static MACHINE: LazyLock<Kind> = LazyLock::new(|| kinds::all().into_iter().find(|kind| kind.kind == "Machine").unwrap());
+
+    fn by<'a>(manager: &'a str, force: bool) -> Writer<'a> {
+        Writer { manager, status: false, force, now: "2026-01-31T12:00:00Z" }
+    }
+
+    fn bare() -> Value {
+        json!({ "apiVersion": "metal.athanor.dev/v1alpha1", "kind": "Machine", "metadata": { "name": "m1" } })
+    }
+
+    /// What one manager wants of a Machine: a scalar, a map, a list-map with items of its own.
+    fn config() -> impl Strategy<Value = Value> {
+        let labels = proptest::collection::btree_map("[ab]", "[xy]", 0..3);
+        let interfaces = proptest::collection::btree_map(0..MACS.len(), proptest::option::of(any::<bool>()), 0..3);
+        (proptest::option::of(any::<bool>()), labels, interfaces).prop_map(|(accepted, labels, interfaces)| {
+            let mut config = bare();
+            if let Some(accepted) = accepted {
+                config["spec"]["accepted"] = accepted.into();
+            }
+            if !labels.is_empty() {
+                config["metadata"]["labels"] = json!(labels);
+            }
+            for (index, boot) in interfaces {
+                let mut interface = json!({ "mac": MACS[index] });
+                if let Some(boot) = boot {
+                    interface["boot"] = boot.into();
+                }
+                match config["spec"]["interfaces"].as_array_mut() {
+                    Some(list) => list.push(interface),
+                    None => config["spec"]["interfaces"] = json!([interface]),
+                }
+            }
+            config
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_set_survives_its_json(config in config()) {
+            let set = FieldSet::of(MACHINE.schema.as_ref(), &config);
+            prop_assert_eq!(FieldSet::from_json(&set.to_json()), set);
+        }
+
+        #[test]
+        fn applying_twice_is_applying_once(first in config(), second in config()) {
+            let kind = &*MACHINE;
+            let live = apply(kind, &bare(), &first, &by("one", false)).unwrap();
+            let once = apply(kind, &live, &second, &by("one", false)).unwrap();
+            let twice = apply(kind, &once, &second, &by("one", false)).unwrap();
+            prop_assert_eq!(&once, &twice);
+        }
+
+        #[test]
+        fn what_a_manager_stops_applying_goes_and_what_others_apply_stays(mine in config(), theirs in config()) {
+            let kind = &*MACHINE;
+            let before = apply(kind, &bare(), &theirs, &by("other", false)).unwrap();
+            // Where both want the same field, they may disagree only by force, and then it is mine to take away.
+            let Ok(live) = apply(kind, &before, &mine, &by("me", false)) else { return Ok(()) };
+            let after = apply(kind, &live, &bare(), &by("me", false)).unwrap();
+            prop_assert_eq!(after, before);
+        }
+
+        #[test]
+        fn a_refused_apply_names_what_a_forced_one_takes(mine in config(), theirs in config()) {
+            let kind = &*MACHINE;
+            let before = apply(kind, &bare(), &theirs, &by("other", false)).unwrap();
+            let forced = apply(kind, &before, &mine, &by("me", true)).unwrap();
+            let of = |manager: &str| read(&forced).into_iter().find(|entry| entry.manager == manager).map(|entry| entry.fields).unwrap_or_default();
+            for path in FieldSet::of(kind.schema.as_ref(), &mine).paths() {
+                prop_assert_eq!(fields::value_at(kind.schema.as_ref(), &forced, &path).is_some(), true);
+            }
+            match apply(kind, &before, &mine, &by("me", false)) {
+                Ok(agreed) => prop_assert_eq!(agreed, forced),
+                Err(refused) => {
+                    prop_assert_eq!(refused.code, http::StatusCode::CONFLICT);
+                    prop_assert_ne!(of("other"), FieldSet::of(kind.schema.as_ref(), &theirs));
+                }
+            }
+        }
     }
 }

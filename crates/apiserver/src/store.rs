@@ -19,6 +19,8 @@ use crate::error::{ApiError, OpenError, Result};
 const OBJECTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("objects");
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const REVISION: &str = "revision";
+/// The revision of an empty store: 0 means "any" to clients.
+const FIRST_REVISION: u64 = 1;
 
 /// How many changes a watcher may be behind before it must list again. At a few KiB each this stays below three MiB.
 const LOG: usize = 512;
@@ -95,7 +97,7 @@ impl Store {
         let revision = {
             transaction.open_table(OBJECTS)?;
             let meta = transaction.open_table(META)?;
-            meta.get(REVISION)?.map_or(1, |value| value.value())
+            meta.get(REVISION)?.map_or(FIRST_REVISION, |value| value.value())
         };
         transaction.commit()?;
         Ok(revision)
@@ -120,8 +122,8 @@ impl Store {
 
     /// Every object of a kind, by namespace and name, and the revision they are of.
     pub(crate) fn list(&self, storage: &str, namespace: Option<&str>) -> Result<(Vec<Value>, u64)> {
-        let _guard = self.lock();
         let transaction = self.database.begin_read()?;
+        let revision = transaction.open_table(META)?.get(REVISION)?.map_or(FIRST_REVISION, |value| value.value());
         let table = transaction.open_table(OBJECTS)?;
         let prefix = namespace.map_or_else(|| format!("{storage}/"), |namespace| format!("{storage}/{namespace}/"));
         let mut objects = Vec::new();
@@ -132,7 +134,15 @@ impl Store {
             }
             objects.push(decode(value.value())?);
         }
-        Ok((objects, self.revision()))
+        Ok((objects, revision))
+    }
+
+    /// How many objects of a kind there are.
+    pub(crate) fn count(&self, storage: &str) -> Result<usize> {
+        let table = self.database.begin_read()?.open_table(OBJECTS)?;
+        // '0' is what follows '/'.
+        let (from, to) = (format!("{storage}/"), format!("{storage}0"));
+        Ok(table.range(from.as_str()..to.as_str())?.count())
     }
 
     /// The keys of everything in a namespace.

@@ -138,10 +138,10 @@ fn check_namespace(store: &Store, target: &Target) -> Result<()> {
 }
 
 fn forget_old_events(store: &Store) -> Result<()> {
-    let (mut all, _) = store.list("events", None)?;
-    if all.len() <= events::MAX_EVENTS {
+    if store.count("events")? <= events::MAX_EVENTS {
         return Ok(());
     }
+    let (mut all, _) = store.list("events", None)?;
     let revision = |event: &Value| event["metadata"]["resourceVersion"].as_str().and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
     all.sort_by_key(revision);
     for old in all.iter().take(all.len() - events::MAX_EVENTS) {
@@ -152,10 +152,8 @@ fn forget_old_events(store: &Store) -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn replace(store: &Store, target: &Target, name: &str, mut object: Value, options: &WriteOptions<'_>) -> Result<Written> {
-    admission::identify(target, &mut object)?;
-    let new = events::to_stored(&target.kind, object);
-    change(store, target, name, options, false, |_| Ok(new))
+pub(crate) fn replace(store: &Store, target: &Target, name: &str, object: Value, options: &WriteOptions<'_>) -> Result<Written> {
+    change(store, target, name, options, |_| Ok(object))
 }
 
 pub(crate) fn patch(store: &Store, target: &Target, name: &str, patch: Patch, options: &WriteOptions<'_>) -> Result<Written> {
@@ -169,13 +167,13 @@ pub(crate) fn patch(store: &Store, target: &Target, name: &str, patch: Patch, op
         }
         Patch::Merge(body) => {
             let body = events::to_stored(kind, body);
-            change(store, target, name, options, true, |live| Ok(patch::merge(live, &body)))
+            change(store, target, name, options, |live| Ok(patch::merge(live, &body)))
         }
         Patch::Strategic(body) => {
             let body = events::to_stored(kind, body);
-            change(store, target, name, options, true, |live| Ok(patch::strategic(live, &body)))
+            change(store, target, name, options, |live| Ok(patch::strategic(live, &body)))
         }
-        Patch::Json(body) => change(store, target, name, options, true, |live| patch::json(live, body)),
+        Patch::Json(body) => change(store, target, name, options, |live| patch::json(live, body)),
     }
 }
 
@@ -185,27 +183,28 @@ fn change(
     target: &Target,
     name: &str,
     options: &WriteOptions<'_>,
-    patched: bool,
     make: impl FnOnce(&Value) -> Result<Value>,
 ) -> Result<Written> {
     let kind = &target.kind;
     let mut warnings = Vec::new();
     let object = store.update(&key(target, name), |live| {
         let live = live.ok_or_else(|| ApiError::not_found(kind, name))?;
-        let mut new = make(live)?;
+        let mut new = events::from_stored(kind, make(live)?);
+        admission::identify(target, &mut new)?;
+        let mut new = events::to_stored(kind, new);
         check_preconditions(target, name, live, &new)?;
-        if !patched && !new["metadata"].is_object() {
-            return Err(ApiError::bad_request("metadata: must be an object"));
-        }
         warnings = admission::shape(kind, &mut new, options.unknown)?;
         admission::carry_metadata(kind, live, &mut new, target.status);
         finish_core_change(target, &mut new);
         admission::validate(kind, name, &new, Some(live))?;
-        if ssa::without_managers(&new) == ssa::without_managers(live) {
+        if !new["metadata"]["managedFields"].is_array() {
+            new["metadata"]["managedFields"] = live["metadata"]["managedFields"].clone();
+        }
+        if ssa::without_managers(&new) == ssa::without_managers(live)
+            && new["metadata"]["managedFields"] == live["metadata"]["managedFields"]
+        {
             return Ok(Outcome::Keep(live.clone()));
         }
-        // What a client sends as managedFields is not taken: the server keeps the book.
-        new["metadata"]["managedFields"] = live["metadata"]["managedFields"].clone();
         let writer = Writer { manager: options.manager, status: target.status, force: false, now: &options.now };
         ssa::record_update(kind, Some(live), &mut new, &writer);
         Ok(rehearse(put_or_remove(new), options.dry_run))

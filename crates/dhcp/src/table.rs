@@ -10,7 +10,7 @@ use std::{
 use athanor_crds::{
     Architecture, Firmware,
     machine::LocalBoot,
-    subnet::{Mode, OnForeignServer, Serves},
+    subnet::{self, Mode, OnForeignServer, Serves},
 };
 use athanor_plan::{BootPlan, ClientArch, Snapshot, snapshot::NamedSubnet};
 use athanor_wire::MacAddr;
@@ -137,7 +137,7 @@ pub struct Link {
 pub enum Authority {
     /// The probe for another server is not finished.
     Probing,
-    /// Nobody else answered, or somebody vouches for it.
+    /// Nobody else answered.
     Alone,
     /// Another server answers, by its address.
     Foreign(Ipv4Addr),
@@ -193,11 +193,13 @@ pub struct Decision {
     pub answer: Answer,
     /// Why, or what, in words.
     pub detail: String,
+    /// The Subnet that it was decided in, if it is in one.
+    pub subnet: Option<String>,
 }
 
 impl Decision {
     fn silence(row: Row, detail: impl Into<String>) -> Self {
-        Self { row, answer: Answer::Silence, detail: detail.into() }
+        Self { row, answer: Answer::Silence, detail: detail.into(), subnet: None }
     }
 }
 
@@ -207,6 +209,8 @@ struct Scene<'a> {
     context: &'a Context<'a>,
     subnet: &'a NamedSubnet,
     server: Ipv4Addr,
+    /// That of the link, unless a person vouches for the Subnet.
+    authority: &'a Authority,
     client: Client,
     proxy: bool,
 }
@@ -221,26 +225,7 @@ pub fn decide(request: &Request, context: &Context<'_>) -> Decision {
         Ok(scene) => scene,
         Err(why) => return Decision::silence(Row::NotOurs, why),
     };
-    let plan = context.snapshot.by_mac(request.mac).map(AsRef::as_ref);
-    match request.message {
-        MessageType::Discover => {}
-        MessageType::Request => {
-            if let Some(decision) = scene.refuse_request(plan) {
-                return decision;
-            }
-        }
-        MessageType::Inform => return scene.inform(plan),
-        MessageType::Release => return Decision::silence(Row::Release, "noted; a known machine keeps its address"),
-        MessageType::Decline => {
-            let address = request.wanted().map_or_else(|| "its address".to_owned(), |ip| ip.to_string());
-            return Decision::silence(Row::Decline, format!("{address} is used by somebody else"));
-        }
-        other => return Decision::silence(Row::NotOurs, format!("{other} is no question of a client")),
-    }
-    match plan {
-        Some(plan) => scene.known(plan),
-        None => scene.unknown(),
-    }
+    Decision { subnet: Some(scene.subnet.name.clone()), ..scene.decide() }
 }
 
 /// Finds the Subnet a packet belongs to: the relay's, else the link's. RFC 3527 link selection and option 118 name it directly.
@@ -263,9 +248,10 @@ fn locate<'a>(request: &'a Request, context: &'a Context<'a>) -> Result<Scene<'a
     };
     let own = link.addresses.iter().find(|ip| subnet.spec.cidr.contains(&IpAddr::V4(**ip)));
     let server = own.or(link.addresses.first()).copied().ok_or_else(|| format!("{} has no IPv4 address", link.interface))?;
+    let authority = if subnet.spec.authority == subnet::Authority::Assumed { &Authority::Alone } else { context.authority };
     let proxy = subnet.spec.mode == Mode::Proxy
-        || (subnet.spec.on_foreign_server == OnForeignServer::Proxy && matches!(context.authority, Authority::Foreign(_)));
-    Ok(Scene { request, context, subnet, server, client: Client::of(request), proxy })
+        || (subnet.spec.on_foreign_server == OnForeignServer::Proxy && matches!(authority, Authority::Foreign(_)));
+    Ok(Scene { request, context, subnet, server, authority, client: Client::of(request), proxy })
 }
 
 fn relayed(snapshot: &Snapshot, selected: Ipv4Addr, giaddr: Ipv4Addr) -> Option<&NamedSubnet> {
@@ -291,6 +277,26 @@ fn link_selection(request: &Request) -> Option<Ipv4Addr> {
 }
 
 impl Scene<'_> {
+    fn decide(&self) -> Decision {
+        let plan = self.context.snapshot.by_mac(self.request.mac).map(AsRef::as_ref);
+        match self.request.message {
+            MessageType::Discover => {}
+            MessageType::Request => {
+                if let Some(decision) = self.refuse_request(plan) {
+                    return decision;
+                }
+            }
+            MessageType::Inform => return self.inform(plan),
+            MessageType::Release => return Decision::silence(Row::Release, "noted; a known machine keeps its address"),
+            MessageType::Decline => {
+                let address = self.request.wanted().map_or_else(|| "its address".to_owned(), |ip| ip.to_string());
+                return Decision::silence(Row::Decline, format!("{address} is used by somebody else"));
+            }
+            other => return Decision::silence(Row::NotOurs, format!("{other} is no question of a client")),
+        }
+        plan.map_or_else(|| self.unknown(), |plan| self.known(plan))
+    }
+
     /// A REQUEST that is not for us, or wants what it cannot have (RFC 2131 table 4).
     fn refuse_request(&self, plan: Option<&BootPlan>) -> Option<Decision> {
         let request = self.request;
@@ -310,7 +316,7 @@ impl Scene<'_> {
         };
         let ours = plan.and_then(|plan| self.address(plan));
         let nak = |why: String| {
-            if *self.context.authority != Authority::Alone {
+            if *self.authority != Authority::Alone {
                 return Some(Decision::silence(Row::Nak, format!("{why}; no NAK without authority")));
             }
             Some(self.answer(Row::Nak, MessageType::Nak, None, None, why))
@@ -345,7 +351,7 @@ impl Scene<'_> {
     }
 
     fn known(&self, plan: &BootPlan) -> Decision {
-        if !self.proxy && *self.context.authority == Authority::Probing {
+        if !self.proxy && *self.authority == Authority::Probing {
             return Decision::silence(Row::Held, "the probe for another DHCP server is not finished");
         }
         let address = self.address(plan);
@@ -401,7 +407,7 @@ impl Scene<'_> {
             };
             return Decision::silence(Row::Other, why);
         }
-        match self.context.authority {
+        match self.authority {
             Authority::Foreign(server) if !self.proxy => {
                 Decision::silence(Row::Limited, format!("newcomers are not registered while {server} also answers DHCP here"))
             }
@@ -415,6 +421,7 @@ impl Scene<'_> {
                     uuid: client::uuid(self.request),
                 }),
                 detail: "a newcomer; it is registered and answered from its plan".to_owned(),
+                subnet: None,
             },
         }
     }
@@ -448,6 +455,7 @@ impl Scene<'_> {
             row,
             answer: Answer::Reply(Box::new(Reply { message, yiaddr, siaddr, file: file.unwrap_or_default(), options })),
             detail,
+            subnet: None,
         }
     }
 

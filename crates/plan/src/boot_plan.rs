@@ -170,6 +170,11 @@ impl BootPlan {
         self.interfaces.iter().find(|interface| interface.mac == mac)
     }
 
+    /// The interface that it boots from.
+    pub fn boot_interface(&self) -> Option<&PlanInterface> {
+        self.interfaces.iter().find(|interface| interface.boot).or(self.interfaces.first())
+    }
+
     /// The address of an interface in a Subnet.
     pub fn address(&self, mac: MacAddr, subnet: &str) -> Option<IpAddr> {
         self.interface(mac)?.addresses.iter().find(|address| address.subnet == subnet).map(|address| address.ip)

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
-use athanor_crds::{SubnetSpec, subnet::Mode};
+use athanor_crds::SubnetSpec;
 use athanor_wire::MacAddr;
 
 use crate::{boot_plan::BootPlan, loader::Loaders};
@@ -22,7 +22,7 @@ pub struct Snapshot {
     subnets: Vec<NamedSubnet>,
     plans: Vec<Arc<BootPlan>>,
     by_mac: HashMap<MacAddr, usize>,
-    by_ip: HashMap<IpAddr, usize>,
+    by_ip: HashMap<IpAddr, MacAddr>,
     by_token: HashMap<String, usize>,
     by_report_token: HashMap<String, usize>,
     loaders: Arc<Loaders>,
@@ -38,7 +38,7 @@ impl Snapshot {
             for interface in &plan.interfaces {
                 this.by_mac.entry(interface.mac).or_insert(index);
                 for address in &interface.addresses {
-                    this.by_ip.entry(address.ip).or_insert(index);
+                    this.by_ip.entry(address.ip).or_insert(interface.mac);
                 }
             }
             for token in std::iter::once(&plan.token).chain(&plan.previous_token) {
@@ -72,9 +72,9 @@ impl Snapshot {
         self.by_mac.get(&mac).and_then(|&index| self.plans.get(index))
     }
 
-    /// The plan of the machine that has an address.
-    pub fn by_ip(&self, ip: IpAddr) -> Option<&Arc<BootPlan>> {
-        self.by_ip.get(&ip).and_then(|&index| self.plans.get(index))
+    /// The interface behind an address: the one that a plan gives it to.
+    pub fn mac_of(&self, ip: IpAddr) -> Option<MacAddr> {
+        self.by_ip.get(&ip).copied()
     }
 
     /// The plan that a script token names, be it the token before.
@@ -87,13 +87,8 @@ impl Snapshot {
         self.by_report_token.get(token).and_then(|&index| self.plans.get(index))
     }
 
-    /// The Subnets that an interface serves: those that name it, else those that hold an address of it. Mode `off` serves nothing.
+    /// The Subnets that an interface serves.
     pub fn on_interface(&self, interface: &str, addresses: &[IpAddr]) -> Vec<&NamedSubnet> {
-        let meant = |subnet: &&NamedSubnet| {
-            let spec = &subnet.spec;
-            let here = addresses.iter().any(|address| spec.cidr.contains(address));
-            spec.mode != Mode::Off && if spec.interfaces.is_empty() { here } else { spec.interfaces.iter().any(|name| name == interface) }
-        };
-        self.subnets.iter().filter(meant).collect()
+        self.subnets.iter().filter(|subnet| subnet.spec.is_served_on(interface, addresses)).collect()
     }
 }

@@ -12,7 +12,7 @@ pub struct Served {
     pub interface: String,
     /// The address it serves from.
     pub address: String,
-    /// `Probing`, `Alone`, `Assumed` or `Foreign`.
+    /// `Probing`, `Alone`, `Assumed`, `Foreign`, or `Unneeded` where no address is given.
     pub authority: String,
     /// The other DHCP server, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -96,7 +96,7 @@ fn as_obstacle(error: &AddressError) -> Obstacle {
 /// What a person fixed, on the Machine or through its Deployment, and one address at home for the boot interface.
 fn wishes(world: &World) -> (Vec<Wish>, Option<Obstacle>) {
     let (mut wishes, mut obstacle): (Vec<Wish>, _) = (Vec::new(), None);
-    let boot = world.machine.spec.interfaces.iter().find(|i| i.boot).or(world.machine.spec.interfaces.first());
+    let boot = world.machine.spec.boot_interface();
     let by_deployment = world.deployment.iter().flat_map(|deployment| &deployment.spec.addresses);
     let by_machine =
         world.machine.spec.interfaces.iter().flat_map(|interface| interface.addresses.iter().map(move |claim| (interface.mac, claim)));

@@ -185,15 +185,8 @@ fn runnable(
 
 /// What all nodes together saw of an attempt.
 fn attempt_report(reports: &[NodeReport], id: &str) -> Option<AttemptReport> {
-    let of_it: Vec<&AttemptReport> =
-        reports.iter().filter_map(|report| report.attempt.as_ref()).filter(|attempt| attempt.id == id).collect();
-    let first = of_it.first()?;
-    Some(AttemptReport {
-        id: first.id.clone(),
-        started: of_it.iter().any(|report| report.started),
-        served: of_it.iter().any(|report| report.served),
-        guest: of_it.iter().find_map(|report| report.guest.clone()),
-    })
+    let of_it = reports.iter().filter_map(|report| report.attempt.as_ref()).filter(|attempt| attempt.id == id);
+    of_it.cloned().reduce(|all, report| all.with(&report))
 }
 
 /// Writes what the decision says into the Machine's spec, against the version that was decided on. Returns the attempt it issued.

@@ -8,10 +8,12 @@ use athanor_crds::{
 use athanor_plan::lifecycle::{Act, Decision, Obstacle};
 use athanor_wire::Inventory;
 use kube::{Resource as _, ResourceExt as _};
-use serde_json::json;
 
 use super::{World, addresses::Addresses};
-use crate::{Clock, Cluster, PortError, diff};
+use crate::{
+    Clock, Cluster, PortError,
+    status::{self, Seen},
+};
 
 /// Writes the status, if it differs from what is there.
 pub(crate) async fn write(
@@ -39,10 +41,8 @@ pub(crate) async fn write(
     };
     new.failure = failure(&old, decision, machine);
     set_conditions(&mut new, decision, obstacle.as_ref(), machine, clock);
-    let (before, after) = (json!(old), json!(new));
-    let Some(patch) = diff::merge_patch(&before, &after) else { return Ok(()) };
-    cluster.patch_status(machine, json!({ "status": patch })).await?;
-    if old.state != new.state {
+    let (before, after) = (Seen { status: &old, conditions: &old.conditions }, Seen { status: &new, conditions: &new.conditions });
+    if status::write(machine, before, after, cluster, clock).await? && old.state != new.state {
         let (from, to) = (old.state.map(|state| state.to_string()), decision.state.to_string());
         tracing::info!(machine = %machine.name_any(), namespace = machine.namespace(), from, to, reason = decision.reason, "machine state");
     }

@@ -10,16 +10,16 @@ use std::{
 
 use athanor_crds::{Address, BootProfile, BootReport, Deployment, Machine, Subnet};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use futures::StreamExt as _;
+use futures::{StreamExt as _, channel::mpsc};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{
     Api, Client, Resource, ResourceExt as _,
     runtime::{
-        Controller,
+        Controller, WatchStreamExt as _,
         controller::{Action, Config},
         reflector::{ObjectRef, Store},
-        watcher,
+        watcher::{self, Event},
     },
 };
 
@@ -146,9 +146,8 @@ fn ns(object: &impl Resource) -> String {
 
 /// A Machine looks at its owner, that one's profile, its reports and inventory, the Subnets and the other Machines.
 fn machine_controller(client: &Client, stores: &cluster::Stores) -> Controller<Machine> {
-    let all = |stores: &Store<Machine>| stores.state().iter().map(|machine| ObjectRef::from_obj(&**machine)).collect::<Vec<_>>();
     let same_name = |name: String, namespace: String| vec![ObjectRef::<Machine>::new(&name).within(&namespace)];
-    let (by_subnet, by_profile, profiles_of) = (stores.machines.clone(), stores.machines.clone(), stores.deployments.clone());
+    let (by_profile, profiles_of) = (stores.machines.clone(), stores.deployments.clone());
     let claims = stores.machines.clone();
     Controller::new(Api::<Machine>::all(client.clone()), watcher::Config::default())
         .with_config(config())
@@ -171,7 +170,34 @@ fn machine_controller(client: &Client, stores: &cluster::Stores) -> Controller<M
             let owned = by_profile.state_filter(|machine| machine.spec.claim_ref.as_ref().is_some_and(|claim| users.contains(&claim.name)));
             owned.iter().map(|machine| ObjectRef::from_obj(&**machine)).collect::<Vec<_>>()
         })
-        .watches(Api::<Subnet>::all(client.clone()), watcher::Config::default(), move |_| all(&by_subnet))
+        .reconcile_all_on(subnet_changes(client))
+}
+
+/// Ticks when what a Subnet asks for changes. Its status does not count: it changes with every address that a Machine is given.
+fn subnet_changes(client: &Client) -> mpsc::Receiver<()> {
+    // One tick that nobody took yet says all that a second one would.
+    let (mut ticks, changes) = mpsc::channel(0);
+    let subnets = watcher::watcher(Api::<Subnet>::all(client.clone()), watcher::Config::default()).default_backoff();
+    tokio::spawn(async move {
+        let mut generations: HashMap<String, Option<i64>> = HashMap::new();
+        let mut subnets = std::pin::pin!(subnets);
+        while let Some(event) = subnets.next().await {
+            let news = match event {
+                Ok(Event::Apply(subnet) | Event::InitApply(subnet)) => {
+                    let generation = subnet.metadata.generation;
+                    generations.insert(subnet.name_any(), generation) != Some(generation)
+                }
+                Ok(Event::Delete(subnet)) => generations.remove(&subnet.name_any()).is_some(),
+                // One may have gone while nobody watched.
+                Ok(Event::InitDone) => true,
+                Ok(Event::Init) | Err(_) => false,
+            };
+            if news && ticks.try_send(()).is_err_and(|error| error.is_disconnected()) {
+                return;
+            }
+        }
+    });
+    changes
 }
 
 /// A Deployment looks at its profile and, until it has one, at every Machine that becomes free.
