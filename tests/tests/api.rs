@@ -4,9 +4,10 @@
 use std::{
     io::Write as _,
     process::{Command, Stdio},
+    time::Duration,
 };
 
-use athanor_tests::{Rack, Service, tools};
+use athanor_tests::{Rack, Service, rack::Process, tools, wait_for};
 
 struct Kubectl<'a> {
     rack: &'a Rack,
@@ -94,6 +95,58 @@ fn kubectl_works_as_people_know_it() {
     assert!(kubectl.ok("delete am m1 m2", "").contains("deleted"));
     assert!(kubectl.refused("get am m1", "").contains("not found"));
     assert!(kubectl.refused("delete namespace athanor-plans", "").contains("may not be deleted"));
+}
+
+#[test]
+fn kubectl_creates_watches_describes_and_takes_over() {
+    let rack = Rack::up().unwrap();
+    let service = Service::start(&rack).unwrap();
+    let kubectl = Kubectl { rack: &rack, service: &service };
+
+    // These write protobuf.
+    kubectl.ok("create namespace team", "");
+    kubectl.ok("create secret generic bmc -n team --from-literal=password=pä", "");
+    assert_eq!(kubectl.ok("get secret bmc -n team -o jsonpath={.data.password}", ""), "cMOk");
+    kubectl.ok("create configmap notes -n team --from-literal=rack=a3", "");
+    assert!(kubectl.ok("describe secret bmc -n team", "").contains("password:  3 bytes"));
+
+    let mut watching = kubectl.command("get machines -w --no-headers -o custom-columns=N:.metadata.name,S:.status.state");
+    let seen = rack.file("watched.txt");
+    let _watch = Process(watching.stdout(std::fs::File::create(&seen).unwrap()).spawn().unwrap());
+    kubectl.ok("apply -f -", MACHINE);
+    wait_for("the watch", Duration::from_secs(10), || {
+        let text = std::fs::read_to_string(&seen).unwrap();
+        if text.lines().any(|line| line.split_whitespace().eq(["m1", "Available"])) { Ok(()) } else { Err(text) }
+    })
+    .unwrap();
+
+    // What happened is told, and kubectl finds it.
+    let told = wait_for("an event", Duration::from_secs(10), || {
+        let text = kubectl.ok("describe machine m1", "");
+        if text.contains("athanor-operator") { Ok(text) } else { Err(text) }
+    })
+    .unwrap();
+    assert!(told.contains("Normal  Available"), "{told}");
+    assert!(kubectl.ok("get events", "").contains("machine/m1"));
+
+    // From client-side to server-side apply: what the file no longer says goes.
+    let two = MACHINE.replace("boot: true}]", "boot: true}, {mac: \"52:54:00:aa:00:29\"}]");
+    kubectl.ok("apply -f -", &two);
+    kubectl.ok("apply --server-side -f -", &two);
+    kubectl.ok("apply --server-side -f -", MACHINE);
+    assert_eq!(kubectl.ok("get am m1 -o jsonpath={.spec.interfaces[*].mac}", ""), "52:54:00:aa:00:21");
+
+    for (patch, says) in [
+        ("[{\"op\":\"replace\",\"path\":\"/metadata\",\"value\":\"x\"}]", "metadata: must be an object"),
+        ("[{\"op\":\"replace\",\"path\":\"\",\"value\":5}]", "the body is no object"),
+        ("[{\"op\":\"replace\",\"path\":\"/kind\",\"value\":\"Pod\"}]", "kind is \"Pod\", but the URL is for \"Machine\""),
+        ("[{\"op\":\"remove\",\"path\":\"/spec/nothing\"}]", "the patch cannot be applied"),
+    ] {
+        let said = kubectl.refused(&format!("patch am m1 --type=json -p {patch}"), "");
+        assert!(said.contains(says), "{patch}\nsaid: {said}");
+    }
+    kubectl.ok("delete namespace team", "");
+    assert!(kubectl.refused("get secret bmc -n team", "").contains("not found"));
 }
 
 #[test]

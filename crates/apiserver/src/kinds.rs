@@ -120,7 +120,7 @@ fn core(group: &str, version: &str, kind: &str, plural: &str, short: &[&str], na
             column("Last Seen", "date", ".lastTimestamp"),
             column("Type", "string", ".type"),
             column("Reason", "string", ".reason"),
-            column("Object", "string", ".involvedObject.name"),
+            column("Object", "reference", ".involvedObject"),
             column("Message", "string", ".message"),
         ],
         _ => vec![],

@@ -67,7 +67,7 @@ fn table(kind: &Kind, objects: &[Value], version: &Value, now: Timestamp) -> Val
         "description": "Name must be unique within a namespace."
     })];
     columns.extend(kind.columns.iter().map(|column| {
-        json!({ "name": column.name, "type": column.type_, "format": "", "priority": column.priority, "description": column.description })
+        json!({ "name": column.name, "type": if column.type_ == "reference" { "string" } else { &column.type_ }, "format": "", "priority": column.priority, "description": column.description })
     }));
     let rows: Vec<Value> = objects
         .iter()
@@ -94,6 +94,11 @@ fn cell(object: &Value, path: &str, type_: &str, now: Timestamp) -> Value {
             }
         }
         ("date", Some(Value::String(time))) => time.parse().map_or_else(|_| json!(time), |time| json!(age(time, now))),
+        // What an Event is about, as kubectl names it.
+        ("reference", Some(about)) => {
+            let text = |field: &str| about[field].as_str().unwrap_or_default().to_owned();
+            json!(format!("{}/{}", text("kind").to_lowercase(), text("name")))
+        }
         (_, Some(value)) => value,
     }
 }
