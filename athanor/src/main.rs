@@ -26,11 +26,11 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(cli::run(cli)) {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("error: {}", cli::message(&error));
-            ExitCode::FAILURE
-        }
-    }
+    let ended = runtime.block_on(cli::run(cli));
+    // A thread that waits for a network share that hangs would keep the process for ever.
+    runtime.shutdown_background();
+    ended.unwrap_or_else(|error| {
+        eprintln!("error: {}", cli::message(&error));
+        ExitCode::FAILURE
+    })
 }

@@ -10,6 +10,7 @@ use std::{fs::File, io, os::unix::fs::FileExt as _, path::Path, sync::Arc, time:
 
 use athanor_media::{IsoFile, MediaError};
 use athanor_plan::{BootPlan, Snapshot, Source, ipxe};
+use athanor_wire::MacAddr;
 use bytes::Bytes;
 
 use crate::shared::Shared;
@@ -81,6 +82,8 @@ pub(crate) enum Missing {
     Media(#[from] MediaError),
     #[error("{0}")]
     Io(#[from] io::Error),
+    #[error("the disk or share that it is on does not answer")]
+    Hangs,
 }
 
 impl Missing {
@@ -89,7 +92,7 @@ impl Missing {
         match self {
             Self::NotFound => true,
             Self::Media(error) => error.category() == "not-found",
-            Self::Io(_) => false,
+            Self::Io(_) | Self::Hangs => false,
         }
     }
 }
@@ -103,30 +106,36 @@ pub(crate) fn order_file<'a>(snapshot: &'a Snapshot, path: &'a str) -> Option<(&
     Some((plan, name, source))
 }
 
-/// Looks a name up on one snapshot. `base` is the agent's own address as the client sees it: `http://192.168.10.1:7481`.
-pub(crate) fn find(shared: &Shared, snapshot: &Snapshot, base: &str, path: &str) -> Result<Found, Missing> {
+/// A machine's script, if the name is that of one; it is made here and now, and waits for no disk. `base` is the agent's own address as the
+/// client sees it: `http://192.168.10.1:7481`.
+pub(crate) fn script(shared: &Shared, snapshot: &Snapshot, base: &str, path: &str) -> Option<Result<Found, Missing>> {
+    let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    let ["b", token, "boot.ipxe" | "poll"] = segments[..] else { return None };
+    Some(snapshot.by_token(token).ok_or(Missing::NotFound).map(|plan| render(shared, plan, base)))
+}
+
+/// Looks a file up on one snapshot; `asks` is who wants it, where that is known. Waits for disks.
+pub(crate) fn file(shared: &Shared, snapshot: &Snapshot, asks: Option<MacAddr>, path: &str) -> Result<Found, Missing> {
     let path = path.trim_start_matches('/');
     let segments: Vec<&str> = path.split('/').collect();
     match segments.as_slice() {
-        ["b", token, "boot.ipxe" | "poll"] => script(shared, snapshot, base, token),
         ["b", _, "f", _] => {
             let (plan, name, source) = order_file(snapshot, path).ok_or(Missing::NotFound)?;
             let found = open(shared, source, "")?;
             Ok(Found { plan: Some(plan.clone()), file: Some(name.to_owned()), ..found })
         }
         ["l", file] | [file] => loader(shared, file),
-        _ => tree(shared, snapshot, path),
+        _ => tree(shared, snapshot, asks, path),
     }
 }
 
-fn script(shared: &Shared, snapshot: &Snapshot, base: &str, token: &str) -> Result<Found, Missing> {
-    let plan = snapshot.by_token(token).ok_or(Missing::NotFound)?;
+fn render(shared: &Shared, plan: &Arc<BootPlan>, base: &str) -> Found {
     let acting = shared.may_act(plan);
     let place = ipxe::Place { base: &format!("{base}/b/{}", plan.token), report: &format!("{base}/v1/report") };
     let text = ipxe::script(plan, acting, &place, shared.reporter.boot_age(plan));
     let etag = format!("{:x}", fnv(text.as_bytes()));
     let content = Content::Memory(Bytes::from(text));
-    Ok(Found { content, etag, plan: Some(plan.clone()), file: None, acting: acting && plan.order.is_some(), script: true })
+    Found { content, etag, plan: Some(plan.clone()), file: None, acting: acting && plan.order.is_some(), script: true }
 }
 
 /// FNV-1a: an ETag needs no more.
@@ -141,15 +150,22 @@ fn loader(shared: &Shared, name: &str) -> Result<Found, Missing> {
     Ok(plain(Content::File(Arc::new(file), meta.len()), stamp(meta.len(), meta.modified().ok())))
 }
 
-/// A file below the prefix of some order's media; only while that order stands.
-fn tree(shared: &Shared, snapshot: &Snapshot, path: &str) -> Result<Found, Missing> {
-    let orders = snapshot.plans().iter().filter_map(|plan| plan.order.as_ref());
-    for (prefix, source) in orders.flat_map(|order| &order.trees) {
-        if let Some(member) = path.strip_prefix(prefix.as_str()).and_then(|rest| rest.strip_prefix('/')) {
-            return open(shared, source, member);
+/// A file below the prefix of some order's media; only while that order stands. Where several have the prefix, the asking machine's own
+/// counts, and of two prefixes the longer.
+fn tree(shared: &Shared, snapshot: &Snapshot, asks: Option<MacAddr>, path: &str) -> Result<Found, Missing> {
+    let mut found: Option<((bool, usize), &Source, &str)> = None;
+    for plan in snapshot.plans() {
+        let own = asks.is_some_and(|mac| plan.interface(mac).is_some());
+        for (prefix, source) in plan.order.iter().flat_map(|order| &order.trees) {
+            let member = path.strip_prefix(prefix.as_str()).and_then(|rest| rest.strip_prefix('/'));
+            let rank = (own, prefix.len());
+            if let Some(member) = member.filter(|_| found.as_ref().is_none_or(|(best, ..)| rank > *best)) {
+                found = Some((rank, source, member));
+            }
         }
     }
-    Err(Missing::NotFound)
+    let (_, source, member) = found.ok_or(Missing::NotFound)?;
+    open(shared, source, member)
 }
 
 pub(crate) fn open(shared: &Shared, source: &Source, below: &str) -> Result<Found, Missing> {
@@ -157,7 +173,7 @@ pub(crate) fn open(shared: &Shared, source: &Source, below: &str) -> Result<Foun
     let iso = shared.library.iso(Path::new(path))?;
     let member = if below.is_empty() { member.clone() } else { format!("{member}/{below}") };
     let file = iso.file(&member)?;
-    let etag = format!("{}-{:x}", stamp(file.size(), None), fnv(format!("{path}\0{member}\0{:p}", Arc::as_ptr(&iso)).as_bytes()));
+    let etag = format!("{}-{:x}", stamp(file.size(), iso.modified()), fnv(format!("{path}\0{member}").as_bytes()));
     Ok(plain(Content::Iso(file), etag))
 }
 

@@ -6,6 +6,7 @@ use std::{
     time::Instant,
 };
 
+use athanor_crds::subnet::{Mode, OnForeignServer};
 use athanor_dhcp::{
     Answer, Context, Decision, Destination, Newcomer, PROXY_PORT, Reply, Request, Row, SERVER_PORT, decide,
     held::{Admission, Held},
@@ -38,8 +39,8 @@ struct Server {
 /// A port is in use, or there is no right to it.
 pub(crate) fn start(shared: &Arc<Shared>, duty: &Duty, tasks: &mut JoinSet<()>) -> Result<(), AgentError> {
     let interface = &duty.link.interface;
-    let main = Arc::new(port::udp("DHCP", interface, Ipv4Addr::UNSPECIFIED, SERVER_PORT)?);
-    let proxy = Arc::new(port::udp("DHCP", interface, Ipv4Addr::UNSPECIFIED, PROXY_PORT)?);
+    let main = Arc::new(port::udp("DHCP", interface, Ipv4Addr::UNSPECIFIED, SERVER_PORT, shared.options.takes_over)?);
+    let proxy = Arc::new(port::udp("DHCP", interface, Ipv4Addr::UNSPECIFIED, PROXY_PORT, shared.options.takes_over)?);
     let raw = PacketSocket::sender(interface).map_err(|source| match source.kind() {
         std::io::ErrorKind::PermissionDenied => AgentError::NoRight { port: SERVER_PORT, exe: exe() },
         _ => AgentError::Socket { service: "DHCP", place: interface.clone(), source },
@@ -74,8 +75,14 @@ async fn release_held(server: Arc<Server>, socket: Arc<UdpSocket>) {
     let mut changes = server.shared.changes();
     while changes.changed().await.is_ok() {
         let snapshot = server.shared.snapshot();
-        let has_address = |mac| snapshot.by_mac(mac).is_some_and(|plan| plan.interface(mac).is_some_and(|i| !i.addresses.is_empty()));
-        let packets = server.held.lock().unwrap_or_else(PoisonError::into_inner).take_known(Instant::now(), has_address);
+        // Where only boot files are given, a plan is all there is to wait for.
+        let served = snapshot.subnets().iter().filter(|subnet| server.duty.subnets.contains(&subnet.name));
+        let proxy = served.clone().any(|subnet| subnet.spec.mode == Mode::Proxy || subnet.spec.on_foreign_server == OnForeignServer::Proxy);
+        let has_plan = |mac| {
+            let interface = snapshot.by_mac(mac).and_then(|plan| plan.interface(mac));
+            interface.is_some_and(|interface| proxy || !interface.addresses.is_empty())
+        };
+        let packets = server.held.lock().unwrap_or_else(PoisonError::into_inner).take_known(Instant::now(), has_plan);
         for packet in packets {
             server.handle(&socket, &packet, SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), false).await;
         }
@@ -88,6 +95,11 @@ impl Server {
             Ok(request) => request,
             Err(error) => {
                 tracing::debug!(interface = %self.duty.link.interface, row = %Row::Malformed, %error, "DHCP packet dropped");
+                if let Some(mac) = athanor_dhcp::packet::sender(bytes) {
+                    let (asked, answer) = (format!("{} bytes", bytes.len()), format!("no answer: {error}"));
+                    let row = Some(Row::Malformed.name().to_owned());
+                    self.shared.reporter.saw(mac, Seen { protocol: "DHCP", asked, answer, row, subnet: None });
+                }
                 return;
             }
         };

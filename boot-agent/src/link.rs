@@ -19,19 +19,26 @@ struct Running {
     _tasks: JoinSet<()>,
 }
 
+/// How soon ports are asked for again after a server set was taken down: its sockets close a moment later.
+const AGAIN: Duration = Duration::from_millis(200);
+
 /// Keeps a server set on every interface that has a duty. The first problem with a socket at the start is an error; later ones are tried
 /// again with the next look.
 pub(crate) async fn run(shared: Arc<Shared>, started: tokio::sync::oneshot::Sender<Result<(), AgentError>>) {
     let mut running: HashMap<String, Running> = HashMap::new();
     let mut changes = shared.changes();
     let mut started = Some(started);
+    let mut told: HashMap<String, String> = HashMap::new();
     loop {
         changes.mark_unchanged();
         let wanted = interface::duties(&shared.snapshot());
         shared.assign(&wanted);
         // A bridge changes its own MAC when a port is added; that is no reason to stop serving.
+        let before = running.len();
         running.retain(|_, set| wanted.iter().any(|duty| duty.link == set.duty.link && duty.subnets == set.duty.subnets));
+        let look = if running.len() < before { AGAIN } else { LOOK };
         let mut problem = None;
+        let mut problems = HashMap::new();
         for duty in wanted {
             if running.contains_key(&duty.link.interface) {
                 continue;
@@ -42,16 +49,22 @@ pub(crate) async fn run(shared: Arc<Shared>, started: tokio::sync::oneshot::Send
                     running.insert(duty.link.interface.clone(), Running { duty, _tasks: tasks });
                 }
                 Err(error) => {
-                    tracing::error!(category = error.category(), %error, "interface not served");
+                    // The same trouble is told once.
+                    let text = error.to_string();
+                    if told.get(&duty.link.interface) != Some(&text) {
+                        tracing::error!(category = error.category(), %error, "interface not served");
+                    }
+                    problems.insert(duty.link.interface, text);
                     problem = Some(error);
                 }
             }
         }
+        told = problems;
         shared.authority.keep_only(running.keys());
         if let Some(started) = started.take() {
             let _ = started.send(problem.map_or(Ok(()), Err));
         }
-        let _ = tokio::time::timeout(LOOK, changes.changed()).await;
+        let _ = tokio::time::timeout(look, changes.changed()).await;
     }
 }
 

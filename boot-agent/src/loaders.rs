@@ -2,21 +2,63 @@
 
 use std::{fs, path::PathBuf};
 
+use athanor_media::contained;
 use athanor_plan::Loaders;
 
 /// The largest file that can be a loader; larger ones in the folder are something else.
 const MAX_LOADER: u64 = 64 << 20;
 
-/// Looks through the folders; the first that has a name wins.
+/// What files that firmware loads are called. Loaders are served to anybody, and a folder such as /boot holds other things, too.
+const SUFFIXES: [&str; 8] = [".efi", ".pxe", ".kpxe", ".kkpxe", ".lkrn", ".0", ".c32", ".uimg"];
+
+/// Looks through the folders; the first that has a name wins. Links that lead out of the folders are not followed.
 pub(crate) fn scan(folders: &[PathBuf]) -> Loaders {
     let files = folders.iter().filter_map(|folder| fs::read_dir(folder).ok()).flat_map(|entries| {
-        let mut found: Vec<(String, String)> = entries
-            .flatten()
-            .filter(|entry| fs::metadata(entry.path()).is_ok_and(|meta| meta.is_file() && meta.len() <= MAX_LOADER))
-            .map(|entry| (entry.file_name().to_string_lossy().into_owned(), entry.path().display().to_string()))
-            .collect();
+        let mut found: Vec<(String, String)> = entries.flatten().filter_map(|entry| loader(&entry, folders)).collect();
         found.sort();
         found
     });
     Loaders::from_files(files)
+}
+
+/// The name of a loader and its file.
+fn loader(entry: &fs::DirEntry, folders: &[PathBuf]) -> Option<(String, String)> {
+    let name = entry.file_name().to_str()?.to_owned();
+    if !SUFFIXES.iter().any(|suffix| name.ends_with(suffix)) {
+        return None;
+    }
+    let real = contained(&entry.path(), folders).ok()?;
+    let meta = fs::metadata(&real).ok()?;
+    (meta.is_file() && meta.len() <= MAX_LOADER).then(|| (name, real.display().to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn only_loaders_are_served_and_only_from_the_folders() {
+        let folder = tempfile::tempdir().unwrap();
+        let elsewhere = tempfile::tempdir().unwrap();
+        let file = |name: &str| folder.path().join(name);
+        for name in ["snponly.efi", "ipxe.lkrn", "initrd.img-6.1", "config"] {
+            fs::write(file(name), "x").unwrap();
+        }
+        fs::write(elsewhere.path().join("passwd"), "x").unwrap();
+        symlink(elsewhere.path().join("passwd"), file("evil.efi")).unwrap();
+        symlink(file("snponly.efi"), file("bootx64.efi")).unwrap();
+        let loaders = scan(&[folder.path().to_owned()]);
+        for (name, there) in [
+            ("snponly.efi", true),
+            ("bootx64.efi", true),
+            ("ipxe.lkrn", true),
+            ("initrd.img-6.1", false),
+            ("config", false),
+            ("evil.efi", false),
+        ] {
+            assert_eq!(loaders.file(name).is_some(), there, "{name}");
+        }
+    }
 }

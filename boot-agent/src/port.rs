@@ -43,15 +43,21 @@ fn inode_on(line: &str, port: u16) -> Option<String> {
 }
 
 /// A UDP socket, on one interface only where that is given.
-pub(crate) fn udp(service: &'static str, interface: &str, ip: Ipv4Addr, port: u16) -> Result<tokio::net::UdpSocket, AgentError> {
-    // SO_REUSEPORT lets a newer agent take over; whoever is not an agent and has the port is an error with a name.
-    if let Some(holder) = holder("udp", port).filter(|holder| !holder.starts_with("athanor")) {
+pub(crate) fn udp(
+    service: &'static str,
+    interface: &str,
+    ip: Ipv4Addr,
+    port: u16,
+    takes_over: bool,
+) -> Result<tokio::net::UdpSocket, AgentError> {
+    // The kernel knows who is in the way on this interface. SO_REUSEPORT, with which a newer agent takes over, would let anybody in.
+    if let Some(holder) = holder("udp", port).filter(|holder| takes_over && !holder.starts_with("athanor")) {
         let hint = if service == "DHCP" { "Stop it, or set mode: proxy for this interface" } else { "Stop it" };
         return Err(AgentError::PortInUse { service, place: interface.to_owned(), port, holder: Some(holder), hint });
     }
     let make = || -> io::Result<tokio::net::UdpSocket> {
         let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
-        socket.set_reuse_port(true)?;
+        socket.set_reuse_port(takes_over)?;
         socket.set_broadcast(true)?;
         socket.set_nonblocking(true)?;
         socket.bind_device(Some(interface.as_bytes()))?;

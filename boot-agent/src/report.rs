@@ -23,6 +23,8 @@ const STRANGER_WAIT: Duration = Duration::from_secs(5);
 const MAX_CLIENTS: usize = 20_000;
 /// How many of them may be strangers, who are no machines and will never be cleaned up after.
 const MAX_STRANGERS: usize = 256;
+/// How many strangers are written about at once, that is in a second: a flood of random addresses is no reason to fill a disk.
+const STRANGERS_AT_ONCE: usize = 4;
 /// DHCP questions of firmware within this time belong to one boot.
 const ONE_BOOT: Duration = Duration::from_secs(60);
 /// A waiting machine asks every few seconds; that it still does is written this often.
@@ -135,23 +137,23 @@ impl Reporter {
     pub(crate) fn saw(&self, mac: MacAddr, seen: Seen) {
         self.with(mac, |client| {
             if seen.subnet.is_some() && client.subnet != seen.subnet {
-                client.subnet = seen.subnet;
+                client.subnet.clone_from(&seen.subnet);
                 client.mark(true);
             }
             // A machine that waits asks the same every few seconds; once is enough to know.
+            let seen = Seen { asked: plain(&seen.asked, 256), answer: plain(&seen.answer, 512), ..seen };
             let repeated = client.events.back().is_some_and(|last| last.asked == seen.asked && last.answer == seen.answer);
             if repeated {
                 return;
             }
-            let short = |text: String, most: usize| if text.chars().count() <= most { text } else { text.chars().take(most).collect() };
             if client.events.len() == MAX_EVENTS {
                 client.events.pop_front();
             }
             client.events.push_back(BootEvent {
                 time: MicroTime(Timestamp::now()),
                 protocol: seen.protocol.to_owned(),
-                asked: short(seen.asked, 256),
-                answer: short(seen.answer, 512),
+                asked: seen.asked,
+                answer: seen.answer,
                 row: seen.row,
             });
             client.mark(false);
@@ -257,8 +259,14 @@ impl Reporter {
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         forget_strangers(&mut clients, snapshot);
         let mut due = Vec::new();
+        let mut strangers = 0;
         for (mac, client) in clients.iter_mut() {
-            if client.due(now, snapshot.by_mac(*mac).is_some()) {
+            let known = snapshot.by_mac(*mac).is_some();
+            if client.due(now, known) {
+                strangers += usize::from(!known);
+                if !known && strangers > STRANGERS_AT_ONCE {
+                    continue;
+                }
                 let first = client.written.is_none();
                 client.dirty = false;
                 client.urgent = false;
@@ -326,6 +334,22 @@ fn boot_mac(plan: &BootPlan) -> Option<MacAddr> {
     plan.boot_interface().map(|interface| interface.mac)
 }
 
+/// A text that came over the network, as a terminal may show it: control characters, and those that turn the direction of writing, are
+/// spelled out. At most so many characters.
+pub(crate) fn plain(text: &str, most: usize) -> String {
+    let hidden =
+        |c: char| c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
+    let mut out = String::new();
+    for c in text.chars() {
+        let shown = if hidden(c) { c.escape_default().to_string() } else { c.to_string() };
+        if out.chars().count() + shown.chars().count() > most {
+            break;
+        }
+        out.push_str(&shown);
+    }
+    out
+}
+
 /// A path without its token: tokens are in no log and no report.
 pub(crate) fn redact(path: &str) -> String {
     let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
@@ -333,5 +357,24 @@ pub(crate) fn redact(path: &str) -> String {
         ["b", _, rest @ ..] => format!("b/…/{}", rest.join("/")),
         ["v1", "report", _] => "v1/report/…".to_owned(),
         _ => path.trim_start_matches('/').to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_client_says_cannot_write_on_the_terminal() {
+        assert_eq!(plain("ok\u{1b}[2J\nforged", 64), "ok\\u{1b}[2J\\nforged");
+        assert_eq!(plain("a\u{202e}b", 64), "a\\u{202e}b");
+        assert_eq!(plain("Straße", 5), "Straß");
+    }
+
+    #[test]
+    fn tokens_are_in_no_report() {
+        assert_eq!(redact("/b/secret/f/kernel"), "b/…/f/kernel");
+        assert_eq!(redact("/v1/report/secret"), "v1/report/…");
+        assert_eq!(redact("live/vmlinuz"), "live/vmlinuz");
     }
 }

@@ -12,12 +12,16 @@ use arc_swap::ArcSwap;
 use athanor_dhcp::Newcomer;
 use athanor_media::Library;
 use athanor_plan::{BootPlan, Loaders, Snapshot};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::{authority::Verdicts, interface::Duty, options::Options, report::Reporter};
 
 /// How old the last sign of life of the API may be for an agent to start something new on a machine.
 const FRESH: Duration = Duration::from_secs(30);
+/// How many threads may wait for disks at once, of the 512 that the runtime has.
+const DISK_WAITERS: usize = 128;
+/// How long a disk may take to answer: a share that fails over needs about half a minute.
+const DISK_PATIENCE: Duration = Duration::from_secs(30);
 /// How many newcomers may wait for registration; the limits of their Subnets are far below.
 const NEWCOMERS: usize = 1024;
 
@@ -29,6 +33,8 @@ pub(crate) struct Shared {
     pub(crate) reporter: Reporter,
     pub(crate) authority: Verdicts,
     pub(crate) newcomers: mpsc::Sender<Newcomer>,
+    /// Who may wait for a disk. A share that hangs keeps threads waiting, and the API needs some, too.
+    disks: Arc<Semaphore>,
     snapshot: ArcSwap<Snapshot>,
     changed: watch::Sender<u64>,
     duties: watch::Sender<Vec<Duty>>,
@@ -47,6 +53,7 @@ impl Shared {
             options,
             reporter: Reporter::default(),
             newcomers,
+            disks: Arc::new(Semaphore::new(DISK_WAITERS)),
             snapshot: ArcSwap::from_pointee(Snapshot::new(Vec::new(), Vec::new(), loaders.clone())),
             loaders,
             changed: watch::Sender::new(0),
@@ -87,6 +94,17 @@ impl Shared {
     /// What the interfaces have to serve; wakes when it changes.
     pub(crate) fn duties(&self) -> watch::Receiver<Vec<Duty>> {
         self.duties.subscribe()
+    }
+
+    /// Runs what may wait for a disk where it holds up nobody else; `None` when the disks do not answer.
+    pub(crate) async fn on_disk<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+        let place = tokio::time::timeout(DISK_PATIENCE, self.disks.clone().acquire_owned()).await.ok()?.ok()?;
+        let working = tokio::task::spawn_blocking(move || {
+            // Given back by the thread itself: a caller that gives up frees no thread.
+            let _place = place;
+            work()
+        });
+        tokio::time::timeout(DISK_PATIENCE, working).await.ok()?.ok()
     }
 
     /// The API answered.

@@ -48,18 +48,21 @@ pub(crate) fn start(shared: &Arc<Shared>, duty: &Duty, tasks: &mut JoinSet<()>) 
     let interface = &duty.link.interface;
     let Some(address) = duty.link.addresses.first().copied() else { return Ok(()) };
     let (queue, incoming) = mpsc::channel(QUEUE);
-    let requests = Arc::new(port::udp("TFTP", interface, address, TFTP_PORT)?);
+    let requests = Arc::new(port::udp("TFTP", interface, address, TFTP_PORT, shared.options.takes_over)?);
     tasks.spawn(receive(requests, None, queue.clone()));
     let mut lanes = Vec::new();
     for (lane, number) in TRANSFER_PORTS.enumerate() {
-        let socket = Arc::new(port::udp("TFTP", interface, address, number)?);
+        let socket = Arc::new(port::udp("TFTP", interface, address, number, shared.options.takes_over)?);
         tasks.spawn(receive(socket.clone(), Some(lane), queue.clone()));
         lanes.push(socket);
     }
     let base = format!("http://{address}:{}", shared.options.http_port);
     let shell = Shell { shared: shared.clone(), engine: Server::new(lanes.len()), lanes, base };
-    tasks.spawn(shell.run(incoming));
-    Ok(())
+    // The engine reads files while it answers. A share that hangs stops this interface's TFTP, and nothing else: the thread is its own. It
+    // ends when the receiving tasks do.
+    let runtime = tokio::runtime::Handle::current();
+    let thread = std::thread::Builder::new().name(format!("tftp-{interface}")).spawn(move || runtime.block_on(shell.run(incoming)));
+    thread.map(drop).map_err(|source| AgentError::Socket { service: "TFTP", place: interface.clone(), source })
 }
 
 async fn receive(socket: Arc<UdpSocket>, lane: Option<usize>, queue: mpsc::Sender<Incoming>) {
@@ -108,10 +111,10 @@ impl Shell {
         let lane = self.engine.lane_of(packet.peer);
         let mut refuse = |code, message: &str| out.push(Datagram { lane, to: packet.peer, bytes: codec::error(code, message) });
         match Packet::parse(&packet.bytes) {
-            Some(Packet::Read(request)) if request.mode == "octet" => match self.find(&request) {
+            Some(Packet::Read(request)) if request.mode == "octet" => match self.find(packet.peer, &request) {
                 Ok(content) => self.engine.begin(now, packet.peer, &request, content, out, events),
                 Err(error) => {
-                    let code = if matches!(error, Missing::Io(_)) { ErrorCode::NotDefined } else { ErrorCode::FileNotFound };
+                    let code = if error.is_absent() { ErrorCode::FileNotFound } else { ErrorCode::NotDefined };
                     refuse(code, &error.to_string());
                     self.tell(packet.peer, &request.file, format!("ERROR {}: {error}", code.code()));
                 }
@@ -127,9 +130,12 @@ impl Shell {
         }
     }
 
-    fn find(&self, request: &ReadRequest) -> Result<Content, Missing> {
+    fn find(&self, peer: SocketAddr, request: &ReadRequest) -> Result<Content, Missing> {
         let snapshot = self.shared.snapshot();
-        let found = content::find(&self.shared, &snapshot, &self.base, &request.file)?;
+        let found = match content::script(&self.shared, &snapshot, &self.base, &request.file) {
+            Some(script) => script?,
+            None => content::file(&self.shared, &snapshot, snapshot.mac_of(peer.ip()), &request.file)?,
+        };
         if found.script
             && let Some(plan) = &found.plan
         {

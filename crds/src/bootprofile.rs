@@ -121,6 +121,8 @@ impl fmt::Display for Architecture {
 #[schemars(extend("x-kubernetes-validations" = rules(&[
     ("has(self.path) != has(self.url)", "give exactly one of path and url", ""),
     ("!has(self.url) || has(self.checksum)", "media from a url needs a checksum", ".checksum"),
+    ("!has(self.prefix) || !(self.prefix.split('/')[0] in ['b', 'l', 'v1', 'healthz']) && self.prefix.split('/').all(s, s != '.' && s != '..')",
+     "is a folder of the server's own (b, l, v1, healthz), or leads out of its folder; choose another name", ".prefix"),
 ])))]
 pub struct Media {
     /// An ISO file below the configured `mediaDirs`.

@@ -49,6 +49,8 @@ pub mod reasons {
     pub const PARKED: &str = "Parked";
     /// Machine: it belongs to a Deployment and was not started yet.
     pub const CLAIMED: &str = "Claimed";
+    /// Deployment: it owns a Machine, but its spec was changed to mean another one.
+    pub const CLAIMED_ANOTHER: &str = "ClaimedAnother";
     /// Machine, Deployment: an attempt is under way.
     pub const PROVISIONING: &str = "Provisioning";
     /// Machine, Deployment: it runs what was asked for, and proved it.

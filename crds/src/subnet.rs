@@ -111,6 +111,8 @@ fn cidr_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         "x-kubernetes-validations": rules(&[
             ("isCIDR(self)", "must be a network in CIDR notation, like 192.168.10.0/24", ""),
             ("!isCIDR(self) || cidr(self) == cidr(self).masked()", "has bits set behind its prefix; write the network's own address", ""),
+            ("!isCIDR(self) || (cidr(self).prefixLength() >= 8 && cidr(self).ip().isGlobalUnicast())",
+             "must be a network of hosts: no multicast, loopback or link-local network, and no shorter prefix than /8", ""),
         ])
     })
 }

@@ -6,7 +6,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use athanor_crds::{
-    Deployment, FINALIZER, Machine, MachineState,
+    Deployment, Machine, MachineState,
     conditions::{self, reasons, types},
     deployment::{DeletionPolicy, DeploymentStatus},
     machine::{Occupancy, OccupancyState},
@@ -20,7 +20,7 @@ use kube::{Resource as _, ResourceExt as _};
 use serde_json::json;
 
 use crate::{
-    Clock, Cluster, Ids, PortError,
+    Clock, Cluster, Ids, PortError, finalizer,
     machine::profile_of,
     status::{self, Seen},
 };
@@ -47,14 +47,11 @@ pub async fn reconcile(namespace: &str, name: &str, cluster: &impl Cluster, cloc
 
 /// The finalizer and the instance's id, in one write, before anything is claimed.
 async fn prepare(deployment: Deployment, cluster: &impl Cluster, ids: &impl Ids) -> Result<Deployment, PortError> {
-    let finalizers = deployment.finalizers();
-    let held = finalizers.iter().any(|finalizer| finalizer == FINALIZER);
-    if held && deployment.spec.instance_id.is_some() {
+    if finalizer::is_on(&deployment) && deployment.spec.instance_id.is_some() {
         return Ok(deployment);
     }
-    let all: Vec<&str> = finalizers.iter().map(String::as_str).filter(|finalizer| *finalizer != FINALIZER).chain([FINALIZER]).collect();
     let id = deployment.spec.instance_id.clone().unwrap_or_else(|| ids.id("i"));
-    cluster.patch(&deployment, json!({ "metadata": { "finalizers": all }, "spec": { "instanceID": id } })).await
+    cluster.patch(&deployment, json!({ "metadata": { "finalizers": finalizer::added(&deployment) }, "spec": { "instanceID": id } })).await
 }
 
 /// The Machine it owns, after claiming one if it owned none.
@@ -103,7 +100,7 @@ async fn take(deployment: &Deployment, machine: Machine, cluster: &impl Cluster)
 
 /// The Deployment is deleted: its Machine learns so in one recorded act, and then the Deployment may go.
 async fn give_back(deployment: &Deployment, cluster: &impl Cluster, clock: &impl Clock) -> Result<(), PortError> {
-    if !deployment.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
+    if !finalizer::is_on(deployment) {
         return Ok(());
     }
     let namespace = deployment.namespace().unwrap_or_default();
@@ -121,11 +118,7 @@ async fn give_back(deployment: &Deployment, cluster: &impl Cluster, clock: &impl
             release_one(&machine, release(machine.spec.occupancy.as_ref(), retain, on_purpose), cluster, clock).await?;
         }
     }
-    let rest: Vec<&String> = deployment.finalizers().iter().filter(|finalizer| *finalizer != FINALIZER).collect();
-    match cluster.patch(deployment, json!({ "metadata": { "finalizers": rest } })).await {
-        Ok(_) | Err(PortError::NotFound(_)) => Ok(()),
-        Err(error) => Err(error),
-    }
+    finalizer::take_off(deployment, cluster).await
 }
 
 async fn release_one(machine: &Machine, how: Release, cluster: &impl Cluster, clock: &impl Clock) -> Result<(), PortError> {
@@ -155,7 +148,7 @@ async fn write_status(
     let mut new = old.clone();
     new.observed_generation = deployment.meta().generation;
     match (machine, obstacle) {
-        (Some(machine), _) => mirror(&mut new, machine, clock),
+        (Some(machine), _) => mirror(deployment, &mut new, machine, clock),
         (None, Some(obstacle)) => wait(&mut new, obstacle, clock),
         (None, None) => {}
     }
@@ -165,7 +158,7 @@ async fn write_status(
 }
 
 /// How it goes is how its Machine goes.
-fn mirror(status: &mut DeploymentStatus, machine: &Machine, clock: &impl Clock) {
+fn mirror(deployment: &Deployment, status: &mut DeploymentStatus, machine: &Machine, clock: &impl Clock) {
     let now = clock.now();
     let seen = machine.status.clone().unwrap_or_default();
     // Until the Machine controller has looked at the claim, its status speaks of the time before.
@@ -189,7 +182,16 @@ fn mirror(status: &mut DeploymentStatus, machine: &Machine, clock: &impl Clock) 
     status.address = seen.address;
     status.progress = Some(if is_ready { String::new() } else { message.clone() }).filter(|text| !text.is_empty()).map(short);
     let list = &mut status.conditions;
-    conditions::set(list, now, types::CLAIMED, true, reasons::CLAIMED, format!("Machine {}", machine.name_any()));
+    let (reason_claimed, claimed) = if claim::means(deployment, machine) {
+        (reasons::CLAIMED, format!("Machine {}", machine.name_any()))
+    } else {
+        let message = format!(
+            "Machine {}; spec.machine now means another one, which takes effect when this Deployment is deleted and created again",
+            machine.name_any()
+        );
+        (reasons::CLAIMED_ANOTHER, message)
+    };
+    conditions::set(list, now, types::CLAIMED, true, reason_claimed, claimed);
     let booted = is_ready && reason == reasons::PROVISIONED;
     conditions::set(list, now, types::BOOTED, booted, &reason, message.clone());
     conditions::set(list, now, types::READY, is_ready, &reason, message);

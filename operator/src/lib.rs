@@ -20,6 +20,7 @@ pub mod shell;
 pub mod subnet;
 
 mod diff;
+mod finalizer;
 mod status;
 
 pub use port::{Clock, Cluster, Ids, PortError};

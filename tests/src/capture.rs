@@ -31,6 +31,8 @@ pub struct Seen {
     pub type_: MessageType,
     /// The address that was offered.
     pub yiaddr: Ipv4Addr,
+    /// The server that speaks, from option 54.
+    pub server: Option<Ipv4Addr>,
     /// The boot file, from option 67.
     pub file: Option<String>,
 }
@@ -92,5 +94,9 @@ fn message(frame: &[u8]) -> Option<Seen> {
         Some(DhcpOption::BootfileName(name)) => Some(String::from_utf8_lossy(name).into_owned()),
         _ => None,
     };
-    Some(Seen { mac: MacAddr(mac), type_: message.opts().msg_type()?, yiaddr: message.yiaddr(), file })
+    let server = match message.opts().get(OptionCode::ServerIdentifier) {
+        Some(DhcpOption::ServerIdentifier(ip)) => Some(*ip),
+        _ => None,
+    };
+    Some(Seen { mac: MacAddr(mac), type_: message.opts().msg_type()?, yiaddr: message.yiaddr(), server, file })
 }

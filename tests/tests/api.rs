@@ -136,6 +136,31 @@ fn kubectl_creates_watches_describes_and_takes_over() {
     kubectl.ok("apply --server-side -f -", MACHINE);
     assert_eq!(kubectl.ok("get am m1 -o jsonpath={.spec.interfaces[*].mac}", ""), "52:54:00:aa:00:21");
 
+    // What the controllers could not read is never stored: one such object would keep them from all others.
+    for (object, says) in [
+        (
+            "kind: Machine\napiVersion: metal.athanor.dev/v1alpha1\nmetadata: {name: x, ownerReferences: x}\nspec: {interfaces: [{mac: \"52:54:00:aa:00:77\"}]}",
+            "ownerReferences",
+        ),
+        (
+            "kind: Subnet\napiVersion: metal.athanor.dev/v1alpha1\nmetadata: {name: x}\nspec: {cidr: 10.0.0.0/24, leaseSeconds: 3600.5}",
+            "must be an integer",
+        ),
+        ("kind: Secret\napiVersion: v1\nmetadata: {name: x}\ndata: {a: 5}", "cannot be handled as a Secret: data.a"),
+        ("kind: Secret\napiVersion: v1\nmetadata: {name: x}\ndata: {a: not base64!!}", "cannot be handled as a Secret: data.a"),
+        ("kind: Secret\napiVersion: v1\nmetadata: {name: x}\ndata: x\nstringData: {a: b}", "cannot be handled as a Secret: data"),
+        ("kind: ConfigMap\napiVersion: v1\nmetadata: {name: x}\ndata: {b: {x: 1}}", "cannot be handled as a ConfigMap: data.b"),
+    ] {
+        for how in ["apply --validate=false -f -", "apply --server-side --validate=false -f -", "create --validate=false -f -"] {
+            let said = kubectl.refused(how, object);
+            assert!(said.contains(says), "{how} {object}\nsaid: {said}");
+        }
+    }
+    let nested = format!("{}{}", "{\"a\":".repeat(60), "1".to_owned() + &"}".repeat(60));
+    let deep = format!("{{\"kind\":\"ConfigMap\",\"apiVersion\":\"v1\",\"metadata\":{{\"name\":\"x\"}},\"x\":{nested}}}");
+    assert!(kubectl.refused("create --validate=false -f -", &deep).contains("it nests deeper than"), "{deep}");
+    assert!(kubectl.refused("get am --field-selector status.state=Available", "").contains("field label not supported"));
+
     for (patch, says) in [
         ("[{\"op\":\"replace\",\"path\":\"/metadata\",\"value\":\"x\"}]", "metadata: must be an object"),
         ("[{\"op\":\"replace\",\"path\":\"\",\"value\":5}]", "the body is no object"),
@@ -158,6 +183,12 @@ fn what_cannot_be_is_refused_with_the_field_and_what_to_do() {
         |kind: &str, spec: &str| format!("apiVersion: metal.athanor.dev/v1alpha1\nkind: {kind}\nmetadata: {{name: x}}\nspec: {spec}\n");
     for (kind, spec, says) in [
         ("Machine", "{interfaces: [{mac: 52-54-00-AA-00-01}]}", "must be a MAC address in lower case with colons, like 52:54:00:aa:00:01"),
+        ("Machine", "{interfaces: [{mac: \"01:54:00:aa:00:01\"}]}", "must be the address of one station"),
+        ("Machine", "{interfaces: [{mac: \"00:00:00:00:00:00\"}]}", "must be the address of one station"),
+        ("Subnet", "{cidr: 224.0.0.0/24}", "must be a network of hosts"),
+        ("Subnet", "{cidr: 0.0.0.0/0}", "must be a network of hosts"),
+        ("BootProfile", "{live: {}, kernel: k, media: {path: a, prefix: ../x}}", "leads out of its folder"),
+        ("BootProfile", "{live: {}, kernel: k, media: {path: a, prefix: b/x}}", "is a folder of the server's own"),
         ("Machine", "{}", "give at least one interface with its MAC, or a BMC to find them"),
         ("Machine", "{interfaces: [{mac: \"52:54:00:aa:00:01\"}, {mac: \"52:54:00:aa:00:01\"}]}", "Duplicate value"),
         ("Machine", "{interfaces: [{mac: \"52:54:00:aa:00:01\"}], acepted: true}", "unknown field \"spec.acepted\""),
@@ -188,6 +219,11 @@ fn what_cannot_be_is_refused_with_the_field_and_what_to_do() {
         let said = kubectl.refused("apply -f -", &object(kind, spec));
         assert!(said.contains(says), "{kind} {spec}\nsaid: {said}\nwanted: {says}");
     }
+    let long = format!(
+        "apiVersion: metal.athanor.dev/v1alpha1\nkind: Subnet\nmetadata: {{name: {}}}\nspec: {{cidr: 10.0.0.0/24}}\n",
+        "x".repeat(64)
+    );
+    assert!(kubectl.refused("apply -f -", &long).contains("must be no more than 63 characters"));
     assert!(kubectl.refused("-n nowhere apply -f -", MACHINE).contains("namespaces \"nowhere\" not found"));
 }
 

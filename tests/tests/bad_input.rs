@@ -113,16 +113,34 @@ fn objects_that_cannot_go_on_say_why() {
     assert!(said.contains("deployment/third will not run: profile preseed: preseed profiles are stored"), "{said}");
 
     // What only shows when a machine would boot it.
-    for (name, profile, words) in [
-        ("fourth", "gone", "gone.iso does not exist; put the ISO there, or correct spec.media.path"),
-        ("fifth", "link", "/etc/passwd is not below a mediaDir"),
+    for (profile, words) in [
+        ("gone", "gone.iso does not exist; put the ISO there, or correct spec.media.path"),
+        ("link", "/etc/passwd is not below a mediaDir"),
     ] {
         service.ctl(&format!("update deployment first --profile {profile}")).unwrap();
         says("deployment", "first", words);
-        let _ = name;
     }
-    service.ctl("update deployment first --profile arm").unwrap();
-    service.ctl("delete deployment first").unwrap();
+    // A profile of another architecture: for a Machine that is claimed, and for one that shall be.
+    let amd64 = rack.file("x.yaml");
+    fs::write(&amd64, "apiVersion: metal.athanor.dev/v1alpha1\nkind: Machine\nmetadata: {name: x}\nspec: {accepted: true, architecture: amd64, interfaces: [{mac: \"52:54:00:aa:00:46\"}]}\n").unwrap();
+    service.ctl(&format!("apply -f {}", amd64.display())).unwrap();
+    service.wait_state("machine", "x", "Available", 10).unwrap();
+    service.ctl("create deployment sixth --machine x --profile arm").unwrap();
+    says("deployment", "sixth", "its profile is for arm64, but Machine x is amd64; choose another profile or Machine");
+    service.ctl("update deployment sixth --profile live").unwrap();
+    service.wait_state("deployment", "sixth", "Claimed", 10).unwrap();
+    service.ctl("update deployment sixth --profile arm").unwrap();
+    says("deployment", "sixth", "profile arm is for arm64, but the Machine is amd64; choose another profile or Machine");
+    // Whoever owns a Machine keeps it, and is told so.
+    let patch = rack.file("moved.yaml");
+    fs::write(&patch, "apiVersion: metal.athanor.dev/v1alpha1\nkind: Deployment\nmetadata: {name: sixth}\nspec: {machine: {name: a}, profile: {name: live}}\n").unwrap();
+    service.ctl(&format!("apply --force-conflicts -f {}", patch.display())).unwrap();
+    says("deployment", "sixth", "spec.machine now means another one, which takes effect when this Deployment is deleted and created again");
+
+    service.ctl("create boot --name ftp --kernel ftp://example.com/k").unwrap();
+    says("bootprofile", "ftp", "ftp://example.com/k: only http URLs and paths inside spec.media are fetched; name one of these");
+    service.ctl("create boot --name nowhere --kernel live/vmlinuz").unwrap();
+    says("bootprofile", "nowhere", "this is a path inside media, but there is no spec.media; name an ISO there, or an http URL here");
 }
 
 #[test]

@@ -6,18 +6,26 @@ use std::{
     time::{Duration, Instant},
 };
 
-use athanor_tests::{Capture, Firmware, Rack, Service, Vm, disk, rack::Process, tools, wait_for};
+use athanor_tests::{
+    Capture, Firmware, Rack, Service, Vm, disk,
+    rack::{self, Process},
+    tools, wait_for,
+};
 
-/// A freshly started Athanor, as a person who changes nothing gets it.
-fn defaults(config: String) -> String {
-    config.replace("newcomers: {whileUnaccepted: Wait}", "newcomers: {}")
+/// A freshly started Athanor, as a person who changes nothing gets it: with what `config detect` writes.
+fn detected(rack: &Rack) -> anyhow::Result<Service<'_>> {
+    let written = tools::run(rack.command(athanor_tests::service::binary()?).args(["config", "detect"]))?;
+    Service::start_with(rack, |ours| {
+        let data = ours.lines().find(|line| line.starts_with("dataDir")).unwrap_or_default().to_owned();
+        written.lines().map(|line| if line.starts_with("dataDir") { data.clone() } else { line.to_owned() } + "\n").collect()
+    })
 }
 
 fn handed_back(firmware: Firmware, mac: &str) -> anyhow::Result<()> {
     let rack = Rack::up()?;
     let image = disk::bootable(&rack, firmware)?;
     let before = std::fs::read(&image)?;
-    let service = Service::start_with(&rack, defaults)?;
+    let service = detected(&rack)?;
     let capture = Capture::start(&rack)?;
     service.wait("subnet", "lab", 20, |subnet| subnet["status"]["conditions"].to_string().contains("Probed"))?;
     let mut vm = Vm::plug(&rack, firmware, mac)?.with_disk(&image);
@@ -96,7 +104,7 @@ fn a_dnsmasq_that_was_there_first_keeps_all_its_clients() {
     })
     .unwrap();
     let seen = capture.dhcp().unwrap();
-    let ours: Vec<_> = seen.iter().filter(|seen| seen.yiaddr.octets()[3] >= 100 || format!("{:?}", seen.type_) == "Nak").collect();
+    let ours: Vec<_> = seen.iter().filter(|seen| seen.server.is_some_and(|server| server.to_string() == rack::HOST)).collect();
     assert!(ours.is_empty(), "we answered: {ours:?}");
     assert!(service.get("machine", &vm.name()).is_err(), "a newcomer registered beside a foreign server");
 }

@@ -118,6 +118,31 @@ fn what_is_served_is_what_the_objects_say_now() {
 }
 
 #[test]
+fn a_deleted_machine_is_served_no_longer_and_may_come_again() {
+    let guest = Guest::make().unwrap();
+    let rack = Rack::up().unwrap();
+    let service = Service::start(&rack).unwrap();
+    let iso = service.add_media("guest.iso", &guest.iso).unwrap();
+    let machine = FakeIpxe::plug(&rack);
+    let first = machine.boot_file(&rack);
+    service.ctl(&format!("accept {}", machine.name())).unwrap();
+    service.ctl(&format!("create boot --name live --iso-path {} --kernel live/vmlinuz", iso.display())).unwrap();
+    service.ctl(&format!("deploy --mac {} --profile live --hostname web-1", machine.mac)).unwrap();
+    service.wait_state("machine", &machine.name(), "Claimed", 10).unwrap();
+
+    service.ctl(&format!("delete machine {}", machine.name())).unwrap();
+    wait_for("the deletion", Duration::from_secs(1), || machine.http(&first).map_or_else(|_| Ok(()), |_| Err("still served".to_owned())))
+        .unwrap();
+    assert_eq!(service.ctl("get addresses -o name").unwrap().trim(), "", "its address was not given back");
+    service.wait("deployment", "web-1", 10, |deployment| deployment["status"]["state"] == "Pending").unwrap();
+
+    // It asks again, and is a newcomer like any other: nobody has accepted it.
+    let again = machine.boot_file(&rack);
+    assert!(again.ends_with("/boot.ipxe") && again != first, "{again:?}");
+    assert_eq!(service.get("machine", &machine.name()).unwrap()["spec"]["accepted"], false);
+}
+
+#[test]
 fn a_killed_server_loses_nothing_and_the_machine_boots() {
     let guest = Guest::make().unwrap();
     let rack = Rack::up().unwrap();

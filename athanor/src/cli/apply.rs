@@ -56,7 +56,7 @@ async fn apply_one(client: &kube::Client, global: &Global, object: Value, force:
     }
     let namespace = text("/metadata/namespace");
     let global = if namespace.is_empty() { global.clone() } else { Global { namespace, ..global.clone() } };
-    let mut params = PatchParams::apply("athanorctl").validation_strict();
+    let mut params = PatchParams::apply(connect::MANAGER).validation_strict();
     params.force = force;
     get::api(client, &global, &kind).patch(&name, &params, &Patch::Apply(&object)).await?;
     out(&format!("{}/{name} applied\n", kind.singular));

@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::{Context as _, bail};
 use kube::{
     Client, Config,
+    api::PatchParams,
     config::{KubeConfigOptions, Kubeconfig},
 };
 
@@ -29,6 +30,14 @@ pub(crate) async fn client(global: &Global) -> anyhow::Result<Client> {
     let config =
         Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.context("the kubeconfig cannot be used")?;
     Ok(Client::try_from(config)?)
+}
+
+/// Who writes, in `managedFields`.
+pub(crate) const MANAGER: &str = "athanorctl";
+
+/// How a merge patch is sent.
+pub(crate) fn patch_params() -> PatchParams {
+    PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() }
 }
 
 /// The kubeconfig of this machine's services.

@@ -15,7 +15,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use ipnet::IpNet;
 use kube::{
     Api, Client,
-    api::{Patch, PatchParams, PostParams},
+    api::{Patch, PostParams},
 };
 use serde_json::{Value, json};
 
@@ -228,7 +228,7 @@ pub(crate) async fn post(client: &Client, global: &Global, kind: &Kind, name: &s
         "apiVersion": kind.api_version(), "kind": kind.kind, "metadata": { "name": name }, "spec": spec
     }))?;
     super::get::api(client, global, kind)
-        .create(&PostParams { field_manager: Some("athanorctl".to_owned()), ..PostParams::default() }, &object)
+        .create(&PostParams { field_manager: Some(connect::MANAGER.to_owned()), ..PostParams::default() }, &object)
         .await?;
     Ok(())
 }
@@ -261,7 +261,7 @@ pub(crate) async fn update(global: &Global, what: Update) -> anyhow::Result<()> 
     if spec == json!({}) {
         bail!("nothing to change: give --profile, --hostname, --address, --packages or --ssh-key");
     }
-    api.patch(&name, &PatchParams::default(), &Patch::Merge(json!({ "spec": spec }))).await?;
+    api.patch(&name, &connect::patch_params(), &Patch::Merge(json!({ "spec": spec }))).await?;
     out(&format!("deployment/{name} updated; its machine is served the change at its next request\n"));
     Ok(())
 }

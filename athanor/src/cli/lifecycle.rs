@@ -8,7 +8,7 @@ use athanor_wire::MacAddr;
 use clap::Args;
 use kube::{
     Api, Client, ResourceExt,
-    api::{DeleteParams, ListParams, Patch, PatchParams},
+    api::{DeleteParams, ListParams, Patch},
 };
 use serde_json::json;
 
@@ -65,7 +65,7 @@ pub(crate) async fn accept(global: &Global, args: AcceptArgs) -> anyhow::Result<
             out(&format!("machine/{name} is accepted already\n"));
             continue;
         }
-        api.patch(&name, &PatchParams::default(), &Patch::Merge(json!({ "spec": { "accepted": true } }))).await?;
+        api.patch(&name, &connect::patch_params(), &Patch::Merge(json!({ "spec": { "accepted": true } }))).await?;
         out(&format!(
             "machine/{name} accepted; it is inspected now, nothing is written (a machine whose disks hold data will wait for your word)\n"
         ));

@@ -11,7 +11,7 @@ use anyhow::{Context as _, bail};
 use athanor_boot_agent::{Interface, interfaces, probe};
 use athanor_crds::{
     SubnetSpec,
-    subnet::{AddressRange, Mode, WhileUnaccepted},
+    subnet::{AddressRange, Mode},
 };
 use clap::{Args, ValueEnum};
 use ipnet::{IpNet, Ipv4Net};
@@ -150,8 +150,6 @@ fn propose(findings: &Findings) -> (Config, SubnetSpec) {
         spec.mode = Mode::Dhcp;
         spec.ranges = free_ranges(findings);
         spec.reserved = vec![IpAddr::V4(findings.own)];
-        // Nobody else serves here: whoever boots from this network has nothing else to boot.
-        spec.newcomers.while_unaccepted = WhileUnaccepted::Wait;
     }
     let config = Config {
         data_dir: default_data_dir(),
@@ -238,10 +236,10 @@ fn render(config: &Config, findings: &Findings, spec: &SubnetSpec) -> String {
     line("      namespace: default            # where machines that register themselves appear".to_owned());
     line("      perMinute: 30".to_owned());
     line("      total: 500".to_owned());
-    let until = match spec.newcomers.while_unaccepted {
-        WhileUnaccepted::Wait => "Wait        # until somebody accepts it; LocalDiskThenWait: half a minute, then its own disk",
-        _ => "LocalDiskThenWait  # half a minute, then its own disk; Wait: until somebody accepts it",
-    };
-    line(format!("      whileUnaccepted: {until}"));
+    line(
+        "      # Half a minute, then its own disk: a server with an operating system is not taken hostage. Empty machines may Wait."
+            .to_owned(),
+    );
+    line("      whileUnaccepted: LocalDiskThenWait".to_owned());
     out
 }

@@ -62,6 +62,7 @@ impl Default for Api {
 pub(crate) struct Http {
     /// Its port.
     #[serde(default = "default_http_port")]
+    #[schemars(range(min = 1))]
     pub(crate) port: u16,
 }
 
@@ -116,9 +117,13 @@ fn parse(file: &str, text: &str) -> anyhow::Result<Config> {
     let mut schema = serde_json::to_value(schemars::schema_for!(Config))?;
     inline(&mut schema);
     tree::check(file, &tree, &schema, "")?;
-    let config: Config = match serde_json::from_value(tree.to_json()) {
+    let config: Config = match serde_path_to_error::deserialize(tree.to_json()) {
         Ok(config) => config,
-        Err(error) => bail!("{file}: {error}"),
+        Err(error) => {
+            let path = error.path().to_string();
+            let (line, column) = tree.locate(&path.split('.').collect::<Vec<_>>());
+            bail!("{file}:{line}:{column}: {path}: {}", error.inner());
+        }
     };
     for (name, subnet) in &config.subnets {
         if subnet.cidr != subnet.cidr.trunc() {
@@ -169,6 +174,9 @@ mod tests {
         assert_eq!(message(&typo), "athanor.yaml:6:5: unknown key \"gatway\" in subnets.lab; did you mean \"gateway\"?");
         assert_eq!(message("mediadirs: []\n"), "athanor.yaml:1:1: unknown key \"mediadirs\"; did you mean \"mediaDirs\"?");
         assert_eq!(message("http: {port: http}\n"), "athanor.yaml:1:14: http.port: must be an integer, not \"http\"");
+        assert_eq!(message("http: {port: 99999}\n"), "athanor.yaml:1:14: http.port: must be at most 65535, not 99999");
+        assert_eq!(message("http: {port: 0}\n"), "athanor.yaml:1:14: http.port: must be at least 1, not 0");
+        assert_eq!(message("api: {listen: foo}\n"), "athanor.yaml:1:15: api.listen: invalid socket address syntax");
         assert_eq!(message("subnets: []\n"), "athanor.yaml:1:10: subnets: must be a map, not a list");
         let mode = GOOD.replace("mode: dhcp", "mode: DHCP");
         assert_eq!(message(&mode), "athanor.yaml:5:11: subnets.lab.mode: \"DHCP\" is not one of dhcp, proxy, off; did you mean \"dhcp\"?");

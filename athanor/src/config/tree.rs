@@ -170,7 +170,20 @@ pub(crate) fn check(file: &str, node: &Node, schema: &Value, path: &str) -> anyh
     }
     match &node.tree {
         Tree::Scalar(Value::String(text)) => check_choice(&place, path, text, schema),
-        Tree::Scalar(_) => Ok(()),
+        Tree::Scalar(value) => {
+            let (least, most) = (schema["minimum"].as_f64(), schema["maximum"].as_f64());
+            if let (Some(number), Some(least)) = (value.as_f64(), least)
+                && number < least
+            {
+                bail!("{place}: {path}: must be at least {least}, not {value}");
+            }
+            if let (Some(number), Some(most)) = (value.as_f64(), most)
+                && number > most
+            {
+                bail!("{place}: {path}: must be at most {most}, not {value}");
+            }
+            Ok(())
+        }
         Tree::List(items) => {
             for (index, item) in items.iter().enumerate() {
                 check(file, item, &schema["items"], &format!("{path}[{index}]"))?;

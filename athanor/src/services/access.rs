@@ -3,7 +3,7 @@
 use std::{
     fs, io,
     net::SocketAddr,
-    os::unix::fs::DirBuilderExt as _,
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -16,10 +16,17 @@ use serde_json::{Value, json};
 /// The admin's kubeconfig in the data folder.
 const KUBECONFIG: &str = "admin.kubeconfig";
 
-/// Makes the data folder, for its owner only.
+/// From now on, what this process creates is for its owner only.
+pub(crate) fn keep_private() {
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+}
+
+/// Makes the data folder, for its owner only. One that is there already, with whatever is in it, is closed to others.
 pub(crate) fn make_folder(data: &Path) -> anyhow::Result<()> {
     match fs::DirBuilder::new().recursive(true).mode(0o700).create(data) {
-        Ok(()) => Ok(()),
+        Ok(()) => fs::set_permissions(data, fs::Permissions::from_mode(0o700)).with_context(|| {
+            format!("dataDir: {} cannot be closed to others; it must belong to the user that runs athanor", data.display())
+        }),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             bail!("dataDir: {} cannot be made ({error}); run as root, or set dataDir to a folder of yours", data.display())
         }

@@ -39,6 +39,7 @@ const CONFIG_MANAGER: &str = "athanor-config";
 pub(crate) async fn start(config: Config) -> anyhow::Result<()> {
     let began = Instant::now();
     let data = &config.data_dir;
+    access::keep_private();
     access::make_folder(data)?;
     let installation = access::installation(data)?;
     let server = ApiServer::open(&data.join("store.redb"))?;
@@ -61,6 +62,7 @@ pub(crate) async fn start(config: Config) -> anyhow::Result<()> {
         media_dirs: config.media_dirs.clone(),
         loader_dirs: config.loader_dirs.clone(),
         http_port: config.http.port,
+        takes_over: false,
     };
     let (ready, serving) = oneshot::channel();
     let mut agent = tokio::spawn(athanor_boot_agent::run(options, client(Role::BootAgent), until(stopped), ready));
@@ -174,6 +176,8 @@ pub(crate) fn start_logging(level: &str, json: bool) -> anyhow::Result<()> {
     use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
     let filter =
         EnvFilter::try_new(level).with_context(|| format!("--log {level:?} is no level; try info, debug or athanor_boot_agent=debug"))?;
+    // kube's client prints a body that it cannot read, and bodies hold Secrets.
+    let filter = filter.add_directive("kube_client::client=error".parse()?);
     let registry = tracing_subscriber::registry().with(filter);
     if json {
         registry.with(fmt::layer().json().with_writer(std::io::stderr)).init();

@@ -11,7 +11,7 @@ use athanor_dhcp::Newcomer;
 use kube::{Api, Client, api::PostParams};
 use tokio::sync::mpsc;
 
-use crate::shared::Shared;
+use crate::{report::Seen, shared::Shared};
 
 pub(super) async fn run(shared: Arc<Shared>, client: Client, mut registrations: mpsc::Receiver<Newcomer>) {
     while let Some(newcomer) = registrations.recv().await {
@@ -22,9 +22,19 @@ pub(super) async fn run(shared: Arc<Shared>, client: Client, mut registrations: 
         let name = names::machine(newcomer.mac);
         match Api::<Machine>::namespaced(client.clone(), &namespace).create(&PostParams::default(), &machine).await {
             Ok(_) => tracing::info!(machine = %name, %namespace, subnet = %newcomer.subnet, "newcomer registered"),
-            Err(kube::Error::Api(status)) if status.code == 409 => {}
+            // It is there already, and its plan is on its way; or somebody gave its name to another machine.
+            Err(kube::Error::Api(status)) if status.code == 409 => {
+                let answer = format!(
+                    "Machine {namespace}/{name} exists; if it stays without an answer, that Machine has another MAC address: rename it, or give it {}",
+                    newcomer.mac
+                );
+                let (asked, subnet) = ("registration".to_owned(), Some(newcomer.subnet.clone()));
+                shared.reporter.saw(newcomer.mac, Seen { protocol: "API", asked, answer, row: None, subnet });
+            }
             Err(error) => {
-                tracing::warn!(machine = %name, %namespace, %error, "newcomer not registered; it is asked for again with its next DISCOVER")
+                tracing::warn!(machine = %name, %namespace, %error, "newcomer not registered; it is asked for again with its next DISCOVER");
+                let (asked, subnet) = ("registration".to_owned(), Some(newcomer.subnet.clone()));
+                shared.reporter.saw(newcomer.mac, Seen { protocol: "API", asked, answer: error.to_string(), row: None, subnet });
             }
         }
     }

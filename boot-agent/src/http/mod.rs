@@ -1,5 +1,6 @@
 //! Boot HTTP: scripts, loaders, files out of ISOs; and the guests' reports.
 
+mod places;
 mod range;
 
 use std::{collections::HashMap, convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
@@ -14,21 +15,25 @@ use http_body_util::{BodyExt as _, Full, Limited, StreamBody, combinators::Unsyn
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use percent_encoding::percent_decode_str;
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_io_timeout::TimeoutStream;
 
-use self::range::{Range, parse as parse_range};
+use self::{
+    places::Places,
+    range::{Range, parse as parse_range},
+};
 use crate::{
-    content::{self, Content, Found},
+    content::{self, Content, Found, Missing},
     report::{self, Seen},
     shared::Shared,
 };
 
-/// Connections at once: a rack of machines with a few each.
-const MAX_CONNECTIONS: usize = 2048;
 /// How long a client may take for its request's head.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// What is read from a file at once.
-const CHUNK: usize = 256 << 10;
+/// How long a client may neither take nor send a byte. Firmware that unpacks an initrd pauses for seconds.
+const STALL: Duration = Duration::from_secs(60);
+/// What is read from a file at once. Two of these wait for each client that reads slowly.
+const CHUNK: usize = 128 << 10;
 /// The longest report of a guest.
 const MAX_REPORT: usize = 16 << 10;
 
@@ -36,28 +41,32 @@ type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 
 /// Serves until the process ends.
 pub(crate) async fn run(shared: Arc<Shared>, listener: TcpListener) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let places = Arc::new(Places::default());
     loop {
-        let Ok(place) = places.clone().acquire_owned().await else { return };
         let Ok((stream, peer)) = listener.accept().await else {
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
-        let Ok(local) = stream.local_addr() else { continue };
+        let (Some(place), Ok(local)) = (places.take(peer.ip()), stream.local_addr()) else {
+            tracing::debug!(%peer, "HTTP connection refused: too many");
+            continue;
+        };
         let _ = stream.set_nodelay(true);
+        tokio::spawn(connection(shared.clone(), stream, peer, local, place));
+    }
+}
+
+async fn connection(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr, local: SocketAddr, _place: places::Place) {
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(STALL));
+    let service = service_fn(move |request| {
         let shared = shared.clone();
-        tokio::spawn(async move {
-            let _place = place;
-            let service = service_fn(move |request| {
-                let shared = shared.clone();
-                async move { Ok::<_, Infallible>(answer(shared, request, peer, local).await) }
-            });
-            let mut builder = hyper::server::conn::http1::Builder::new();
-            builder.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
-            if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
-                tracing::debug!(%peer, %error, "HTTP connection ended");
-            }
-        });
+        async move { Ok::<_, Infallible>(answer(shared, request, peer, local).await) }
+    });
+    let mut builder = hyper::server::conn::http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+    if let Err(error) = builder.serve_connection(TokioIo::new(Box::pin(stream)), service).await {
+        tracing::debug!(%peer, %error, "HTTP connection ended");
     }
 }
 
@@ -70,13 +79,20 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>, peer: SocketAdd
         return guest(&shared, token, request).await;
     }
     if request.method() != Method::GET && request.method() != Method::HEAD {
-        return text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are served here\n");
+        return not_allowed("GET, HEAD", "only GET and HEAD are served here\n");
     }
     let base = format!("http://{}:{}", local.ip(), local.port());
     let snapshot = shared.snapshot();
-    let found = content::find(&shared, &snapshot, &base, &path);
+    let asks = snapshot.mac_of(peer.ip());
+    let found = match content::script(&shared, &snapshot, &base, &path) {
+        Some(found) => found,
+        None => {
+            let (inside, path) = (shared.clone(), path.clone());
+            shared.on_disk(move || content::file(&inside, &snapshot, asks, &path)).await.unwrap_or(Err(Missing::Hangs))
+        }
+    };
     let by_token = || Some(found.as_ref().ok()?.plan.as_ref()?.boot_interface()?.mac);
-    let mac = snapshot.mac_of(peer.ip()).or_else(by_token);
+    let mac = asks.or_else(by_token);
     match found {
         Ok(found) => serve(&shared, &request, &path, found, mac),
         Err(missing) => {
@@ -97,7 +113,8 @@ fn tell(shared: &Shared, mac: Option<MacAddr>, path: &str, answer: String, row: 
 
 /// Answers with what was found: whole, a range of it, or the news that nothing changed.
 fn serve(shared: &Arc<Shared>, request: &Request<Incoming>, path: &str, found: Found, mac: Option<MacAddr>) -> Response<Body> {
-    if found.script {
+    // Who only looks has not booted.
+    if found.script && request.method() == Method::GET {
         note_script(shared, request, path, &found, mac);
     }
     let size = found.content.size();
@@ -107,7 +124,7 @@ fn serve(shared: &Arc<Shared>, request: &Request<Incoming>, path: &str, found: F
         .header(header::ETAG, &etag)
         .header(header::ACCEPT_RANGES, "bytes")
         .header(header::CONTENT_TYPE, content_type(path));
-    if header(header::IF_NONE_MATCH).is_some_and(|tags| tags.split(',').any(|tag| tag.trim() == etag || tag.trim() == "*")) {
+    if header(header::IF_NONE_MATCH).is_some_and(|tags| tags.split(',').any(|tag| matches(tag, &etag))) {
         return response.status(StatusCode::NOT_MODIFIED).body(empty()).unwrap_or_else(|_| broken());
     }
     // A range of something that changed meanwhile would not fit what the client has.
@@ -140,11 +157,17 @@ fn serve(shared: &Arc<Shared>, request: &Request<Incoming>, path: &str, found: F
     response.body(stream_body(found.content, range, delivery)).unwrap_or_else(|_| broken())
 }
 
+/// Weak comparison, as RFC 9110 section 13.1.2 asks for.
+fn matches(tag: &str, etag: &str) -> bool {
+    let tag = tag.trim();
+    tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag
+}
+
 /// A machine asked what to do: what it told about itself, and what it was told.
 fn note_script(shared: &Shared, request: &Request<Incoming>, path: &str, found: &Found, mac: Option<MacAddr>) {
     let Some(plan) = &found.plan else { return };
     let query: HashMap<_, _> = form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes()).collect();
-    let fact = |name: &str| query.get(name).map(|text| text.trim().chars().take(128).collect::<String>()).filter(|text| !text.is_empty());
+    let fact = |name: &str| query.get(name).map(|text| report::plain(text.trim(), 128)).filter(|text| !text.is_empty());
     let facts = Inventory {
         vendor: fact("vendor"),
         product: fact("product"),
@@ -195,13 +218,12 @@ fn stream_body(content: Content, range: std::ops::Range<u64>, delivery: Delivery
             return Ok(None);
         }
         let length = usize::try_from(range.end - range.start).unwrap_or(CHUNK).min(CHUNK);
-        // A read may wait for a disk; other connections must not.
-        let reading = tokio::task::spawn_blocking(move || {
+        let reading = delivery.shared.on_disk(move || {
             let mut buffer = vec![0; length];
             let read = content.read_at(range.start, &mut buffer);
             (content, buffer, read)
         });
-        let (content, mut buffer, read) = reading.await.map_err(std::io::Error::other)?;
+        let (content, mut buffer, read) = reading.await.ok_or(std::io::ErrorKind::TimedOut)?;
         let read = read?;
         if read == 0 {
             return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof));
@@ -220,14 +242,15 @@ fn stream_body(content: Content, range: std::ops::Range<u64>, delivery: Delivery
 /// `POST /v1/report/<token>`: the guest of an attempt says how it fares.
 async fn guest(shared: &Shared, token: &str, request: Request<Incoming>) -> Response<Body> {
     if request.method() != Method::POST {
-        return text(StatusCode::METHOD_NOT_ALLOWED, "report with POST\n");
+        return not_allowed("POST", "report with POST\n");
     }
     let snapshot = shared.snapshot();
     let Some(plan) = snapshot.by_report_token(token).cloned() else {
         return text(StatusCode::FORBIDDEN, "this token belongs to no attempt that is under way\n");
     };
-    let Ok(body) = Limited::new(request.into_body(), MAX_REPORT).collect().await else {
-        return text(StatusCode::PAYLOAD_TOO_LARGE, "the report is too long\n");
+    let reading = Limited::new(request.into_body(), MAX_REPORT).collect();
+    let Ok(Ok(body)) = tokio::time::timeout(PATIENCE, reading).await else {
+        return text(StatusCode::PAYLOAD_TOO_LARGE, "the report is too long, or did not come whole\n");
     };
     let report: GuestReport = match serde_json::from_slice(&body.to_bytes()) {
         Ok(report) => report,
@@ -237,7 +260,7 @@ async fn guest(shared: &Shared, token: &str, request: Request<Incoming>) -> Resp
             return text(StatusCode::BAD_REQUEST, &message);
         }
     };
-    let report = GuestReport { message: report.message.chars().take(512).collect(), ..report };
+    let report = GuestReport { message: report::plain(&report.message, 512), ..report };
     let what = match report.outcome {
         GuestOutcome::Success => "success",
         GuestOutcome::Failure => "failure",
@@ -268,6 +291,12 @@ fn text(code: StatusCode, message: &str) -> Response<Body> {
     let mut response = Response::new(body);
     *response.status_mut() = code;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}
+
+fn not_allowed(methods: &'static str, message: &str) -> Response<Body> {
+    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, message);
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(methods));
     response
 }
 

@@ -1,5 +1,7 @@
 //! What happens to an object on its way into the store: identity, pruning, defaults, validation, generation.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::Deserialize as _;
 use serde_json::{Map, Value, json};
 
 use crate::{
@@ -40,6 +42,7 @@ pub(crate) fn identify(target: &Target, object: &mut Value) -> Result<String> {
     let metadata = fields.entry("metadata").or_insert_with(|| json!({}));
     let Some(metadata) = metadata.as_object_mut() else { return Err(ApiError::bad_request("metadata: must be an object")) };
     identify_namespace(target, metadata)?;
+    ObjectMeta::deserialize(&Value::Object(metadata.clone())).map_err(|error| ApiError::bad_request(format!("metadata: {error}")))?;
     let text = |metadata: &Map<String, Value>, field: &str| metadata.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
     let (given, generate) = (text(metadata, "name"), text(metadata, "generateName"));
     let name = match (&target.name, given.is_empty(), generate.is_empty()) {
@@ -103,7 +106,12 @@ fn random_suffix() -> String {
 /// # Errors
 /// Unknown fields, when they are taken strictly.
 pub(crate) fn shape(kind: &Kind, object: &mut Value, unknown: Unknown) -> Result<Vec<String>> {
-    let Some(structure) = &kind.schema else { return Ok(Vec::new()) };
+    let Some(structure) = &kind.schema else {
+        *object = (kind.read)(object).map_err(|(field, error)| {
+            ApiError::bad_request(format!("{0} in version {1:?} cannot be handled as a {0}: {field}: {error}", kind.kind, kind.version))
+        })?;
+        return Ok(Vec::new());
+    };
     let pruned = schema::prune(structure, object);
     if unknown == Unknown::Strict && !pruned.is_empty() {
         let list: Vec<String> = pruned.iter().map(|path| format!("unknown field \"{path}\"{}", nearest(structure, path))).collect();

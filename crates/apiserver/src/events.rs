@@ -17,6 +17,8 @@ const RENAMED: [(&str, &str); 7] = [
 
 /// How many events are kept; the oldest go. A day of a lab, an hour of a rack.
 pub(crate) const MAX_EVENTS: usize = 1000;
+/// How many more go at once when there are too many.
+pub(crate) const FORGET: usize = 50;
 
 pub(crate) fn is_event(kind: &Kind) -> bool {
     kind.storage == "events"

@@ -1,9 +1,38 @@
 //! The kinds that are served: ours, from the generated CRDs, and the few core kinds that we use.
 
+use athanor_crds::{Address, BootProfile, BootReport, Deployment, Machine, MachineInventory, Subnet, WipeRecord};
+use k8s_openapi::api::{
+    coordination::v1::Lease,
+    core::v1::{ConfigMap, Event, Namespace, Secret},
+};
 use kube::core::cel::{CompiledSchema, compile_schema};
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 use crate::schema::{self, Patterns};
+
+/// Reads an object as its Rust type, and writes it again without what the type does not know; or tells the field and what is wrong with it.
+pub(crate) type Reader = fn(&Value) -> Result<Value, (String, String)>;
+
+fn typed<K: DeserializeOwned + Serialize>(object: &Value) -> Result<Value, (String, String)> {
+    let read: K = serde_path_to_error::deserialize(object).map_err(|error| (error.path().to_string(), error.inner().to_string()))?;
+    serde_json::to_value(read).map_err(|error| (String::new(), error.to_string()))
+}
+
+/// The types of our own kinds.
+fn reader(kind: &str) -> Option<Reader> {
+    Some(match kind {
+        "Machine" => typed::<Machine>,
+        "Deployment" => typed::<Deployment>,
+        "BootProfile" => typed::<BootProfile>,
+        "Subnet" => typed::<Subnet>,
+        "MachineInventory" => typed::<MachineInventory>,
+        "BootReport" => typed::<BootReport>,
+        "Address" => typed::<Address>,
+        "WipeRecord" => typed::<WipeRecord>,
+        _ => return None,
+    })
+}
 
 /// A column of `kubectl get`.
 #[derive(Debug, Clone)]
@@ -29,6 +58,7 @@ pub(crate) struct Kind {
     pub(crate) schema: Option<Value>,
     pub(crate) rules: Option<CompiledSchema>,
     pub(crate) patterns: Patterns,
+    pub(crate) read: Reader,
     pub(crate) status: bool,
     pub(crate) columns: Vec<Column>,
     /// Where its objects are stored; two versions of events share one place.
@@ -56,12 +86,13 @@ pub(crate) fn all() -> Vec<Kind> {
     let mut kinds: Vec<Kind> =
         athanor_crds::generate::all().iter().filter_map(|crd| serde_json::to_value(crd).ok()).filter_map(|crd| from_crd(&crd)).collect();
     kinds.extend([
-        core("", "v1", "Namespace", "namespaces", &["ns"], false),
-        core("", "v1", "Secret", "secrets", &[], true),
-        core("", "v1", "ConfigMap", "configmaps", &["cm"], true),
-        core("", "v1", "Event", "events", &["ev"], true),
-        core("events.k8s.io", "v1", "Event", "events", &["ev"], true),
-        core("coordination.k8s.io", "v1", "Lease", "leases", &[], true),
+        core("", "v1", "Namespace", "namespaces", &["ns"], false, typed::<Namespace>),
+        core("", "v1", "Secret", "secrets", &[], true, typed::<Secret>),
+        core("", "v1", "ConfigMap", "configmaps", &["cm"], true, typed::<ConfigMap>),
+        core("", "v1", "Event", "events", &["ev"], true, typed::<Event>),
+        // Stored as the one above.
+        core("events.k8s.io", "v1", "Event", "events", &["ev"], true, typed::<Event>),
+        core("coordination.k8s.io", "v1", "Lease", "leases", &[], true, typed::<Lease>),
     ]);
     kinds
 }
@@ -96,6 +127,7 @@ fn from_crd(crd: &Value) -> Option<Kind> {
         namespaced: spec["scope"] == "Namespaced",
         rules: Some(compile_schema(&schema)),
         patterns: schema::patterns(&schema),
+        read: reader(names["kind"].as_str()?)?,
         status: version["subresources"]["status"].is_object(),
         columns: columns.collect(),
         schema: Some(schema),
@@ -104,7 +136,7 @@ fn from_crd(crd: &Value) -> Option<Kind> {
     })
 }
 
-fn core(group: &str, version: &str, kind: &str, plural: &str, short: &[&str], namespaced: bool) -> Kind {
+fn core(group: &str, version: &str, kind: &str, plural: &str, short: &[&str], namespaced: bool, read: Reader) -> Kind {
     let column = |name: &str, type_: &str, path: &str| Column {
         name: name.to_owned(),
         type_: type_.to_owned(),
@@ -138,6 +170,7 @@ fn core(group: &str, version: &str, kind: &str, plural: &str, short: &[&str], na
         schema: None,
         rules: None,
         patterns: Patterns::new(),
+        read,
         status: kind == "Namespace",
         columns,
         storage: plural.to_owned(),

@@ -19,6 +19,7 @@ mod error;
 mod events;
 mod fields;
 mod kinds;
+mod list;
 mod patch;
 mod path;
 mod protobuf;

@@ -29,6 +29,7 @@ use crate::{
     discovery,
     error::{ApiError, OpenError, Result},
     kinds::{self, Kind},
+    list::{self, Continue, List},
     path::{self, Target},
     protobuf,
     selector::Selector,
@@ -41,9 +42,11 @@ use crate::{
 
 /// The largest request body; etcd's limit is half of it.
 const MAX_BODY: usize = 3 << 20;
+/// How deep an object may nest; ours nest to about ten.
+const MAX_DEPTH: usize = 40;
 /// Connections at once: every kubectl holds one or two, every controller a few.
 const MAX_CONNECTIONS: usize = 512;
-/// How long a client may take for its TLS handshake or its request's head.
+/// How long a client may take for its TLS handshake, its request's head, or its body.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
@@ -122,15 +125,21 @@ impl ApiServer {
         request: Request<impl http_body::Body<Data = Bytes> + Send + 'static>,
     ) -> Response<Body> {
         let (parts, body) = request.into_parts();
-        let Ok(body) = Limited::new(body.map_err(|_| io::Error::other("the body was cut off")), MAX_BODY).collect().await else {
+        let text = |name: header::HeaderName| parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
+        // Who may not ask is not listened to.
+        let identity = match caller.identify(&text(header::AUTHORIZATION)) {
+            Ok(identity) => identity,
+            Err(error) => return failure(&error),
+        };
+        let reading = Limited::new(body.map_err(|_| io::Error::other("the body was cut off")), MAX_BODY).collect();
+        let Ok(Ok(body)) = tokio::time::timeout(PATIENCE, reading).await else {
             let error = ApiError::new(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "RequestEntityTooLarge",
-                format!("the body is larger than {MAX_BODY} bytes, or was cut off"),
+                format!("the body is larger than {MAX_BODY} bytes, or did not come whole within {} s", PATIENCE.as_secs()),
             );
             return failure(&error);
         };
-        let text = |name: header::HeaderName| parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
         let call = Call {
             method: parts.method,
             path: parts.uri.path().to_owned(),
@@ -139,10 +148,6 @@ impl ApiServer {
             content_type: text(header::CONTENT_TYPE),
             agent: text(header::USER_AGENT),
             body: body.to_bytes(),
-        };
-        let identity = match caller.identify(&text(header::AUTHORIZATION)) {
-            Ok(identity) => identity,
-            Err(error) => return failure(&error),
         };
         // Store and CEL are synchronous; a write waits for the disk.
         let answered = tokio::task::spawn_blocking(move || self.dispatch(identity, call)).await;
@@ -187,8 +192,15 @@ impl ApiServer {
     }
 
     fn list(&self, call: &Call, target: &Target) -> Result<Response<Body>> {
-        let (objects, revision) = verbs::list(&self.store, target, &call.selector(None)?)?;
-        Ok(reply(StatusCode::OK, &View::of(&call.accept).list(&target.kind, objects, revision, Timestamp::now()), &[]))
+        let get = |name: &str| call.query.get(name).map(String::as_str).filter(|text| !text.is_empty());
+        let limit = match get("limit").map(str::parse::<usize>) {
+            None | Some(Ok(0)) => None,
+            Some(Ok(limit)) => Some(limit),
+            Some(Err(_)) => return Err(ApiError::bad_request("limit: must be a number of objects")),
+        };
+        let from = get("continue").map(Continue::parse).transpose()?;
+        let list = List { target: target.clone(), selector: call.selector(&target.kind, None)?, view: View::of(&call.accept), limit, from };
+        Ok(written(StatusCode::OK, list::write(&self.store, &list, Timestamp::now())?, &[]))
     }
 
     fn watch(&self, call: &Call, target: Target) -> Result<Response<Body>> {
@@ -202,7 +214,7 @@ impl ApiServer {
                 Some(text.parse().map_err(|_| ApiError::bad_request(format!("resourceVersion: {text:?} is no revision of this server")))?)
             }
         };
-        let selector = call.selector(target.name.as_deref())?;
+        let selector = call.selector(&target.kind, target.name.as_deref())?;
         let watch = Watch {
             selector,
             view: View::of(&call.accept),
@@ -268,17 +280,20 @@ impl ApiServer {
     }
 
     fn delete_collection(&self, call: &Call, target: &Target) -> Result<Response<Body>> {
-        let (objects, revision) = verbs::list(&self.store, target, &call.selector(None)?)?;
-        for object in &objects {
+        let mut names = Vec::new();
+        verbs::each(&self.store, target, &call.selector(&target.kind, None)?, |object| {
             let text = |field: &str| object["metadata"][field].as_str().map(str::to_owned);
-            let here = Target { namespace: text("namespace"), ..target.clone() };
+            names.push((text("namespace"), text("name").unwrap_or_default()));
+        })?;
+        for (namespace, name) in names {
+            let here = Target { namespace, ..target.clone() };
             let options = DeleteOptions { dry_run: call.query.contains_key("dryRun"), ..DeleteOptions::default() };
-            match verbs::delete(&self.store, &here, &text("name").unwrap_or_default(), &options, &now()) {
+            match verbs::delete(&self.store, &here, &name, &options, &now()) {
                 Err(error) if error.code != StatusCode::NOT_FOUND => return Err(error),
                 _ => {}
             }
         }
-        Ok(reply(StatusCode::OK, &View::Object.list(&target.kind, objects, revision, Timestamp::now()), &[]))
+        Ok(reply(StatusCode::OK, &json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success" }), &[]))
     }
 }
 
@@ -287,13 +302,15 @@ impl Call {
         matches!(self.query.get(name).map(String::as_str), Some("true" | "1"))
     }
 
-    fn selector(&self, name: Option<&str>) -> Result<Selector> {
+    fn selector(&self, kind: &Kind, name: Option<&str>) -> Result<Selector> {
         let get = |name: &str| self.query.get(name).map(String::as_str);
         let mut fields = get("fieldSelector").unwrap_or_default().to_owned();
         if let Some(name) = name {
             fields = format!("{fields},metadata.name={name}");
         }
-        Selector::parse(get("labelSelector"), Some(&fields))
+        let selector = Selector::parse(get("labelSelector"), Some(&fields))?;
+        selector.check_fields(kind)?;
+        Ok(selector)
     }
 
     /// The body as JSON, or as YAML, of which JSON is a part.
@@ -307,11 +324,15 @@ impl Call {
             }
             _ => {}
         }
-        if let Ok(value) = serde_json::from_slice(&self.body) {
-            return Ok(value);
-        }
-        let text = std::str::from_utf8(&self.body).map_err(|error| broken(error.to_string()))?;
-        serde_saphyr::from_str(text).map_err(|error| broken(error.to_string().lines().next().unwrap_or_default().to_owned()))
+        let value = match serde_json::from_slice(&self.body) {
+            Ok(value) => value,
+            Err(_) => {
+                let text = std::str::from_utf8(&self.body).map_err(|error| broken(error.to_string()))?;
+                serde_saphyr::from_str(text).map_err(|error| broken(error.to_string().lines().next().unwrap_or_default().to_owned()))?
+            }
+        };
+        // Who manages what nests deeper than the object, and what is stored must be readable again.
+        if depth(&value) > MAX_DEPTH { Err(broken(format!("it nests deeper than {MAX_DEPTH} levels"))) } else { Ok(value) }
     }
 
     /// Who manages what is written: as the client says, else the first word of its user agent.
@@ -335,12 +356,24 @@ fn verb(method: &Method, named: bool, watching: bool) -> &'static str {
     }
 }
 
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::Object(fields) => 1 + fields.values().map(depth).max().unwrap_or(0),
+        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
+        _ => 0,
+    }
+}
+
 fn now() -> String {
     Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 fn reply(code: StatusCode, document: &Value, warnings: &[String]) -> Response<Body> {
-    let mut response = Response::new(Full::new(Bytes::from(document.to_string())).boxed_unsync());
+    written(code, document.to_string().into_bytes(), warnings)
+}
+
+fn written(code: StatusCode, body: Vec<u8>, warnings: &[String]) -> Response<Body> {
+    let mut response = Response::new(Full::new(Bytes::from(body)).boxed_unsync());
     *response.status_mut() = code;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -114,7 +114,7 @@ pub(crate) fn validate(kind: &Kind, object: &Value, old: Option<&Value>) -> Vec<
     if !causes.is_empty() {
         return causes;
     }
-    let Err(errors) = Validator::new().validate_compiled(rules, object, old) else { return Vec::new() };
+    let Err(errors) = Validator::new().validate_compiled(rules, object, old) else { return unreadable(kind, object) };
     errors
         .into_iter()
         .map(|error| {
@@ -127,6 +127,12 @@ pub(crate) fn validate(kind: &Kind, object: &Value, old: Option<&Value>) -> Vec<
             Cause { reason: "FieldValueInvalid", field, message }
         })
         .collect()
+}
+
+/// What is stored is read by our own controllers: one object that they cannot read would keep them from all others.
+fn unreadable(kind: &Kind, object: &Value) -> Vec<Cause> {
+    let told = |(field, message)| Cause { reason: "FieldValueInvalid", field, message };
+    (kind.read)(object).err().map(told).into_iter().collect()
 }
 
 /// The value at a path like `spec.interfaces[0].mac`.
@@ -197,7 +203,7 @@ fn has_type(wanted: &str, value: &Value) -> bool {
     match wanted {
         "string" => value.is_string(),
         "boolean" => value.is_boolean(),
-        "integer" => value.is_i64() || value.is_u64() || value.as_f64().is_some_and(|number| number.fract() == 0.0),
+        "integer" => value.is_i64() || value.is_u64(),
         "number" => value.is_number(),
         "array" => value.is_array(),
         "object" => value.is_object(),

@@ -2,7 +2,10 @@
 
 use serde_json::{Map, Value};
 
-use crate::error::{ApiError, Result};
+use crate::{
+    error::{ApiError, Result},
+    kinds::Kind,
+};
 
 #[derive(Debug, Clone)]
 enum Requirement {
@@ -12,6 +15,19 @@ enum Requirement {
     NotIn(String, Vec<String>),
     Exists(String),
     Missing(String),
+}
+
+impl Requirement {
+    fn key(&self) -> &String {
+        match self {
+            Self::Equals(key, _)
+            | Self::NotEquals(key, _)
+            | Self::In(key, _)
+            | Self::NotIn(key, _)
+            | Self::Exists(key)
+            | Self::Missing(key) => key,
+        }
+    }
 }
 
 /// What a list or watch is narrowed to.
@@ -26,6 +42,30 @@ impl Selector {
         let labels = split(labels.unwrap_or_default()).iter().map(|text| requirement(text)).collect::<Result<_>>()?;
         let fields = split(fields.unwrap_or_default()).iter().map(|text| requirement(text)).collect::<Result<_>>()?;
         Ok(Self { labels, fields })
+    }
+
+    /// Checks that objects of a kind can be chosen by these fields: a field that no object has would quietly choose none.
+    pub(crate) fn check_fields(&self, kind: &Kind) -> Result<()> {
+        let fits = |field: &&String| {
+            let own = match (kind.kind.as_str(), field.as_str()) {
+                ("Event", "reason" | "type" | "reportingComponent" | "reportingController") | ("Secret", "type") => true,
+                ("Event", field) => field.starts_with("involvedObject.") || field.starts_with("regarding."),
+                _ => false,
+            };
+            own || matches!(field.as_str(), "metadata.name" | "metadata.namespace")
+        };
+        match self.fields.iter().map(Requirement::key).find(|field| !fits(field)) {
+            None => Ok(()),
+            Some(field) => {
+                let message = format!("field label not supported: {field}; metadata.name and metadata.namespace are, and labels (-l)");
+                Err(ApiError::bad_request(message))
+            }
+        }
+    }
+
+    /// Whether nothing is left out.
+    pub(crate) fn takes_all(&self) -> bool {
+        self.labels.is_empty() && self.fields.is_empty()
     }
 
     pub(crate) fn matches(&self, object: &Value) -> bool {

@@ -150,32 +150,22 @@ pub(crate) fn apply(kind: &Kind, live: &Value, config: &Value, writer: &Writer<'
     let before = entries.iter().find(|entry| is_mine(entry)).map(|entry| entry.fields.clone()).unwrap_or_default();
     // An item of a list-map goes whole, before its fields: without its key it could not be found. One that stays keeps its key.
     for path in before.paths().iter().filter(|path| !fields::is_key(path)) {
-        let others = entries.iter().any(|entry| !is_mine(entry) && entry.fields.touches(path));
-        if !wanted.touches(path) && !others {
-            fields::remove_at(schema, &mut merged, path);
+        let free = |path: &[String]| {
+            let others = entries.iter().any(|entry| !is_mine(entry) && entry.fields.touches(path));
+            !wanted.touches(path) && !others
+        };
+        // A parent that nobody wants goes with all that is in it: defaults in it were nobody's wish.
+        let root = if path.first().is_some_and(|first| first == "f:metadata") { 2 } else { 1 };
+        if let Some(length) = (root..=path.len()).find(|length| free(&path[..*length])) {
+            fields::remove_at(schema, &mut merged, &path[..length]);
         }
     }
-    drop_emptied(&before, &wanted, &mut merged);
     let unchanged = without_managers(&merged) == without_managers(live) && before == wanted;
     let time = entries.iter().find(|entry| is_mine(entry) && unchanged).map_or_else(|| json!(writer.now), |entry| entry.time.clone());
     entries.retain(|entry| !is_mine(entry));
     entries.push(Entry { manager: writer.manager.to_owned(), apply: true, status: writer.status, time, fields: wanted });
     write(kind, &mut merged, entries);
     Ok(merged)
-}
-
-/// What an apply removed may leave an empty object behind, which the manager made only to hold it.
-fn drop_emptied(before: &FieldSet, wanted: &FieldSet, object: &mut Value) {
-    for path in before.paths().iter().rev().filter(|path| !wanted.touches(path)) {
-        for length in (1..path.len()).rev() {
-            let parent = &path[..length];
-            let empty =
-                |value: &Value| value.as_object().is_some_and(serde_json::Map::is_empty) || value.as_array().is_some_and(Vec::is_empty);
-            if !wanted.touches(parent) && fields::value_at(None, object, parent).is_some_and(empty) {
-                fields::remove_at(None, object, parent);
-            }
-        }
-    }
 }
 
 /// An object without `managedFields`, to see whether anything else changed.

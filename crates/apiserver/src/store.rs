@@ -5,6 +5,7 @@
 
 use std::{
     collections::VecDeque,
+    ops::{Bound, ControlFlow},
     path::Path,
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -43,7 +44,7 @@ pub(crate) struct Change {
     pub(crate) storage: String,
     pub(crate) namespace: String,
     pub(crate) object: Bytes,
-    /// The object before, without spec and status: what selectors are judged on.
+    /// The object before, as it was stored: whether a selector took it decides what a watcher is told.
     pub(crate) before: Option<Bytes>,
 }
 
@@ -120,21 +121,27 @@ impl Store {
         decode(bytes.value()).map(Some)
     }
 
-    /// Every object of a kind, by namespace and name, and the revision they are of.
-    pub(crate) fn list(&self, storage: &str, namespace: Option<&str>) -> Result<(Vec<Value>, u64)> {
+    /// Shows every object of a kind to `visit`, by namespace and name, from behind the key `after` on, until it has seen enough. Returns the
+    /// revision that they are of. They are shown as they are stored: a list of a thousand parsed objects is ten times its text.
+    pub(crate) fn scan(
+        &self,
+        storage: &str,
+        namespace: Option<&str>,
+        after: Option<&str>,
+        mut visit: impl FnMut(&str, &[u8]) -> Result<ControlFlow<()>>,
+    ) -> Result<u64> {
         let transaction = self.database.begin_read()?;
         let revision = transaction.open_table(META)?.get(REVISION)?.map_or(FIRST_REVISION, |value| value.value());
         let table = transaction.open_table(OBJECTS)?;
         let prefix = namespace.map_or_else(|| format!("{storage}/"), |namespace| format!("{storage}/{namespace}/"));
-        let mut objects = Vec::new();
-        for entry in table.range(prefix.as_str()..)? {
+        let from = after.filter(|after| after.starts_with(&prefix)).map_or(Bound::Included(prefix.as_str()), Bound::Excluded);
+        for entry in table.range::<&str>((from, Bound::Unbounded))? {
             let (key, value) = entry?;
-            if !key.value().starts_with(&prefix) {
+            if !key.value().starts_with(&prefix) || visit(key.value(), value.value())?.is_break() {
                 break;
             }
-            objects.push(decode(value.value())?);
         }
-        Ok((objects, revision))
+        Ok(revision)
     }
 
     /// How many objects of a kind there are.
@@ -187,7 +194,7 @@ impl Store {
             transaction.open_table(META)?.insert(REVISION, revision)?;
         }
         transaction.commit()?;
-        let before = before.map(|object| Bytes::from(serde_json::json!({ "metadata": object["metadata"] }).to_string()));
+        let before = before.map(|object| Bytes::from(object.to_string()));
         let (storage, namespace) = (key.storage.clone(), key.namespace.clone());
         self.append(Change { revision, type_, storage, namespace, object: bytes, before });
         Ok(object)
@@ -223,6 +230,6 @@ impl Store {
     }
 }
 
-fn decode(bytes: &[u8]) -> Result<Value> {
+pub(crate) fn decode(bytes: &[u8]) -> Result<Value> {
     serde_json::from_slice(bytes).map_err(|error| ApiError::internal(format!("a stored object is no JSON: {error}")))
 }

@@ -36,23 +36,28 @@ impl View {
         match self {
             Self::Object => object,
             Self::Metadata => metadata(&object),
-            Self::Table => table(kind, std::slice::from_ref(&object), &object["metadata"]["resourceVersion"], now),
+            Self::Table => json!({
+                "kind": "Table", "apiVersion": "meta.k8s.io/v1", "columnDefinitions": columns(kind), "rows": [row(kind, &object, now)],
+                "metadata": { "resourceVersion": object["metadata"]["resourceVersion"] }
+            }),
         }
     }
 
-    /// A list.
-    pub(crate) fn list(self, kind: &Kind, objects: Vec<Value>, revision: u64, now: Timestamp) -> Value {
-        let version = json!(revision.to_string());
+    /// One object, as an item of a list.
+    pub(crate) fn item(self, kind: &Kind, object: Value, now: Timestamp) -> Value {
         match self {
-            Self::Table => table(kind, &objects, &version, now),
-            Self::Metadata => json!({
-                "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": { "resourceVersion": version },
-                "items": objects.iter().map(metadata).collect::<Vec<_>>()
-            }),
-            Self::Object => json!({
-                "kind": format!("{}List", kind.kind), "apiVersion": kind.api_version(),
-                "metadata": { "resourceVersion": version }, "items": objects
-            }),
+            Self::Object => object,
+            Self::Metadata => metadata(&object),
+            Self::Table => row(kind, &object, now),
+        }
+    }
+
+    /// A list without its items and its metadata, and the field that the items are in.
+    pub(crate) fn frame(self, kind: &Kind) -> (Value, &'static str) {
+        match self {
+            Self::Object => (json!({ "kind": format!("{}List", kind.kind), "apiVersion": kind.api_version() }), "items"),
+            Self::Metadata => (json!({ "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1" }), "items"),
+            Self::Table => (json!({ "kind": "Table", "apiVersion": "meta.k8s.io/v1", "columnDefinitions": columns(kind) }), "rows"),
         }
     }
 }
@@ -61,26 +66,22 @@ fn metadata(object: &Value) -> Value {
     json!({ "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"] })
 }
 
-fn table(kind: &Kind, objects: &[Value], version: &Value, now: Timestamp) -> Value {
-    let mut columns = vec![json!({
+fn columns(kind: &Kind) -> Vec<Value> {
+    let name = json!({
         "name": "Name", "type": "string", "format": "name", "priority": 0,
         "description": "Name must be unique within a namespace."
-    })];
-    columns.extend(kind.columns.iter().map(|column| {
-        json!({ "name": column.name, "type": if column.type_ == "reference" { "string" } else { &column.type_ }, "format": "", "priority": column.priority, "description": column.description })
-    }));
-    let rows: Vec<Value> = objects
-        .iter()
-        .map(|object| {
-            let mut cells = vec![object["metadata"]["name"].clone()];
-            cells.extend(kind.columns.iter().map(|column| cell(object, &column.path, &column.type_, now)));
-            json!({ "cells": cells, "object": metadata(object) })
-        })
-        .collect();
-    json!({
-        "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": { "resourceVersion": version },
-        "columnDefinitions": columns, "rows": rows
-    })
+    });
+    let more = kind.columns.iter().map(|column| {
+        let type_ = if column.type_ == "reference" { "string" } else { &column.type_ };
+        json!({ "name": column.name, "type": type_, "format": "", "priority": column.priority, "description": column.description })
+    });
+    std::iter::once(name).chain(more).collect()
+}
+
+fn row(kind: &Kind, object: &Value, now: Timestamp) -> Value {
+    let cells = kind.columns.iter().map(|column| cell(object, &column.path, &column.type_, now));
+    let cells: Vec<Value> = std::iter::once(object["metadata"]["name"].clone()).chain(cells).collect();
+    json!({ "cells": cells, "object": metadata(object) })
 }
 
 fn cell(object: &Value, path: &str, type_: &str, now: Timestamp) -> Value {

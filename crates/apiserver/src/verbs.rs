@@ -1,5 +1,7 @@
 //! The verbs on objects. Each write is one transaction of the store: what it read cannot have changed when it writes.
 
+use std::ops::ControlFlow;
+
 use http::StatusCode;
 use serde_json::{Value, json};
 
@@ -10,7 +12,7 @@ use crate::{
     path::Target,
     selector::Selector,
     ssa::{self, Writer},
-    store::{Key, Outcome, Store},
+    store::{Key, Outcome, Store, decode},
 };
 
 /// Namespaces that cannot be deleted: the system's own, and where people begin.
@@ -66,12 +68,15 @@ pub(crate) fn get(store: &Store, target: &Target, name: &str) -> Result<Value> {
     Ok(events::from_stored(&target.kind, object))
 }
 
-/// The objects that a selector takes, and their revision.
-pub(crate) fn list(store: &Store, target: &Target, selector: &Selector) -> Result<(Vec<Value>, u64)> {
-    let (objects, revision) = store.list(&target.kind.storage, target.namespace.as_deref())?;
-    let mut seen: Vec<Value> = objects.into_iter().map(|object| events::from_stored(&target.kind, object)).collect();
-    seen.retain(|object| selector.matches(object));
-    Ok((seen, revision))
+/// Shows every object that a selector takes; returns their revision.
+pub(crate) fn each(store: &Store, target: &Target, selector: &Selector, mut visit: impl FnMut(Value)) -> Result<u64> {
+    store.scan(&target.kind.storage, target.namespace.as_deref(), None, |_, bytes| {
+        let object = events::from_stored(&target.kind, decode(bytes)?);
+        if selector.matches(&object) {
+            visit(object);
+        }
+        Ok(ControlFlow::Continue(()))
+    })
 }
 
 pub(crate) fn create(store: &Store, target: &Target, mut object: Value, options: &WriteOptions<'_>) -> Result<Written> {
@@ -138,16 +143,22 @@ fn check_namespace(store: &Store, target: &Target) -> Result<()> {
 }
 
 fn forget_old_events(store: &Store) -> Result<()> {
-    if store.count("events")? <= events::MAX_EVENTS {
+    let many = store.count("events")?;
+    if many <= events::MAX_EVENTS {
         return Ok(());
     }
-    let (mut all, _) = store.list("events", None)?;
-    let revision = |event: &Value| event["metadata"]["resourceVersion"].as_str().and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
-    all.sort_by_key(revision);
-    for old in all.iter().take(all.len() - events::MAX_EVENTS) {
-        let text = |field: &str| old["metadata"][field].as_str().unwrap_or_default().to_owned();
+    let mut all: Vec<(u64, Key)> = Vec::with_capacity(many);
+    store.scan("events", None, None, |_, bytes| {
+        let event = decode(bytes)?;
+        let text = |field: &str| event["metadata"][field].as_str().unwrap_or_default().to_owned();
         let key = Key { storage: "events".to_owned(), namespace: text("namespace"), name: text("name") };
-        store.update(&key, |object| Ok(object.map_or(Outcome::Keep(Value::Null), |object| Outcome::Remove(object.clone()))))?;
+        all.push((text("resourceVersion").parse().unwrap_or(0), key));
+        Ok(ControlFlow::Continue(()))
+    })?;
+    all.sort_unstable_by_key(|(revision, _)| *revision);
+    // A batch at once, so that not every new event looks at all the others.
+    for (_, key) in all.iter().take(many - events::MAX_EVENTS + events::FORGET) {
+        store.update(key, |object| Ok(object.map_or(Outcome::Keep(Value::Null), |object| Outcome::Remove(object.clone()))))?;
     }
     Ok(())
 }
@@ -254,14 +265,14 @@ fn apply(store: &Store, target: &Target, name: &str, mut config: Value, options:
             fields.remove("status");
         }
     }
-    finish_core_change(target, &mut config);
+    let mut shaped = config.clone();
+    let warnings = admission::shape(kind, &mut shaped, options.unknown)?;
     // The configuration is pruned but not defaulted: a default is nobody's wish.
-    let mut warnings = Vec::new();
-    if let Some(structure) = &kind.schema {
-        let mut shaped = config.clone();
-        warnings = admission::shape(kind, &mut shaped, options.unknown)?;
-        crate::schema::prune(structure, &mut config);
+    match &kind.schema {
+        Some(structure) => drop(crate::schema::prune(structure, &mut config)),
+        None => config = shaped,
     }
+    finish_core_change(target, &mut config);
     let writer = Writer { manager: options.manager, status: target.status, force: options.force, now: &options.now };
     if store.get(&key(target, name))?.is_none() && !target.status {
         check_namespace(store, target)?;

@@ -57,11 +57,7 @@ pub(crate) fn begin(
             store.since(revision)?;
             revision
         }
-        None => {
-            let (objects, revision) = verbs::list(&store, &watch.target, &watch.selector)?;
-            queue.extend(objects.into_iter().map(|object| line(&watch, "ADDED", object)));
-            revision
-        }
+        None => verbs::each(&store, &watch.target, &watch.selector, |object| queue.push_back(line(&watch, "ADDED", object)))?,
     };
     let timeout = watch.timeout.unwrap_or(DEFAULT_TIMEOUT).min(MAX_TIMEOUT);
     let state = State { store, watch, revision, newest, deadline: Instant::now() + timeout, queue, ended: false };
@@ -115,7 +111,7 @@ fn event(watch: &Watch, change: &Change) -> Option<Bytes> {
         .before
         .as_ref()
         .and_then(|before| serde_json::from_slice(before).ok())
-        .is_some_and(|before: Value| watch.selector.matches(&before));
+        .is_some_and(|before: Value| watch.selector.matches(&events::from_stored(&watch.target.kind, before)));
     let type_ = match (change.type_, before, now) {
         (ChangeType::Deleted, true, _) => "DELETED",
         (ChangeType::Deleted, false, true) => "DELETED",

@@ -171,6 +171,13 @@ pub(crate) fn walk(mut field: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
     })
 }
 
+/// Who sent a packet that cannot be read otherwise: the client's Ethernet address, where there is one.
+pub fn sender(bytes: &[u8]) -> Option<MacAddr> {
+    let [1, 1, 6, ..] = *bytes else { return None };
+    let mac: [u8; 6] = bytes.get(28..34)?.try_into().ok()?;
+    Some(MacAddr(mac)).filter(|mac| mac.is_unicast())
+}
+
 /// A client's packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {

@@ -29,7 +29,7 @@ pub const PROBE_CLASS: &str = "athanor-probe:";
 pub enum Row {
     /// Not parseable.
     Malformed,
-    /// Our own installation's probe.
+    /// A probe for other servers: our own, or that of another installation.
     Sibling,
     /// Not in a served subnet, mode off, or meant for another server.
     NotOurs,
@@ -218,13 +218,17 @@ struct Scene<'a> {
 /// Decides what a packet is answered.
 pub fn decide(request: &Request, context: &Context<'_>) -> Decision {
     let class = request.options.text(option::VENDOR_CLASS).unwrap_or_default();
-    if class.strip_prefix(PROBE_CLASS) == Some(context.installation) {
+    let prober = class.strip_prefix(PROBE_CLASS);
+    if prober == Some(context.installation) {
         return Decision::silence(Row::Sibling, "our own probe for other servers");
     }
     let scene = match locate(request, context) {
         Ok(scene) => scene,
         Err(why) => return Decision::silence(Row::NotOurs, why),
     };
+    if prober.is_some() {
+        return scene.prober();
+    }
     Decision { subnet: Some(scene.subnet.name.clone()), ..scene.decide() }
 }
 
@@ -250,6 +254,8 @@ fn locate<'a>(request: &'a Request, context: &'a Context<'a>) -> Result<Scene<'a
     let server = own.or(link.addresses.first()).copied().ok_or_else(|| format!("{} has no IPv4 address", link.interface))?;
     let authority = if subnet.spec.authority == subnet::Authority::Assumed { &Authority::Alone } else { context.authority };
     let proxy = subnet.spec.mode == Mode::Proxy
+        // Port 4011 is for boot files, whoever gave the address.
+        || context.proxy_port
         || (subnet.spec.on_foreign_server == OnForeignServer::Proxy && matches!(authority, Authority::Foreign(_)));
     Ok(Scene { request, context, subnet, server, authority, client: Client::of(request), proxy })
 }
@@ -295,6 +301,18 @@ impl Scene<'_> {
             other => return Decision::silence(Row::NotOurs, format!("{other} is no question of a client")),
         }
         plan.map_or_else(|| self.unknown(), |plan| self.known(plan))
+    }
+
+    /// Another installation looks for servers. It finds us where we have authority, also where we serve machines only: of two the second
+    /// must not believe that it is alone. It asks for no address, so ours stands for one.
+    fn prober(&self) -> Decision {
+        if self.proxy || *self.authority != Authority::Alone {
+            return Decision::silence(Row::Sibling, "the probe of another installation, and no authority here");
+        }
+        let options = vec![(option::SERVER_ID, self.server.octets().to_vec())];
+        let reply = Reply { message: MessageType::Offer, yiaddr: self.server, siaddr: Ipv4Addr::UNSPECIFIED, file: String::new(), options };
+        let detail = "the probe of another installation; it shall not answer with authority here".to_owned();
+        Decision { row: Row::Sibling, answer: Answer::Reply(Box::new(reply)), detail, subnet: Some(self.subnet.name.clone()) }
     }
 
     /// A REQUEST that is not for us, or wants what it cannot have (RFC 2131 table 4).

@@ -171,7 +171,10 @@ fn every_row_has_its_client() {
     let mine = [192, 168, 10, 100];
     for (world, ask, row, answer) in [
         (&there, discover(STRANGER).option(60, b"athanor-probe:ours"), Row::Sibling, "silence"),
-        (&there, discover(STRANGER).option(60, b"athanor-probe:theirs"), Row::Other, "silence"),
+        (&there, discover(STRANGER).option(60, b"athanor-probe:theirs"), Row::Sibling, "OFFER"),
+        (&probing, discover(STRANGER).option(60, b"athanor-probe:theirs"), Row::Sibling, "silence"),
+        (&foreign, discover(STRANGER).option(60, b"athanor-probe:theirs"), Row::Sibling, "silence"),
+        (&proxy, discover(STRANGER).option(60, b"athanor-probe:theirs"), Row::Sibling, "silence"),
         (&there, discover(KNOWN).ipxe().relayed([10, 9, 0, 1]), Row::NotOurs, "silence"),
         (&there, discover(KNOWN).ipxe().relayed([192, 168, 10, 9]), Row::Ipxe, "OFFER"),
         (&there, request(KNOWN).ipxe().wants(mine).option(54, &[192, 168, 10, 2]), Row::NotOurs, "silence"),
@@ -280,6 +283,11 @@ fn a_probe_is_answered_by_others_and_judged_right() {
     };
     let me = [Ipv4Addr::new(192, 168, 10, 1)];
     assert_eq!(probe::foreign_server(&offer([10, 0, 0, 2], 9), 7, &me), Some(Ipv4Addr::new(10, 0, 0, 2)));
+    // Of two installations the second finds the first.
+    let (theirs, decision) = world().decide(&discover(STRANGER).option(60, b"athanor-probe:theirs"));
+    let Answer::Reply(reply) = decision.answer else { panic!("no answer to another installation's probe") };
+    let seen = encode(&theirs, &reply);
+    assert_eq!(probe::foreign_server(&seen, theirs.xid, &[Ipv4Addr::new(192, 168, 10, 9)]), Some(Ipv4Addr::new(192, 168, 10, 1)));
     assert_eq!(probe::foreign_server(&offer([10, 0, 0, 2], 9), 8, &me), None, "another transaction");
     assert_eq!(probe::foreign_server(&offer([192, 168, 10, 1], 9), 7, &me), None, "our own");
     assert_eq!(probe::foreign_server(&offer([10, 0, 0, 2], 0), 7, &me), None, "a proxy takes nobody's authority");

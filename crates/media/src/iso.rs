@@ -6,6 +6,7 @@ use std::{
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
+    time::SystemTime,
 };
 
 use hadris_fs::{DirCursor, ErrorKind, FileType, MountOptions, Name, NodeId, sync::FileSystem};
@@ -86,6 +87,7 @@ pub struct Iso {
     path: PathBuf,
     image: Arc<File>,
     length: u64,
+    modified: Option<SystemTime>,
     declared: u64,
     label: Option<String>,
     fs: Mutex<IsoFs<Device>>,
@@ -102,7 +104,8 @@ impl Iso {
             _ => MediaError::Io { path: path.to_owned(), source },
         };
         let image = Arc::new(File::open(path).map_err(io)?);
-        let length = image.metadata().map_err(io)?.len();
+        let meta = image.metadata().map_err(io)?;
+        let (length, modified) = (meta.len(), meta.modified().ok());
         let named = |fault| name_fault(path, length, "", fault);
         let declared = declared_size(&image, length).map_err(named)?;
         let options = MountOptions::new().read_only();
@@ -112,7 +115,12 @@ impl Iso {
         let declared = u64::from(fs.info().volume_space_size()) * u64::from(fs.info().block_size());
         let mut buffer = [0; 384];
         let label = fs.label(&mut buffer).map_err(|error| named(fault(error, Some(declared), length)))?.map(str::to_owned);
-        Ok(Self { path: path.to_owned(), image, length, declared, label, fs: Mutex::new(fs) })
+        Ok(Self { path: path.to_owned(), image, length, modified, declared, label, fs: Mutex::new(fs) })
+    }
+
+    /// When the image was last changed, where the file system tells.
+    pub fn modified(&self) -> Option<SystemTime> {
+        self.modified
     }
 
     /// The volume's label.

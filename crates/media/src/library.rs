@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     fs, io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::SystemTime,
@@ -13,14 +14,17 @@ use crate::{Iso, MediaError};
 /// How many images stay open; each holds one file descriptor and a few hundred KiB of directory cache.
 const MAX_OPEN: usize = 64;
 
-/// The identity of a file's content, as far as the file system tells.
-type Stamp = (u64, Option<SystemTime>);
+/// The identity of a file's content, as far as the file system tells: length, time of change, and which file it is.
+type Stamp = (u64, Option<SystemTime>, u64);
+
+/// An image that is open, or about to be. Each has a lock of its own: one on a share that hangs holds up nobody else.
+type Slot = Arc<Mutex<Option<(Stamp, Arc<Iso>)>>>;
 
 /// Images below the media folders.
 #[derive(Debug, Default)]
 pub struct Library {
     folders: Vec<PathBuf>,
-    open: Mutex<HashMap<PathBuf, (Stamp, Arc<Iso>)>>,
+    slots: Mutex<HashMap<PathBuf, Slot>>,
 }
 
 /// The canonical path of a file, if it lies below one of the folders once every link is resolved. A relative path is looked up in each.
@@ -52,7 +56,7 @@ pub fn contained(path: &Path, folders: &[PathBuf]) -> Result<PathBuf, MediaError
 impl Library {
     /// A library over folders.
     pub fn new(folders: Vec<PathBuf>) -> Self {
-        Self { folders, open: Mutex::default() }
+        Self { folders, slots: Mutex::default() }
     }
 
     /// An image by its path, opened at the first use and again after it changed.
@@ -62,16 +66,26 @@ impl Library {
     pub fn iso(&self, path: &Path) -> Result<Arc<Iso>, MediaError> {
         let real = contained(path, &self.folders)?;
         let meta = fs::metadata(&real).map_err(|source| MediaError::Io { path: real.clone(), source })?;
-        let stamp = (meta.len(), meta.modified().ok());
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, iso)) = open.get(&real).filter(|(known, _)| *known == stamp) {
+        if !meta.is_file() {
+            // Opening a FIFO would wait for somebody who writes into it.
+            return Err(MediaError::NotIso(real));
+        }
+        let stamp = (meta.len(), meta.modified().ok(), meta.ino());
+        let slot = self.slot(&real);
+        let mut open = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, iso)) = open.as_ref().filter(|(known, _)| *known == stamp) {
             return Ok(iso.clone());
         }
         let iso = Arc::new(Iso::open(&real)?);
-        if open.len() >= MAX_OPEN {
-            open.clear();
-        }
-        open.insert(real, (stamp, iso.clone()));
+        *open = Some((stamp, iso.clone()));
         Ok(iso)
+    }
+
+    fn slot(&self, path: &Path) -> Slot {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        if slots.len() >= MAX_OPEN && !slots.contains_key(path) {
+            slots.clear();
+        }
+        slots.entry(path.to_owned()).or_default().clone()
     }
 }

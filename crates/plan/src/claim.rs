@@ -47,6 +47,13 @@ pub fn choose<'a>(deployment: &Deployment, architecture: Option<Architecture>, m
     any(claim.selector.as_ref(), claim.minimum.as_ref(), architecture, machines)
 }
 
+/// Whether a Deployment's spec means a Machine. Labels and minimum hardware count when it is chosen, and no more: both may change.
+pub fn means(deployment: &Deployment, machine: &Machine) -> bool {
+    let claim = &deployment.spec.machine;
+    let by_mac = |mac| machine.spec.interfaces.iter().any(|interface| interface.mac == mac);
+    claim.name.as_ref().is_none_or(|name| Some(name) == machine.metadata.name.as_ref()) && claim.mac.is_none_or(by_mac)
+}
+
 /// Whether a Machine's claim is this very Deployment: the same instance, whatever its uid.
 pub fn owns(deployment: &Deployment, machine: &Machine) -> bool {
     let Some(claim) = &machine.spec.claim_ref else { return false };

@@ -125,7 +125,10 @@ fn order(input: &OrderInput<'_>, tokens: &Tokens) -> Result<Order, PlanError> {
         (None, None) => String::new(),
     };
     let trees = profile.media.iter().filter_map(|media| {
-        let prefix = media.prefix.clone().unwrap_or_else(|| input.profile_name.clone());
+        // A profile may be named like one of the server's own folders, a prefix may not.
+        let own = OWN_FOLDERS.contains(&input.profile_name.as_str());
+        let by_name = || if own { format!("media-{}", input.profile_name) } else { input.profile_name.clone() };
+        let prefix = media.prefix.clone().unwrap_or_else(by_name);
         Some((prefix, Source::Iso { path: media.path.clone()?, member: String::new() }))
     });
     Ok(Order {
@@ -138,6 +141,9 @@ fn order(input: &OrderInput<'_>, tokens: &Tokens) -> Result<Order, PlanError> {
         success: profile.success,
     })
 }
+
+/// Folders of boot HTTP that are no media.
+const OWN_FOLDERS: [&str; 4] = ["b", "l", "v1", "healthz"];
 
 /// Where the script finds a file: at its own URL, or behind `${base}` out of the media.
 fn place(

@@ -30,9 +30,16 @@ pub fn of(profile: &BootProfileSpec) -> Support {
             ));
         }
     }
-    let secure = |path: &&String| path.starts_with("https://");
-    if let Some(url) = profile.kernel.iter().chain(&profile.initrds).find(secure) {
-        return no(format!("{url}: distributions' iPXE cannot fetch https; put the file into an ISO or name an http URL"));
+    for path in profile.kernel.iter().chain(&profile.initrds).filter(|path| !path.starts_with("http://")) {
+        if path.starts_with("https://") {
+            return no(format!("{path}: distributions' iPXE cannot fetch https; put the file into an ISO or name an http URL"));
+        }
+        if path.contains("://") {
+            return no(format!("{path}: only http URLs and paths inside spec.media are fetched; name one of these"));
+        }
+        if profile.media.is_none() {
+            return no(format!("{path}: this is a path inside media, but there is no spec.media; name an ISO there, or an http URL here"));
+        }
     }
     Support { supported: true, reason: reasons::SUPPORTED, message: format!("{kind} profiles are run by this version") }
 }
@@ -45,7 +52,8 @@ mod tests {
 
     #[test]
     fn what_is_not_run_yet_says_so_and_what_to_do() {
-        let live = BootProfileSpec { live: Some(Live {}), kernel: Some("live/vmlinuz".into()), ..Default::default() };
+        let media = Some(Media { path: Some("live.iso".into()), ..Default::default() });
+        let live = BootProfileSpec { live: Some(Live {}), media, kernel: Some("live/vmlinuz".into()), ..Default::default() };
         assert!(of(&live).supported);
         let preseed =
             BootProfileSpec { installer: Some(Installer { type_: InstallerType::Preseed, template: None }), ..Default::default() };
@@ -55,6 +63,10 @@ mod tests {
         );
         let url = Media { url: Some("http://x/y.iso".into()), ..Default::default() };
         assert!(!of(&BootProfileSpec { media: Some(url), ..live.clone() }).supported);
-        assert!(!of(&BootProfileSpec { kernel: Some("https://x/vmlinuz".into()), ..live }).supported);
+        for kernel in ["https://x/vmlinuz", "ftp://x/vmlinuz"] {
+            assert!(!of(&BootProfileSpec { kernel: Some(kernel.into()), ..live.clone() }).supported, "{kernel}");
+        }
+        assert!(!of(&BootProfileSpec { media: None, ..live.clone() }).supported);
+        assert!(of(&BootProfileSpec { media: None, kernel: Some("http://x/vmlinuz".into()), ..live }).supported);
     }
 }

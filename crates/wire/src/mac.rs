@@ -93,6 +93,9 @@ impl schemars::JsonSchema for MacAddr {
             "x-kubernetes-validations": [{
                 "rule": "self.matches('^([0-9a-f]{2}:){5}[0-9a-f]{2}$')",
                 "message": "must be a MAC address in lower case with colons, like 52:54:00:aa:00:01"
+            }, {
+                "rule": "!self.matches('^.[13579bdf]') && self != '00:00:00:00:00:00'",
+                "message": "must be the address of one station, not of a group and not all zeros"
             }]
         })
     }

@@ -4,10 +4,10 @@ mod addresses;
 mod plan;
 mod status;
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use athanor_crds::{
-    BootProfile, BootProfileSpec, BootReport, Deployment, Machine, MachineInventory, Subnet, SubnetSpec,
+    Address, BootProfile, BootProfileSpec, BootReport, Deployment, Machine, MachineInventory, Subnet, SubnetSpec,
     bootreport::{AttemptReport, NodeReport},
     conditions::reasons,
     machine::{Attempt, Occupancy, OccupancyState},
@@ -22,7 +22,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{Resource as _, ResourceExt as _};
 use serde_json::json;
 
-use crate::{Clock, Cluster, Ids, PortError};
+use crate::{Clock, Cluster, Ids, PortError, finalizer};
 
 /// Everything that a decision about a Machine looks at.
 pub(crate) struct World {
@@ -45,8 +45,14 @@ pub async fn reconcile(namespace: &str, name: &str, cluster: &impl Cluster, cloc
         return forget(namespace, name, cluster).await;
     };
     if machine.metadata.deletion_timestamp.is_some() {
-        return forget(namespace, name, cluster).await;
+        forget(namespace, name, cluster).await?;
+        return finalizer::take_off(&machine, cluster).await;
     }
+    let machine = if finalizer::is_on(&machine) {
+        machine
+    } else {
+        cluster.patch(&machine, json!({ "metadata": { "finalizers": finalizer::added(&machine) } })).await?
+    };
     let mut world = dereference(machine, cluster).await?;
     record_inventory(&mut world, cluster).await?;
     let addresses = addresses::ensure(&world, cluster).await?;
@@ -217,8 +223,30 @@ async fn apply(
     Ok(issued)
 }
 
-/// The Machine is gone: so are its plan and its addresses.
+/// The Machine is gone: so are its plan, its addresses, and what is known about it.
 async fn forget(namespace: &str, name: &str, cluster: &impl Cluster) -> Result<(), PortError> {
     plan::forget(namespace, name, cluster).await?;
-    addresses::release_all(namespace, name, cluster).await
+    addresses::release_all(namespace, name, cluster).await?;
+    cluster.delete::<BootReport>(Some(namespace), name).await?;
+    cluster.delete::<MachineInventory>(Some(namespace), name).await
+}
+
+/// Forgets Machines that went without their finalizer: somebody took it off by hand, or restored half a backup. For the start, when nothing
+/// else runs yet.
+///
+/// # Errors
+/// A call failed.
+pub async fn sweep(cluster: &impl Cluster) -> Result<(), PortError> {
+    let machines = cluster.list::<Machine>(None).await?;
+    let key = |machine: &Arc<Machine>| (machine.namespace().unwrap_or_default(), machine.name_any());
+    let known: BTreeSet<(String, String)> = machines.iter().map(key).collect();
+    let planned = plan::machines(cluster).await?;
+    let addressed = cluster.list::<Address>(None).await?;
+    let addressed = addressed.iter().filter_map(|address| address.spec.owner.clone()).map(|owner| (owner.namespace, owner.name));
+    let orphans: BTreeSet<(String, String)> = planned.into_iter().chain(addressed).filter(|key| !known.contains(key)).collect();
+    for (namespace, name) in orphans {
+        tracing::warn!(machine = %name, %namespace, "plan of a machine that is gone; forgotten");
+        forget(&namespace, &name, cluster).await?;
+    }
+    Ok(())
 }

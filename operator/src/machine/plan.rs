@@ -105,6 +105,13 @@ async fn store(name: &str, stored: Option<Secret>, plan: &BootPlan, cluster: &im
     Ok(())
 }
 
+/// The Machines that have plans, by namespace and name.
+pub(crate) async fn machines(cluster: &impl Cluster) -> Result<Vec<(String, String)>, PortError> {
+    let secrets = cluster.list::<Secret>(Some(names::PLANS_NAMESPACE)).await?;
+    let plans = secrets.iter().filter_map(|secret| read(secret));
+    Ok(plans.map(|plan| (plan.machine.namespace, plan.machine.name)).collect())
+}
+
 /// The Machine is gone: so is its plan.
 pub(crate) async fn forget(namespace: &str, name: &str, cluster: &impl Cluster) -> Result<(), PortError> {
     cluster.delete::<Secret>(Some(names::PLANS_NAMESPACE), &names::plan_secret(namespace, name)).await

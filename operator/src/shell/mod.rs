@@ -1,6 +1,7 @@
 //! The thin shell: kube's Controllers call the reconcilers, and everything a reconciler looks at wakes it.
 
 mod cluster;
+mod strangers;
 
 use std::{
     collections::HashMap,
@@ -90,6 +91,7 @@ pub async fn run(client: Client, stop: impl Future<Output = ()> + Send + 'static
     use futures::FutureExt as _;
     let stop = stop.shared();
     let cluster = KubeCluster::start(client.clone()).await?;
+    machine::sweep(&cluster).await?;
     let stores = cluster.stores();
     let context = Arc::new(Context { cluster, retries: Mutex::default() });
     let machines = drive(machine_controller(&client, &stores), stop.clone(), &context, |key, context| async move {
@@ -102,10 +104,17 @@ pub async fn run(client: Client, stop: impl Future<Output = ()> + Send + 'static
     let profiles = drive(profiles, stop.clone(), &context, |key, context| async move {
         bootprofile::reconcile(&key.namespace, &key.name, &context.cluster, &SystemClock).await
     });
+    let stopped = stop.clone();
     let subnets = drive(subnet_controller(&client), stop, &context, |key, context| async move {
         subnet::reconcile(&key.name, &context.cluster, &SystemClock).await
     });
-    tokio::join!(machines, deployments, profiles, subnets);
+    let strangers = async {
+        tokio::select! {
+            () = strangers::prune_for_ever(&context.cluster) => {}
+            () = stopped => {}
+        }
+    };
+    tokio::join!(machines, deployments, profiles, subnets, strangers);
     Ok(())
 }
 

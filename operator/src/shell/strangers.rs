@@ -1,0 +1,39 @@
+//! Reports about clients that are no Machines: kept for `explain`, and only so many.
+
+use std::{cmp::Reverse, sync::Arc, time::Duration};
+
+use athanor_crds::{BootReport, names};
+use jiff::Timestamp;
+use kube::ResourceExt as _;
+
+use super::KubeCluster;
+use crate::{Cluster, PortError};
+
+/// How many are kept; the ones that were silent longest go. An office has fewer laptops.
+const MOST: usize = 256;
+/// How often that is looked at.
+const PAUSE: Duration = Duration::from_secs(60);
+
+pub(super) async fn prune_for_ever(cluster: &KubeCluster) {
+    loop {
+        if let Err(error) = prune(cluster).await {
+            tracing::debug!(%error, "reports of strangers not pruned");
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+async fn prune(cluster: &impl Cluster) -> Result<(), PortError> {
+    let mut reports = cluster.list::<BootReport>(Some(names::SYSTEM_NAMESPACE)).await?;
+    // A Machine may live in this namespace, too.
+    reports.retain(|report| report.spec.mac.is_some_and(|mac| report.name_any() == names::stranger_report(mac)));
+    reports.sort_by_key(|report| Reverse(newest(report)));
+    for old in reports.iter().skip(MOST) {
+        cluster.delete::<BootReport>(Some(names::SYSTEM_NAMESPACE), &old.name_any()).await?;
+    }
+    Ok(())
+}
+
+fn newest(report: &Arc<BootReport>) -> Option<Timestamp> {
+    report.spec.nodes.iter().flat_map(|node| &node.events).map(|event| event.time.0).max()
+}
