@@ -242,6 +242,14 @@ pub(crate) async fn update(global: &Global, what: Update) -> anyhow::Result<()> 
     let client = connect::client(global).await?;
     let api: Api<Deployment> = Api::namespaced(client.clone(), &global.namespace);
     let name = find(&client, global, &args).await?;
+    let spec = changes(&args)?;
+    api.patch(&name, &connect::patch_params(), &Patch::Merge(json!({ "spec": spec }))).await?;
+    out(&format!("deployment/{name} updated; its machine is served the change at its next request\n"));
+    Ok(())
+}
+
+/// What an `update` changes in the spec, as a merge patch.
+fn changes(args: &DeploymentArgs) -> anyhow::Result<Value> {
     let mut spec = json!({});
     if let Some(profile) = &args.profile {
         spec["profile"] = json!({ "name": profile, "inline": null });
@@ -250,20 +258,18 @@ pub(crate) async fn update(global: &Global, what: Update) -> anyhow::Result<()> 
         spec["hostname"] = json!(hostname);
     }
     if !args.address.is_empty() {
-        spec["addresses"] = json!(addresses(&args));
+        spec["addresses"] = json!(addresses(args));
     }
     if !args.packages.is_empty() {
         spec["packages"] = json!(args.packages);
     }
     if args.ssh_key.is_some() {
-        spec["users"] = json!(users(&args)?);
+        spec["users"] = json!(users(args)?);
     }
     if spec == json!({}) {
         bail!("nothing to change: give --profile, --hostname, --address, --packages or --ssh-key");
     }
-    api.patch(&name, &connect::patch_params(), &Patch::Merge(json!({ "spec": spec }))).await?;
-    out(&format!("deployment/{name} updated; its machine is served the change at its next request\n"));
-    Ok(())
+    Ok(spec)
 }
 
 /// The Deployment that is meant: by name, or by the MAC of its machine.
@@ -382,6 +388,7 @@ mod tests {
     use clap::Parser as _;
 
     use super::*;
+    use crate::cli::deploy::DeployArgs;
 
     #[derive(Debug, clap::Parser)]
     struct Line {
@@ -389,8 +396,30 @@ mod tests {
         what: Create,
     }
 
+    #[derive(Debug, clap::Parser)]
+    struct UpdateLine {
+        #[command(subcommand)]
+        what: Update,
+    }
+
+    #[derive(Debug, clap::Parser)]
+    struct DeployLine {
+        #[command(flatten)]
+        args: DeployArgs,
+    }
+
     fn object(line: &str) -> String {
-        let line = Line::try_parse_from(line.split_whitespace()).unwrap();
+        let words = line.split_whitespace();
+        if line.starts_with("update") {
+            let Update::Deployment(args) = UpdateLine::try_parse_from(words).unwrap().what;
+            return serde_saphyr::to_string(&changes(&args).unwrap()).unwrap();
+        }
+        if line.starts_with("deploy") {
+            let args = DeployLine::try_parse_from(words).unwrap().args.deployment;
+            let spec = deployment_spec(&args, Some("the-only-one-of-its-type".to_owned())).unwrap();
+            return format!("{}\n{}", deployment_name(&args).unwrap(), serde_saphyr::to_string(&spec).unwrap());
+        }
+        let line = Line::try_parse_from(words).unwrap();
         let (name, spec) = match line.what {
             Create::Deployment(args) => (deployment_name(&args).unwrap(), json!(deployment_spec(&args, None).unwrap())),
             Create::Boot(args) => (args.name.clone(), json!(boot_spec(&args).unwrap().0)),
@@ -405,6 +434,8 @@ mod tests {
         let lines = [
             "create deployment --mac 00:11:22:33:44:55 --profile NAME",
             "create deployment --MAC 0011.2233.4455 --profile NAME --hostname web-1 --address 192.168.10.50 --packages openssh,mariadb",
+            "update deployment --mac 00:11:22:33:44:55 --profile OTHER",
+            "deploy --mac 00:11:22:33:44:55 --address 192.168.10.50 --packages openssh,mariadb --type kickstart",
             "create boot --name debian --iso-path /nowhere/debian.iso --iso-prefix debian --kernel install.amd/vmlinuz --initrd install.amd/initrd.gz --cmdline quiet",
             "create boot --name centos --isoPath /nowhere/c.iso --isoPrefix c --kernel k --deploymentType kickstart",
             "create machine --mac 00-11-22-33-44-55,001122334466 --address 192.168.10.7 --accept",

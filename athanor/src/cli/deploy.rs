@@ -19,7 +19,7 @@ use super::{
 #[derive(Debug, Args)]
 pub(crate) struct DeployArgs {
     #[command(flatten)]
-    deployment: DeploymentArgs,
+    pub(super) deployment: DeploymentArgs,
     /// Without --profile: the only profile of this type and the machine's architecture
     #[arg(long = "type", alias = "deploymentType", value_enum)]
     type_: Option<ProfileType>,

@@ -44,7 +44,7 @@ pub(crate) struct Change {
     pub(crate) storage: String,
     pub(crate) namespace: String,
     pub(crate) object: Bytes,
-    /// The object before, as it was stored: whether a selector took it decides what a watcher is told.
+    /// The object before, as far as selectors look: whether one took it decides what a watcher is told.
     pub(crate) before: Option<Bytes>,
 }
 
@@ -194,7 +194,7 @@ impl Store {
             transaction.open_table(META)?.insert(REVISION, revision)?;
         }
         transaction.commit()?;
-        let before = before.map(|object| Bytes::from(object.to_string()));
+        let before = before.map(|object| Bytes::from(selectable(object).to_string()));
         let (storage, namespace) = (key.storage.clone(), key.namespace.clone());
         self.append(Change { revision, type_, storage, namespace, object: bytes, before });
         Ok(object)
@@ -228,6 +228,17 @@ impl Store {
     fn lock(&self) -> MutexGuard<'_, ()> {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What selectors look at; the rest of an object is most of it.
+fn selectable(mut object: Value) -> Value {
+    if let Some(fields) = object.as_object_mut() {
+        fields.retain(|name, _| !matches!(name.as_str(), "spec" | "status" | "data"));
+    }
+    if let Some(metadata) = object["metadata"].as_object_mut() {
+        metadata.remove("managedFields");
+    }
+    object
 }
 
 pub(crate) fn decode(bytes: &[u8]) -> Result<Value> {

@@ -231,8 +231,7 @@ async fn forget(namespace: &str, name: &str, cluster: &impl Cluster) -> Result<(
     cluster.delete::<MachineInventory>(Some(namespace), name).await
 }
 
-/// Forgets Machines that went without their finalizer: somebody took it off by hand, or restored half a backup. For the start, when nothing
-/// else runs yet.
+/// Forgets Machines that went without their finalizer: somebody took it off by hand, or restored half a backup.
 ///
 /// # Errors
 /// A call failed.
@@ -245,8 +244,11 @@ pub async fn sweep(cluster: &impl Cluster) -> Result<(), PortError> {
     let addressed = addressed.iter().filter_map(|address| address.spec.owner.clone()).map(|owner| (owner.namespace, owner.name));
     let orphans: BTreeSet<(String, String)> = planned.into_iter().chain(addressed).filter(|key| !known.contains(key)).collect();
     for (namespace, name) in orphans {
-        tracing::warn!(machine = %name, %namespace, "plan of a machine that is gone; forgotten");
-        forget(&namespace, &name, cluster).await?;
+        // The lists may be old, and the Machine a new one.
+        if cluster.get::<Machine>(Some(&namespace), &name).await?.is_none() {
+            tracing::warn!(machine = %name, %namespace, "plan of a machine that is gone; forgotten");
+            forget(&namespace, &name, cluster).await?;
+        }
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use athanor_crds::{Address, Deployment, Machine, MachineInventory, Subnet};
-use futures::StreamExt as _;
+use futures::{StreamExt as _, stream::BoxStream};
 use kube::{
     Api, Client,
     api::{GetParams, ListParams, Patch, PatchParams, PostParams},
@@ -30,28 +30,37 @@ const MANAGER: &str = "athanor-operator";
 pub(crate) struct Stores {
     pub(crate) machines: Store<Machine>,
     pub(crate) deployments: Store<Deployment>,
+    pub(crate) subnets: Store<Subnet>,
+}
+
+/// What changes in a store, for the one controller of its kind.
+pub(crate) type Feed<K> = BoxStream<'static, Result<K, watcher::Error>>;
+
+/// The feeds of the kinds that have controllers.
+pub(crate) struct Feeds {
+    pub(crate) machines: Feed<Machine>,
+    pub(crate) deployments: Feed<Deployment>,
+    pub(crate) subnets: Feed<Subnet>,
 }
 
 /// A Kubernetes API as reconcilers see it.
-pub struct KubeCluster {
+pub(crate) struct KubeCluster {
     client: Client,
     stores: Stores,
     kept: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
 }
 
 impl KubeCluster {
-    /// Starts the reflectors and waits for their first lists.
-    ///
-    /// # Errors
-    /// A reflector ended before it had one.
-    pub async fn start(client: Client) -> Result<Self, PortError> {
+    /// Starts the reflectors. Those of kinds that have a controller run while it polls their feed; lists wait until they are whole.
+    pub(crate) fn start(client: Client) -> (Self, Feeds) {
         let mut kept: HashMap<TypeId, Box<dyn Any + Send + Sync>> = HashMap::new();
-        let machines = keep::<Machine>(&client, &mut kept).await?;
-        let deployments = keep::<Deployment>(&client, &mut kept).await?;
-        keep::<Subnet>(&client, &mut kept).await?;
-        keep::<Address>(&client, &mut kept).await?;
-        keep::<MachineInventory>(&client, &mut kept).await?;
-        Ok(Self { client, stores: Stores { machines, deployments }, kept })
+        let (machines, machine_feed) = keep::<Machine>(&client, &mut kept);
+        let (deployments, deployment_feed) = keep::<Deployment>(&client, &mut kept);
+        let (subnets, subnet_feed) = keep::<Subnet>(&client, &mut kept);
+        tokio::spawn(keep::<Address>(&client, &mut kept).1.for_each(|_| async {}));
+        tokio::spawn(keep::<MachineInventory>(&client, &mut kept).1.for_each(|_| async {}));
+        let feeds = Feeds { machines: machine_feed, deployments: deployment_feed, subnets: subnet_feed };
+        (Self { client, stores: Stores { machines, deployments, subnets }, kept }, feeds)
     }
 
     pub(crate) fn stores(&self) -> Stores {
@@ -67,24 +76,21 @@ impl KubeCluster {
     }
 }
 
-async fn keep<K>(client: &Client, kept: &mut HashMap<TypeId, Box<dyn Any + Send + Sync>>) -> Result<Store<K>, PortError>
-where
-    K: Object,
-{
+fn keep<K: Object>(client: &Client, kept: &mut HashMap<TypeId, Box<dyn Any + Send + Sync>>) -> (Store<K>, Feed<K>) {
     let (store, writer) = reflector::store::<K>();
     let stream = watcher(Api::<K>::all(client.clone()), watcher::Config::default())
         .default_backoff()
         // Nobody reads who manages which field; it is a third of an object.
         .modify(|object| object.meta_mut().managed_fields = None)
-        .reflect(writer);
-    tokio::spawn(stream.for_each(|event| async move {
-        if let Err(error) = event {
-            tracing::warn!(kind = %K::kind(&()), %error, "watch interrupted");
-        }
-    }));
-    store.wait_until_ready().await.map_err(|error| PortError::Unavailable(error.to_string()))?;
+        .reflect(writer)
+        .inspect(|event| {
+            if let Err(error) = event {
+                tracing::warn!(kind = %K::kind(&()), %error, "watch interrupted");
+            }
+        })
+        .applied_objects();
     kept.insert(TypeId::of::<K>(), Box::new(store.clone()));
-    Ok(store)
+    (store, stream.boxed())
 }
 
 fn translate(error: &kube::Error) -> PortError {
@@ -124,6 +130,7 @@ impl Cluster for KubeCluster {
 
     async fn list<K: Object>(&self, namespace: Option<&str>) -> Result<Vec<Arc<K>>, PortError> {
         if let Some(store) = self.kept.get(&TypeId::of::<K>()).and_then(|store| store.downcast_ref::<Store<K>>()) {
+            store.wait_until_ready().await.map_err(|error| PortError::Unavailable(error.to_string()))?;
             let inside = |object: &Arc<K>| namespace.is_none() || object.meta().namespace.as_deref() == namespace;
             return Ok(store.state().into_iter().filter(inside).collect());
         }

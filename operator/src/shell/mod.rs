@@ -24,7 +24,7 @@ use kube::{
     },
 };
 
-pub use self::cluster::KubeCluster;
+use self::cluster::{Feed, KubeCluster, Stores};
 use crate::{Clock, Ids, PortError, bootprofile, deployment, machine, port::Object, subnet};
 
 /// How many objects of a kind are reconciled at once. Each waits for the API most of the time; more would only crowd it.
@@ -90,22 +90,22 @@ impl Ids for RandomIds {
 pub async fn run(client: Client, stop: impl Future<Output = ()> + Send + 'static) -> Result<(), PortError> {
     use futures::FutureExt as _;
     let stop = stop.shared();
-    let cluster = KubeCluster::start(client.clone()).await?;
-    machine::sweep(&cluster).await?;
+    let (cluster, feeds) = KubeCluster::start(client.clone());
     let stores = cluster.stores();
     let context = Arc::new(Context { cluster, retries: Mutex::default() });
-    let machines = drive(machine_controller(&client, &stores), stop.clone(), &context, |key, context| async move {
+    let machines = drive(machine_controller(&client, feeds.machines, &stores), stop.clone(), &context, |key, context| async move {
         machine::reconcile(&key.namespace, &key.name, &context.cluster, &SystemClock, &RandomIds).await
     });
-    let deployments = drive(deployment_controller(&client, &stores), stop.clone(), &context, |key, context| async move {
-        deployment::reconcile(&key.namespace, &key.name, &context.cluster, &SystemClock, &RandomIds).await
-    });
+    let deployments =
+        drive(deployment_controller(&client, feeds.deployments, &stores), stop.clone(), &context, |key, context| async move {
+            deployment::reconcile(&key.namespace, &key.name, &context.cluster, &SystemClock, &RandomIds).await
+        });
     let profiles = Controller::new(Api::<BootProfile>::all(client.clone()), watcher::Config::default()).with_config(config());
     let profiles = drive(profiles, stop.clone(), &context, |key, context| async move {
         bootprofile::reconcile(&key.namespace, &key.name, &context.cluster, &SystemClock).await
     });
     let stopped = stop.clone();
-    let subnets = drive(subnet_controller(&client), stop, &context, |key, context| async move {
+    let subnets = drive(subnet_controller(&client, feeds.subnets, &stores), stop, &context, |key, context| async move {
         subnet::reconcile(&key.name, &context.cluster, &SystemClock).await
     });
     let strangers = async {
@@ -114,7 +114,12 @@ pub async fn run(client: Client, stop: impl Future<Output = ()> + Send + 'static
             () = stopped => {}
         }
     };
-    tokio::join!(machines, deployments, profiles, subnets, strangers);
+    let sweep = async {
+        if let Err(error) = machine::sweep(&context.cluster).await {
+            tracing::warn!(%error, "plans of machines that are gone were not looked for");
+        }
+    };
+    tokio::join!(machines, deployments, profiles, subnets, strangers, sweep);
     Ok(())
 }
 
@@ -154,11 +159,11 @@ fn ns(object: &impl Resource) -> String {
 }
 
 /// A Machine looks at its owner, that one's profile, its reports and inventory, the Subnets and the other Machines.
-fn machine_controller(client: &Client, stores: &cluster::Stores) -> Controller<Machine> {
+fn machine_controller(client: &Client, feed: Feed<Machine>, stores: &Stores) -> Controller<Machine> {
     let same_name = |name: String, namespace: String| vec![ObjectRef::<Machine>::new(&name).within(&namespace)];
     let (by_profile, profiles_of) = (stores.machines.clone(), stores.deployments.clone());
     let claims = stores.machines.clone();
-    Controller::new(Api::<Machine>::all(client.clone()), watcher::Config::default())
+    Controller::for_stream(feed, stores.machines.clone())
         .with_config(config())
         .watches(Api::<BootReport>::all(client.clone()), watcher::Config::default(), move |report| {
             same_name(report.name_any(), ns(&report))
@@ -210,9 +215,9 @@ fn subnet_changes(client: &Client) -> mpsc::Receiver<()> {
 }
 
 /// A Deployment looks at its profile and, until it has one, at every Machine that becomes free.
-fn deployment_controller(client: &Client, stores: &cluster::Stores) -> Controller<Deployment> {
+fn deployment_controller(client: &Client, feed: Feed<Deployment>, stores: &Stores) -> Controller<Deployment> {
     let (by_machine, by_profile) = (stores.deployments.clone(), stores.deployments.clone());
-    Controller::new(Api::<Deployment>::all(client.clone()), watcher::Config::default())
+    Controller::for_stream(feed, stores.deployments.clone())
         .with_config(config())
         .watches(Api::<Machine>::all(client.clone()), watcher::Config::default(), move |machine| {
             let owner = machine.spec.claim_ref.as_ref().map(|claim| claim.name.clone());
@@ -230,12 +235,11 @@ fn deployment_controller(client: &Client, stores: &cluster::Stores) -> Controlle
 }
 
 /// A Subnet looks at the other Subnets, the agents' Leases and its addresses.
-fn subnet_controller(client: &Client) -> Controller<Subnet> {
-    let controller = Controller::new(Api::<Subnet>::all(client.clone()), watcher::Config::default()).with_config(config());
-    let store = controller.store();
+fn subnet_controller(client: &Client, feed: Feed<Subnet>, stores: &Stores) -> Controller<Subnet> {
     let every = |store: &Store<Subnet>| store.state().iter().map(|subnet| ObjectRef::from_obj(&**subnet)).collect::<Vec<_>>();
-    let (by_lease, by_subnet) = (store.clone(), store);
-    controller
+    let (by_lease, by_subnet) = (stores.subnets.clone(), stores.subnets.clone());
+    Controller::for_stream(feed, stores.subnets.clone())
+        .with_config(config())
         .watches(Api::<Address>::all(client.clone()), watcher::Config::default(), |address| {
             vec![ObjectRef::<Subnet>::new(&address.spec.subnet)]
         })
