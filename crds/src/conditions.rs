@@ -87,6 +87,8 @@ pub mod reasons {
     pub const SUPPORTED: &str = "Supported";
     /// BootProfile: it contradicts itself in a way that the schema cannot say.
     pub const INVALID: &str = "Invalid";
+    /// BootProfile: another one serves other media under its prefix.
+    pub const PREFIX_TAKEN: &str = "PrefixTaken";
     /// Deployment: a file that its profile names cannot be served.
     pub const CONTENT_UNAVAILABLE: &str = "ContentUnavailable";
     /// Deployment: the guest reported that it failed.
@@ -136,7 +138,8 @@ pub fn set(conditions: &mut Vec<Condition>, now: Timestamp, type_: &str, status:
 }
 
 /// Reasons that tell of something a person should look at, rather than of a step on the way.
-const TROUBLE: [&str; 18] = [
+const TROUBLE: [&str; 19] = [
+    reasons::PREFIX_TAKEN,
     reasons::ADDRESS_CONFLICT,
     reasons::CLAIM_LOST,
     reasons::CONTENT_UNAVAILABLE,

@@ -1,17 +1,30 @@
 //! The BootProfile controller: says whether this installation can run it.
 
+use std::sync::Arc;
+
 use athanor_crds::{
     BootProfile,
     bootprofile::BootProfileStatus,
     conditions::{self, reasons, types},
 };
-use athanor_plan::{ipxe, support};
-use kube::Resource as _;
+use athanor_plan::{compile, ipxe, support};
+use kube::{Resource as _, ResourceExt as _};
 
 use crate::{
     Clock, Cluster, PortError,
     status::{self, Seen},
 };
+
+/// Another profile that serves other media under the same prefix: a machine finds its own there, anybody else one of the two.
+fn same_prefix(profile: &BootProfile, others: &[Arc<BootProfile>]) -> Option<String> {
+    let tree = |profile: &BootProfile| Some((compile::prefix(&profile.name_any(), &profile.spec)?, profile.spec.media.clone()?.path));
+    let (prefix, path) = tree(profile)?;
+    let other = others.iter().find(|other| tree(other).is_some_and(|(theirs, from)| theirs == prefix && from != path))?;
+    let (namespace, name) = (other.namespace().unwrap_or_default(), other.name_any());
+    Some(format!(
+        "spec.media.prefix: {prefix} is also where profile {namespace}/{name} serves another image; choose another prefix for one of the two"
+    ))
+}
 
 /// Writes a profile's conditions.
 ///
@@ -29,9 +42,11 @@ pub async fn reconcile(namespace: &str, name: &str, cluster: &impl Cluster, cloc
     let now = clock.now();
     conditions::set(&mut new.conditions, now, types::SUPPORTED, support.supported, support.reason, support.message.clone());
     let fault = ipxe::words("spec.cmdline", profile.spec.cmdline.as_deref().unwrap_or_default()).err();
-    let (ready, reason, message) = match fault {
-        Some(fault) => (false, reasons::INVALID, fault.to_string()),
-        None => (support.supported, support.reason, support.message),
+    let others = cluster.list::<BootProfile>(None).await?;
+    let (ready, reason, message) = match (fault, same_prefix(&profile, &others)) {
+        (Some(fault), _) => (false, reasons::INVALID, fault.to_string()),
+        (None, Some(conflict)) => (false, reasons::PREFIX_TAKEN, conflict),
+        (None, None) => (support.supported, support.reason, support.message),
     };
     conditions::set(&mut new.conditions, now, types::READY, ready, reason, message);
     let (old, new) = (Seen { status: &old, conditions: &old.conditions }, Seen { status: &new, conditions: &new.conditions });

@@ -73,11 +73,33 @@ fn is_root() -> bool {
     std::fs::metadata("/proc/self").is_ok_and(|meta| std::os::unix::fs::MetadataExt::uid(&meta) == 0)
 }
 
+/// Removes a folder when this process ends, however it ends: nobody runs destructors after Ctrl-C or `kill -9`. It waits at a pipe that closes
+/// with its last writer, which is us.
+#[derive(Debug)]
+struct Janitor(Child);
+
+impl Janitor {
+    fn of(folder: &Path) -> anyhow::Result<Self> {
+        let mut command = Command::new("sh");
+        // What still writes there dies at the same moment; the second try is for its last file.
+        command.args(["-c", "trap '' INT TERM HUP; read -r _; rm -rf \"$0\" || { sleep 1; rm -rf \"$0\"; }"]).arg(folder);
+        Ok(Self(command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?))
+    }
+}
+
+impl Drop for Janitor {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
+    }
+}
+
 /// A rack: a namespace, a bridge `br0` with 192.168.10.1/24, and a folder for files.
 #[derive(Debug)]
 pub struct Rack {
     namespace: Namespace,
     folder: TempDir,
+    _janitor: Janitor,
     ports: AtomicU32,
 }
 
@@ -93,7 +115,9 @@ impl Rack {
         namespace.ip("link add br0 type bridge")?;
         namespace.ip(&format!("addr add {HOST}/24 dev br0"))?;
         namespace.ip("link set br0 up")?;
-        Ok(Self { namespace, folder: TempDir::new()?, ports: AtomicU32::new(0) })
+        let folder = tempfile::Builder::new().prefix("athanor-rack-").tempdir()?;
+        let janitor = Janitor::of(folder.path())?;
+        Ok(Self { namespace, folder, _janitor: janitor, ports: AtomicU32::new(0) })
     }
 
     /// A command on the host.

@@ -137,6 +137,9 @@ fn objects_that_cannot_go_on_say_why() {
     service.ctl(&format!("apply --force-conflicts -f {}", patch.display())).unwrap();
     says("deployment", "sixth", "spec.machine now means another one, which takes effect when this Deployment is deleted and created again");
 
+    fs::copy(&iso, rack.file("media/copy.iso")).unwrap();
+    service.ctl("create boot --name other --iso-path copy.iso --iso-prefix live --kernel live/vmlinuz").unwrap();
+    says("bootprofile", "other", "live is also where profile default/live serves another image; choose another prefix for one of the two");
     service.ctl("create boot --name ftp --kernel ftp://example.com/k").unwrap();
     says("bootprofile", "ftp", "ftp://example.com/k: only http URLs and paths inside spec.media are fetched; name one of these");
     service.ctl("create boot --name nowhere --kernel live/vmlinuz").unwrap();

@@ -125,11 +125,7 @@ fn order(input: &OrderInput<'_>, tokens: &Tokens) -> Result<Order, PlanError> {
         (None, None) => String::new(),
     };
     let trees = profile.media.iter().filter_map(|media| {
-        // A profile may be named like one of the server's own folders, a prefix may not.
-        let own = OWN_FOLDERS.contains(&input.profile_name.as_str());
-        let by_name = || if own { format!("media-{}", input.profile_name) } else { input.profile_name.clone() };
-        let prefix = media.prefix.clone().unwrap_or_else(by_name);
-        Some((prefix, Source::Iso { path: media.path.clone()?, member: String::new() }))
+        Some((prefix(&input.profile_name, profile)?, Source::Iso { path: media.path.clone()?, member: String::new() }))
     });
     Ok(Order {
         attempt: input.attempt.clone(),
@@ -140,6 +136,13 @@ fn order(input: &OrderInput<'_>, tokens: &Tokens) -> Result<Order, PlanError> {
         files,
         success: profile.success,
     })
+}
+
+/// The folder under which a profile's media are served: the one it names, else one by its own name.
+pub fn prefix(name: &str, profile: &BootProfileSpec) -> Option<String> {
+    // A profile may be named like one of the server's own folders, a prefix may not.
+    let by_name = || if OWN_FOLDERS.contains(&name) { format!("media-{name}") } else { name.to_owned() };
+    Some(profile.media.as_ref()?.prefix.clone().unwrap_or_else(by_name))
 }
 
 /// Folders of boot HTTP that are no media.

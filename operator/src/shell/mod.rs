@@ -100,7 +100,7 @@ pub async fn run(client: Client, stop: impl Future<Output = ()> + Send + 'static
         drive(deployment_controller(&client, feeds.deployments, &stores), stop.clone(), &context, |key, context| async move {
             deployment::reconcile(&key.namespace, &key.name, &context.cluster, &SystemClock, &RandomIds).await
         });
-    let profiles = Controller::new(Api::<BootProfile>::all(client.clone()), watcher::Config::default()).with_config(config());
+    let profiles = profile_controller(&client);
     let profiles = drive(profiles, stop.clone(), &context, |key, context| async move {
         bootprofile::reconcile(&key.namespace, &key.name, &context.cluster, &SystemClock).await
     });
@@ -232,6 +232,16 @@ fn deployment_controller(client: &Client, feed: Feed<Deployment>, stores: &Store
             let uses = |deployment: &Deployment| deployment.spec.profile.name == profile.metadata.name && ns(deployment) == ns(&profile);
             by_profile.state_filter(uses).iter().map(|deployment| ObjectRef::from_obj(&**deployment)).collect::<Vec<_>>()
         })
+}
+
+/// A profile looks at the other profiles: two may want one prefix.
+fn profile_controller(client: &Client) -> Controller<BootProfile> {
+    let controller = Controller::new(Api::<BootProfile>::all(client.clone()), watcher::Config::default()).with_config(config());
+    let store = controller.store();
+    controller.watches(Api::<BootProfile>::all(client.clone()), watcher::Config::default(), move |changed| {
+        let others = store.state_filter(|other| other.name_any() != changed.name_any() || ns(other) != ns(&changed));
+        others.iter().map(|profile| ObjectRef::from_obj(&**profile)).collect::<Vec<_>>()
+    })
 }
 
 /// A Subnet looks at the other Subnets, the agents' Leases and its addresses.
