@@ -1,7 +1,7 @@
 //! The virtual rack: a bridge in a network namespace, machines with real firmware, and the real binary beside them.
 //!
 //! ```text
-//!   Rack (namespace, bridge) ── Service (athanor start services) ── ctl
+//!   Rack (namespace, bridge) ── Service (athanor start services; or operator and agent on a ControlPlane) ── ctl
 //!     ├── Vm (QEMU: SeaBIOS with its iPXE ROM, or OVMF; disks; serial console)
 //!     ├── Neighbour (another host on the same bridge: dnsmasq)
 //!     └── Capture (what went over the bridge)
@@ -15,6 +15,7 @@ pub mod capture;
 pub mod disk;
 pub mod guest;
 pub mod newc;
+pub mod plane;
 pub mod rack;
 pub mod service;
 pub mod tools;
@@ -22,6 +23,7 @@ pub mod vm;
 
 pub use capture::Capture;
 pub use guest::Guest;
+pub use plane::ControlPlane;
 pub use rack::{Neighbour, Rack};
 pub use service::Service;
 pub use vm::{Firmware, Vm};

@@ -1,4 +1,5 @@
-//! The real binary, run in a rack.
+//! The real binary, run in a rack: all of it in one process with the embedded API, or, with `ATHANOR_API=cluster`, operator and agent as
+//! processes of their own against a real control plane. The tests are the same for both.
 
 use std::{
     fs::{self, File},
@@ -8,18 +9,34 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
-    Rack,
+    ControlPlane, Rack,
     rack::{HOST, Process},
     tools, wait_for,
 };
 
+/// What the services log.
+const LOG: &str = "athanor_boot_agent=debug,info";
+
+/// The Subnets of the configuration file, as objects: a cluster has no such file.
+fn apply_subnets(rack: &Rack, plane: &ControlPlane) -> anyhow::Result<()> {
+    let config: Value = serde_saphyr::from_str(&fs::read_to_string(rack.file("athanor.yaml"))?)?;
+    for (name, spec) in config["subnets"].as_object().into_iter().flatten() {
+        let object = json!({ "apiVersion": "metal.athanor.dev/v1alpha1", "kind": "Subnet", "metadata": { "name": name }, "spec": spec });
+        let file = rack.file("subnet.json");
+        fs::write(&file, object.to_string())?;
+        plane.kubectl(rack, "apply --server-side -f", Some(&file))?;
+    }
+    Ok(())
+}
+
 /// `athanor start services` and the way to it.
 pub struct Service<'a> {
     rack: &'a Rack,
-    process: Option<Process>,
+    processes: Vec<Process>,
+    plane: Option<ControlPlane>,
     /// How long the last start took, until the banner.
     pub started_in: Duration,
 }
@@ -58,7 +75,15 @@ impl<'a> Service<'a> {
         );
         fs::create_dir_all(rack.file("media"))?;
         fs::write(rack.file("athanor.yaml"), change(config))?;
-        let mut this = Self { rack, process: None, started_in: Duration::ZERO };
+        let plane = match std::env::var("ATHANOR_API").as_deref() {
+            Ok("cluster") => Some(ControlPlane::start(rack)?),
+            Ok(other) if other != "embedded" => bail!("ATHANOR_API={other}: it is embedded or cluster"),
+            _ => None,
+        };
+        let mut this = Self { rack, processes: Vec::new(), plane, started_in: Duration::ZERO };
+        if let Some(plane) = &this.plane {
+            apply_subnets(rack, plane)?;
+        }
         this.restart()?;
         Ok(this)
     }
@@ -69,7 +94,7 @@ impl<'a> Service<'a> {
     /// The binary is not built.
     pub fn start_command(rack: &Rack) -> anyhow::Result<Command> {
         let mut command = rack.command(binary()?);
-        command.args(["start", "services", "--log", "athanor_boot_agent=debug,info", "--config"]).arg(rack.file("athanor.yaml"));
+        command.args(["start", "services", "--log", LOG, "--config"]).arg(rack.file("athanor.yaml"));
         Ok(command)
     }
 
@@ -78,35 +103,55 @@ impl<'a> Service<'a> {
     /// # Errors
     /// They do not become ready.
     pub fn restart(&mut self) -> anyhow::Result<()> {
-        self.process = None;
+        self.kill();
         let began = Instant::now();
+        let logged = self.log().len();
         let (out, log) = (self.rack.file("banner.txt"), File::options().create(true).append(true).open(self.rack.file("athanor.log"))?);
-        let mut command = Self::start_command(self.rack)?;
-        command.stdin(Stdio::null()).stdout(File::create(&out)?).stderr(log);
-        let mut process = Process(command.spawn()?);
+        for mut command in self.commands()? {
+            command.stdin(Stdio::null()).stdout(File::create(&out)?).stderr(log.try_clone()?);
+            self.processes.push(Process(command.spawn()?));
+        }
+        let processes = &mut self.processes;
+        let (log, clustered) = (self.rack.file("athanor.log"), self.plane.is_some());
         let ready = wait_for("services ready", Duration::from_secs(30), || {
-            if let Ok(Some(status)) = process.0.try_wait() {
-                return Ok(Err(format!("ended with {status}")));
+            for process in processes.iter_mut() {
+                if let Ok(Some(status)) = process.0.try_wait() {
+                    return Ok(Err(format!("ended with {status}")));
+                }
             }
-            let text = fs::read_to_string(&out).unwrap_or_default();
-            if text.contains("ready in") { Ok(Ok(())) } else { Err("no banner yet".to_owned()) }
+            let text = fs::read_to_string(if clustered { &log } else { &out }).unwrap_or_default();
+            let said =
+                if clustered { text.get(logged..).unwrap_or_default().contains("serving interface=") } else { text.contains("ready in") };
+            if said { Ok(Ok(())) } else { Err("not ready".to_owned()) }
         })?;
         if let Err(why) = ready {
             bail!("the services {why}:\n{}", self.log());
         }
         self.started_in = began.elapsed();
-        self.process = Some(process);
         Ok(())
+    }
+
+    /// The programs that are the services.
+    fn commands(&self) -> anyhow::Result<Vec<Command>> {
+        let Some(plane) = &self.plane else { return Ok(vec![Self::start_command(self.rack)?]) };
+        let start = |what: &[&str]| -> anyhow::Result<Command> {
+            let mut command = self.rack.command(binary()?);
+            command.env("KUBECONFIG", plane.kubeconfig()).arg("start").args(what).args(["--log", LOG]);
+            Ok(command)
+        };
+        let mut agent = start(&["agent", "--node", "node-1", "--installation", "test"])?;
+        agent.arg("--data-dir").arg(self.rack.file("data")).arg("--media-dir").arg(self.rack.file("media"));
+        Ok(vec![start(&["operator"])?, agent])
     }
 
     /// `kill -9`.
     pub fn kill(&mut self) {
-        self.process = None;
+        self.processes.clear();
     }
 
     /// The services' process id: that of the binary itself, since every wrapper before it replaced itself.
     pub fn pid(&self) -> Option<u32> {
-        self.process.as_ref().map(|process| process.0.id())
+        self.processes.first().map(|process| process.0.id())
     }
 
     /// What the services logged.
@@ -121,7 +166,7 @@ impl<'a> Service<'a> {
 
     /// The admin's kubeconfig.
     pub fn kubeconfig(&self) -> PathBuf {
-        self.rack.file("data/admin.kubeconfig")
+        self.plane.as_ref().map_or_else(|| self.rack.file("data/admin.kubeconfig"), |plane| plane.kubeconfig().to_owned())
     }
 
     /// A line of `athanorctl`, not yet run.

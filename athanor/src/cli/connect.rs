@@ -32,6 +32,17 @@ pub(crate) async fn client(global: &Global) -> anyhow::Result<Client> {
     Ok(Client::try_from(config)?)
 }
 
+/// A client for controllers: what `--kubeconfig` or `$KUBECONFIG` names, else the service account of the pod that this runs in.
+///
+/// # Errors
+/// There is neither.
+pub(crate) async fn cluster(global: &Global) -> anyhow::Result<Client> {
+    match &global.kubeconfig {
+        Some(_) => client(global).await,
+        None => Client::try_default().await.context("no Kubernetes API is known: run in a pod, or give --kubeconfig"),
+    }
+}
+
 /// Who writes, in `managedFields`.
 pub(crate) const MANAGER: &str = "athanorctl";
 

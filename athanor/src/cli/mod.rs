@@ -96,13 +96,38 @@ enum Start {
         /// The configuration; `athanor config detect` writes one
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
-        /// What is logged, as a level or per part
-        #[arg(long, value_name = "LEVEL", default_value = "info", env = "ATHANOR_LOG")]
-        log: String,
-        /// Log as JSON lines
-        #[arg(long)]
-        log_json: bool,
+        #[command(flatten)]
+        logging: Logging,
     },
+    /// Run the controllers against a Kubernetes API
+    Operator {
+        #[command(flatten)]
+        logging: Logging,
+    },
+    /// Serve DHCP, TFTP and HTTP on this node from what a Kubernetes API says
+    Agent {
+        #[command(flatten)]
+        agent: services::AgentArgs,
+        #[command(flatten)]
+        logging: Logging,
+    },
+}
+
+/// What is logged, and how.
+#[derive(Debug, Args)]
+struct Logging {
+    /// What is logged, as a level or per part
+    #[arg(long, value_name = "LEVEL", default_value = "info", env = "ATHANOR_LOG")]
+    log: String,
+    /// Log as JSON lines
+    #[arg(long)]
+    log_json: bool,
+}
+
+impl Logging {
+    fn start(&self) -> anyhow::Result<()> {
+        services::start_logging(&self.log, self.log_json)
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -118,9 +143,17 @@ enum ConfigCommand {
 pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let global = &cli.global;
     match cli.command {
-        Command::Start { what: Start::Services { config, log, log_json } } => {
-            services::start_logging(&log, log_json)?;
+        Command::Start { what: Start::Services { config, logging } } => {
+            logging.start()?;
             Box::pin(services::start(config::load(&config)?)).await?;
+        }
+        Command::Start { what: Start::Operator { logging } } => {
+            logging.start()?;
+            services::operator(connect::cluster(global).await?).await?;
+        }
+        Command::Start { what: Start::Agent { agent, logging } } => {
+            logging.start()?;
+            services::agent(connect::cluster(global).await?, agent).await?;
         }
         Command::Config { what: ConfigCommand::Detect(args) } => {
             let text = tokio::task::spawn_blocking(move || config::detect(&args)).await??;

@@ -76,11 +76,11 @@ fn default_api() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 7480))
 }
 
-fn default_http_port() -> u16 {
+pub(crate) fn default_http_port() -> u16 {
     7481
 }
 
-fn default_loader_dirs() -> Vec<PathBuf> {
+pub(crate) fn default_loader_dirs() -> Vec<PathBuf> {
     [default_data_dir().join("loaders"), PathBuf::from("/usr/lib/ipxe"), PathBuf::from("/boot")].into()
 }
 

@@ -1,6 +1,7 @@
 //! `start services`: API, controllers and boot plane in one process, wired exactly as they are wired in a cluster.
 
 mod access;
+mod cluster;
 
 use std::{
     io::IsTerminal as _,
@@ -24,7 +25,11 @@ use tokio::{
     sync::{oneshot, watch},
 };
 
-pub(crate) use self::access::{admin_kubeconfig, context_name};
+use self::cluster::until;
+pub(crate) use self::{
+    access::{admin_kubeconfig, context_name},
+    cluster::{AgentArgs, agent, operator},
+};
 use crate::config::Config;
 
 /// The label on Subnets that came out of the configuration file: one that leaves the file leaves the API.
@@ -50,9 +55,6 @@ pub(crate) async fn start(config: Config) -> anyhow::Result<()> {
     let client = |role| Client::new(server.service(Identity { role }), "default");
     apply_subnets(&client(Role::Admin), &config).await?;
 
-    let until = |mut stopped: watch::Receiver<bool>| async move {
-        let _ = stopped.wait_for(|stop| *stop).await;
-    };
     let api = tokio::spawn(serve_api(server.clone(), listener, pki, tokens, until(stopped.clone())));
     let operator = tokio::spawn(athanor_operator::run(client(Role::Operator), until(stopped.clone())));
     let options = Options {
