@@ -1,13 +1,14 @@
 # Targets are one line each; what they need is installed by `setup`.
-.PHONY: setup build test lint golden bench demo clean
+.PHONY: setup build test test-cluster lint golden bench demo clean
 SUITE ?= small
 TOOLS = $${XDG_CACHE_HOME:-$$HOME/.cache}/athanor-tests
 TARGET = $${CARGO_TARGET_DIR:-$(CURDIR)/target}
 
 setup: ; ./scripts/setup.sh
-build: setup ; cargo build --workspace --all-targets --locked
+build: setup ; cargo build --workspace --all-targets --all-features --locked
 test: build ; cargo test --workspace --locked --no-fail-fast -- --test-threads=2
-lint: setup ; cargo fmt --check && cargo clippy --workspace --all-targets --locked -- -D warnings && $(TOOLS)/cargo-deny --offline check bans licenses sources
+test-cluster: build ; ATHANOR_API=cluster cargo test -p athanor-tests --all-features --locked --no-fail-fast --test cluster --test api --test truth --test boot --test bad_input -- --test-threads=2
+lint: setup ; cargo fmt --check && cargo clippy --workspace --all-targets --all-features --locked -- -D warnings && $(TOOLS)/cargo-deny --offline check bans licenses sources
 golden: ; ATHANOR_GOLDEN=write INSTA_UPDATE=always cargo test -q -p athanor-crds -p athanor-plan -p athanor --locked
 bench: setup ; cargo build --release -p athanor -p athanor-tests --locked && ATHANOR_BIN="$(TARGET)/release/athanor" "$(TARGET)/release/bench" $(SUITE)
 demo: build ; "$(TARGET)/debug/demo"

@@ -21,7 +21,8 @@ pub mod subnet;
 
 mod diff;
 mod finalizer;
+mod leader;
 mod status;
 
 pub use port::{Clock, Cluster, Ids, PortError};
-pub use shell::run;
+pub use shell::{lead, run};

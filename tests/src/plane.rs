@@ -9,10 +9,14 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose};
 
-use crate::{Rack, rack::Process, tools, wait_for};
+use crate::{
+    Rack,
+    rack::{HOST, Process},
+    tools, wait_for,
+};
 
 /// How long the API server may take until it is ready: 4 s on two idle cores.
 const READY: Duration = Duration::from_secs(60);
@@ -47,10 +51,10 @@ impl ControlPlane {
             "--data-dir etcd --listen-client-urls http://127.0.0.1:2379 --advertise-client-urls http://127.0.0.1:2379 \
              --listen-peer-urls http://127.0.0.1:2380 --unsafe-no-fsync=true",
         )?;
-        let server = start(
+        let mut server = start(
             "kube-apiserver",
             &format!(
-                "--etcd-servers http://127.0.0.1:2379 --bind-address 127.0.0.1 --secure-port 6443 --tls-cert-file server.crt \
+                "--etcd-servers http://127.0.0.1:2379 --bind-address 127.0.0.1 --advertise-address {HOST} --secure-port 6443 --tls-cert-file server.crt \
                  --tls-private-key-file server.key --client-ca-file ca.crt --service-account-issuer {API} --service-account-key-file \
                  accounts.pub --service-account-signing-key-file accounts.key --service-cluster-ip-range 10.96.0.0/16 \
                  --authorization-mode RBAC --endpoint-reconciler-type=none"
@@ -58,8 +62,11 @@ impl ControlPlane {
         )?;
         let this = Self { kubeconfig, _processes: Vec::new() };
         let log = || fs::read_to_string(folder.join("kube-apiserver.log")).unwrap_or_default();
-        wait_for("kube-apiserver", READY, || this.kubectl(rack, "get --raw /readyz", None).map_err(|error| error.to_string()))
-            .with_context(|| log().lines().rev().take(5).collect::<Vec<_>>().join("\n"))?;
+        wait_for("kube-apiserver", READY, || match server.0.try_wait() {
+            Ok(Some(status)) => Ok(Err(format!("kube-apiserver ended with {status}"))),
+            _ => this.kubectl(rack, "get --raw /readyz", None).map(Ok).map_err(|error| error.to_string()),
+        })?
+        .map_err(|why| anyhow::anyhow!("{why}: {}", log().lines().rev().take(5).collect::<Vec<_>>().join("\n")))?;
         let manager = start(
             "kube-controller-manager",
             "--kubeconfig admin.kubeconfig --service-account-private-key-file accounts.key --root-ca-file ca.crt --leader-elect=false \

@@ -20,6 +20,17 @@ use crate::{
 /// What the services log.
 const LOG: &str = "athanor_boot_agent=debug,info";
 
+/// Mode dhcp on the rack's bridge; newcomers wait.
+fn write_config(rack: &Rack, change: impl FnOnce(String) -> String) -> anyhow::Result<()> {
+    let folder = rack.folder().display();
+    let config = format!(
+        "dataDir: {folder}/data\nmediaDirs: [{folder}/media]\nsubnets:\n  lab:\n    cidr: 192.168.10.0/24\n    mode: dhcp\n    \
+         reserved: [{HOST}]\n    ranges: [{{from: 192.168.10.100, to: 192.168.10.199}}]\n    newcomers: {{whileUnaccepted: Wait}}\n"
+    );
+    fs::create_dir_all(rack.file("media"))?;
+    Ok(fs::write(rack.file("athanor.yaml"), change(config))?)
+}
+
 /// The Subnets of the configuration file, as objects: a cluster has no such file.
 fn apply_subnets(rack: &Rack, plane: &ControlPlane) -> anyhow::Result<()> {
     let config: Value = serde_saphyr::from_str(&fs::read_to_string(rack.file("athanor.yaml"))?)?;
@@ -68,18 +79,21 @@ impl<'a> Service<'a> {
     /// # Errors
     /// They do not become ready.
     pub fn start_with(rack: &'a Rack, change: impl FnOnce(String) -> String) -> anyhow::Result<Self> {
-        let folder = rack.folder().display();
-        let config = format!(
-            "dataDir: {folder}/data\nmediaDirs: [{folder}/media]\nsubnets:\n  lab:\n    cidr: 192.168.10.0/24\n    mode: dhcp\n    \
-             reserved: [{HOST}]\n    ranges: [{{from: 192.168.10.100, to: 192.168.10.199}}]\n    newcomers: {{whileUnaccepted: Wait}}\n"
-        );
-        fs::create_dir_all(rack.file("media"))?;
-        fs::write(rack.file("athanor.yaml"), change(config))?;
-        let plane = match std::env::var("ATHANOR_API").as_deref() {
-            Ok("cluster") => Some(ControlPlane::start(rack)?),
+        let clustered = match std::env::var("ATHANOR_API").as_deref() {
+            Ok("cluster") => true,
             Ok(other) if other != "embedded" => bail!("ATHANOR_API={other}: it is embedded or cluster"),
-            _ => None,
+            _ => false,
         };
+        Self::start_on(rack, change, clustered)
+    }
+
+    /// Like [`Self::start_with`], on a control plane or on the embedded API, whatever the environment says.
+    ///
+    /// # Errors
+    /// They do not become ready.
+    pub fn start_on(rack: &'a Rack, change: impl FnOnce(String) -> String, clustered: bool) -> anyhow::Result<Self> {
+        write_config(rack, change)?;
+        let plane = if clustered { Some(ControlPlane::start(rack)?) } else { None };
         let mut this = Self { rack, processes: Vec::new(), plane, started_in: Duration::ZERO };
         if let Some(plane) = &this.plane {
             apply_subnets(rack, plane)?;
@@ -144,6 +158,22 @@ impl<'a> Service<'a> {
         Ok(vec![start(&["operator"])?, agent])
     }
 
+    /// One more operator beside the one that runs: it waits until it leads.
+    ///
+    /// # Errors
+    /// There is no control plane.
+    pub fn another_operator(&mut self) -> anyhow::Result<()> {
+        let log = File::options().append(true).open(self.rack.file("athanor.log"))?;
+        let mut operator = self.commands()?.swap_remove(0);
+        self.processes.push(Process(operator.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn()?));
+        Ok(())
+    }
+
+    /// `kill -9` for the first operator.
+    pub fn kill_operator(&mut self) {
+        drop(self.processes.remove(0));
+    }
+
     /// `kill -9`.
     pub fn kill(&mut self) {
         self.processes.clear();
@@ -152,6 +182,11 @@ impl<'a> Service<'a> {
     /// The services' process id: that of the binary itself, since every wrapper before it replaced itself.
     pub fn pid(&self) -> Option<u32> {
         self.processes.first().map(|process| process.0.id())
+    }
+
+    /// Whether the API is our own.
+    pub fn is_embedded(&self) -> bool {
+        self.plane.is_none()
     }
 
     /// What the services logged.

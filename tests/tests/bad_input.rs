@@ -42,7 +42,7 @@ fn the_command_line_says_what_is_wrong_and_what_to_do() {
         ("create deployment --mac 1:2:3 --profile x".to_owned(), "error: invalid value '1:2:3' for '--mac <MAC>': \"1:2:3\" is not a MAC address; write it like 52:54:00:aa:00:01".to_owned()),
         ("create deployment --mac 52:54:00:aa:00:01".to_owned(), "error: which boot profile? Give --profile; athanorctl get boot lists them".to_owned()),
         ("create deployment --profile x".to_owned(), "error: the deployment needs a name: give one, or --hostname, or --mac".to_owned()),
-        ("create deployment Web_1 --profile x".to_owned(), "error: Deployment.metal.athanor.dev \"Web_1\" is invalid: metadata.name: Invalid value: \"Web_1\": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character".to_owned()),
+        ("create deployment Web_1 --profile x".to_owned(), "error: Deployment.metal.athanor.dev \"Web_1\" is invalid: metadata.name: Invalid value: \"Web_1\": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')".to_owned()),
         (format!("create boot --name a --iso-path {iso} --kernel install/vmlinuz"), "error: guest.iso has no install/vmlinuz; it has live/vmlinuz".to_owned()),
         (format!("create boot --name a --iso-path {iso} --kernel live/vmlinux"), "error: guest.iso has no live/vmlinux; did you mean \"live/vmlinuz\"?".to_owned()),
         (format!("create boot --name a --iso-path {iso} --kernel live"), "error: live in guest.iso is a folder, not a file".to_owned()),

@@ -86,7 +86,12 @@ fn what_is_served_is_what_the_objects_say_now() {
     service.wait_state("machine", &machine.name(), "Claimed", 10).unwrap();
 
     // A machine that waits with its old name for the script is led to the new one.
-    let script = String::from_utf8(machine.http(&first.replace("boot.ipxe", "poll")).unwrap()).unwrap();
+    let script = wait_for("its order", Duration::from_secs(5), || {
+        let script = machine.http(&first.replace("boot.ipxe", "poll")).map_err(|error| error.to_string())?;
+        let script = String::from_utf8_lossy(&script).into_owned();
+        if script.contains("/f/kernel") { Ok(script) } else { Err(script) }
+    })
+    .unwrap();
     let base = script.lines().find_map(|line| line.strip_prefix("set base ")).unwrap().to_owned();
     let kernel = format!("{base}/f/kernel");
     assert!(!first.starts_with(&base), "the token was not rotated at acceptance");

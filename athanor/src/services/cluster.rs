@@ -39,7 +39,9 @@ pub(crate) struct AgentArgs {
 /// The API cannot be listed.
 pub(crate) async fn operator(client: Client) -> anyhow::Result<()> {
     let (stop, stopped) = watch::channel(false);
-    let mut operator = tokio::spawn(athanor_operator::run(client, until(stopped)));
+    // Two pods of one name on one node, one after the other, are two.
+    let me = format!("{}_{}", hostname(), uuid::Uuid::new_v4().simple());
+    let mut operator = tokio::spawn(athanor_operator::lead(client, me, until(stopped)));
     tokio::select! {
         ended = &mut operator => return Ok(ended??),
         signal = wait_for_signal() => signal?,

@@ -90,7 +90,7 @@ fn check_name(kind: &Kind, name: &str) -> Result<()> {
         return Ok(());
     }
     let message = format!(
-        "Invalid value: {name:?}: a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character"
+        "Invalid value: {name:?}: a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"
     );
     Err(ApiError::invalid(kind, name, &[Cause { reason: "FieldValueInvalid", field: "metadata.name".to_owned(), message }]))
 }

@@ -165,8 +165,10 @@ fn check(schema: &Value, value: &Value, path: &str, patterns: &Patterns, causes:
         && !int_or_string
         && !has_type(wanted, value)
     {
-        let article = if wanted == "integer" || wanted == "object" || wanted == "array" { "an" } else { "a" };
-        invalid(format!("must be {article} {wanted}"));
+        // In the words of kube-apiserver, so that people find them.
+        let is = type_name(value);
+        let message = format!("Invalid value: {is:?}: {path} in body must be of type {wanted}: {is:?}");
+        causes.push(Cause { reason: "FieldValueTypeInvalid", field: path.to_owned(), message });
         return;
     }
     if let Some(allowed) = schema["enum"].as_array().filter(|allowed| !allowed.contains(value)) {
@@ -196,6 +198,18 @@ fn check(schema: &Value, value: &Value, path: &str, patterns: &Patterns, causes:
         }
         Value::Object(fields) => check_fields(schema, fields, path, patterns, causes),
         _ => {}
+    }
+}
+
+fn type_name(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(number) if number.is_f64() => "number",
+        Value::Number(_) => "integer",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
     }
 }
 

@@ -1,6 +1,7 @@
 //! The thin shell: kube's Controllers call the reconcilers, and everything a reconciler looks at wakes it.
 
 mod cluster;
+mod election;
 mod strangers;
 
 use std::{
@@ -80,6 +81,27 @@ impl Ids for RandomIds {
     }
     fn token(&self) -> String {
         URL_SAFE_NO_PAD.encode(Self::bytes::<12>())
+    }
+}
+
+/// Waits until this operator leads, under a name of its own, and runs every controller until `stop` ends or it no longer leads.
+///
+/// # Errors
+/// It no longer leads: the process must end, for nothing that it still does may be trusted. Or the API could not be listed even once.
+pub async fn lead(client: Client, me: String, stop: impl Future<Output = ()> + Send + 'static) -> Result<(), PortError> {
+    use futures::FutureExt as _;
+    let stop = stop.shared();
+    let mut election = election::Election::new(client.clone(), me);
+    tokio::select! {
+        () = election.win() => {}
+        () = stop.clone() => return Ok(()),
+    }
+    tokio::select! {
+        ended = run(client, stop) => {
+            election.resign().await;
+            ended
+        }
+        () = election.hold() => Err(PortError::Unavailable("another operator may lead now".to_owned())),
     }
 }
 

@@ -1,0 +1,134 @@
+//! The lease, taken, renewed and given back.
+
+use std::time::Duration;
+
+use athanor_crds::names;
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::coordination::v1::{Lease, LeaseSpec},
+    apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
+};
+use kube::{
+    Api, Client,
+    api::{Patch, PatchParams, PostParams},
+};
+use serde_json::json;
+use tokio::time::Instant;
+
+use crate::leader::{LIFETIME, PAUSE, RENEW_DEADLINE, Step, decide};
+
+/// The lease's name, in the system's namespace.
+const LEASE: &str = "athanor-operator";
+
+/// One candidate.
+pub(super) struct Election {
+    leases: Api<Lease>,
+    me: String,
+    /// What the lease said last, and since when by our clock.
+    seen: Option<(LeaseSpec, Instant)>,
+}
+
+impl Election {
+    pub(super) fn new(client: Client, me: String) -> Self {
+        Self { leases: Api::namespaced(client, names::SYSTEM_NAMESPACE), me, seen: None }
+    }
+
+    /// Waits until we lead.
+    pub(super) async fn win(&mut self) {
+        while !self.step().await.unwrap_or_else(|error| self.failed(&error)) {
+            tokio::time::sleep(PAUSE).await;
+        }
+        tracing::info!(identity = self.me, "leading");
+    }
+
+    /// Leads on; ends when that can no longer be said for sure.
+    pub(super) async fn hold(&mut self) {
+        let mut renewed = Instant::now();
+        while renewed.elapsed() < RENEW_DEADLINE {
+            tokio::time::sleep(PAUSE).await;
+            let left = RENEW_DEADLINE.saturating_sub(renewed.elapsed());
+            match tokio::time::timeout(left, self.step()).await {
+                Ok(Ok(true)) => renewed = Instant::now(),
+                // Somebody else has it.
+                Ok(Ok(false)) => break,
+                Ok(Err(error)) => drop(self.failed(&error)),
+                Err(_) => break,
+            }
+        }
+        tracing::error!(identity = self.me, "the lease could not be renewed: stopping, so that another one may act");
+    }
+
+    /// Gives the lease back, so that the next need not wait for it to run out.
+    pub(super) async fn resign(&mut self) {
+        if let Ok(Some(lease)) = self.leases.get_opt(LEASE).await
+            && lease.spec.as_ref().is_some_and(|spec| spec.holder_identity.as_deref() == Some(&self.me))
+        {
+            let spec = json!({ "holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": MicroTime(Timestamp::now()) });
+            if let Err(error) = self.write(&lease, spec).await {
+                self.failed(&error);
+            }
+        }
+    }
+
+    fn failed(&self, error: &kube::Error) -> bool {
+        tracing::warn!(identity = self.me, %error, "lease not reached");
+        false
+    }
+
+    /// Looks, and takes or renews it; returns whether it is ours now.
+    async fn step(&mut self) -> Result<bool, kube::Error> {
+        let lease = self.leases.get_opt(LEASE).await?;
+        let spec = lease.as_ref().and_then(|lease| lease.spec.clone());
+        let now = Timestamp::now();
+        let unchanged_for = self.unchanged_for(spec.as_ref());
+        match decide(spec.as_ref(), &self.me, unchanged_for) {
+            Step::Wait => Ok(false),
+            Step::Renew => match &lease {
+                Some(lease) => self.write(lease, json!({ "renewTime": MicroTime(now) })).await,
+                None => Ok(false),
+            },
+            Step::Take { transitions } => {
+                let taken = LeaseSpec {
+                    holder_identity: Some(self.me.clone()),
+                    lease_duration_seconds: i32::try_from(LIFETIME.as_secs()).ok(),
+                    acquire_time: Some(MicroTime(now)),
+                    renew_time: Some(MicroTime(now)),
+                    lease_transitions: Some(transitions),
+                    ..LeaseSpec::default()
+                };
+                match &lease {
+                    Some(lease) => self.write(lease, json!(taken)).await,
+                    None => {
+                        let metadata = ObjectMeta { name: Some(LEASE.to_owned()), ..ObjectMeta::default() };
+                        let created = self.leases.create(&PostParams::default(), &Lease { metadata, spec: Some(taken) }).await;
+                        lost_race(created.map(|_| true))
+                    }
+                }
+            }
+        }
+    }
+
+    fn unchanged_for(&mut self, spec: Option<&LeaseSpec>) -> Duration {
+        let Some(spec) = spec else { return Duration::ZERO };
+        match &self.seen {
+            Some((seen, since)) if seen == spec => since.elapsed(),
+            _ => {
+                self.seen = Some((spec.clone(), Instant::now()));
+                Duration::ZERO
+            }
+        }
+    }
+
+    /// Writes against the version that was read: of two that take it at once, one does.
+    async fn write(&self, read: &Lease, spec: serde_json::Value) -> Result<bool, kube::Error> {
+        let patch = json!({ "metadata": { "resourceVersion": read.metadata.resource_version }, "spec": spec });
+        lost_race(self.leases.patch(LEASE, &PatchParams::default(), &Patch::Merge(patch)).await.map(|_| true))
+    }
+}
+
+fn lost_race(written: Result<bool, kube::Error>) -> Result<bool, kube::Error> {
+    match written {
+        Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
+        other => other,
+    }
+}
