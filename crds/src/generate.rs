@@ -138,9 +138,9 @@ mod tests {
     #[test]
     fn golden_yaml_is_what_the_types_say() {
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("generated");
-        for crd in all() {
-            let file = folder.join(format!("{}.yaml", crd.spec.names.plural));
-            let text = yaml(&crd).unwrap();
+        let crds = all().into_iter().map(|crd| (format!("{}.yaml", crd.spec.names.plural), yaml(&crd).unwrap()));
+        for (name, text) in crds.chain([("rbac/components.yaml".to_owned(), crate::rbac::yaml().unwrap())]) {
+            let file = folder.join(name);
             if std::env::var("ATHANOR_GOLDEN").as_deref() == Ok("write") {
                 std::fs::write(&file, &text).unwrap();
             }

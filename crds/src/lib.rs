@@ -25,6 +25,7 @@ pub mod inventory;
 pub mod machine;
 pub mod names;
 pub mod quantity;
+pub mod rbac;
 pub mod rights;
 mod schema;
 pub mod subnet;

@@ -11,6 +11,7 @@ use std::{
 
 use anyhow::bail;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose};
+use serde_json::Value;
 
 use crate::{
     Rack,
@@ -98,7 +99,20 @@ impl ControlPlane {
         for namespace in ["athanor-system", "athanor-plans"] {
             self.kubectl(rack, &format!("create namespace {namespace}"), None)?;
         }
+        self.kubectl(rack, "apply --server-side -f", Some(&crds.join("rbac")))?;
         Ok(())
+    }
+
+    /// A kubeconfig of a component's own service account, with the rights of the table and no others.
+    ///
+    /// # Errors
+    /// There is no such account.
+    pub fn account(&self, rack: &Rack, name: &str) -> anyhow::Result<PathBuf> {
+        let token = self.kubectl(rack, &format!("create token {name} -n athanor-system --duration 24h"), None)?;
+        let file = rack.file(&format!("plane/{name}.kubeconfig"));
+        let ca = rack.file("plane/ca.crt").display().to_string();
+        fs::write(&file, kubeconfig(&ca, serde_json::json!({ "token": token.trim() })))?;
+        Ok(file)
     }
 }
 
@@ -138,11 +152,16 @@ fn certificates(folder: &Path) -> anyhow::Result<()> {
     fs::write(folder.join("accounts.key"), accounts.serialize_pem())?;
     fs::write(folder.join("accounts.pub"), accounts.public_key_pem())?;
     let path = |name: &str| folder.join(name).display().to_string();
-    let kubeconfig = serde_json::json!({
+    let admin = serde_json::json!({ "client-certificate": path("admin.crt"), "client-key": path("admin.key") });
+    Ok(fs::write(folder.join("admin.kubeconfig"), kubeconfig(&path("ca.crt"), admin))?)
+}
+
+fn kubeconfig(ca: &str, user: Value) -> String {
+    let config = serde_json::json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "test",
-        "clusters": [{ "name": "test", "cluster": { "server": API, "certificate-authority": path("ca.crt") } }],
-        "users": [{ "name": "admin", "user": { "client-certificate": path("admin.crt"), "client-key": path("admin.key") } }],
-        "contexts": [{ "name": "test", "context": { "cluster": "test", "user": "admin" } }]
+        "clusters": [{ "name": "test", "cluster": { "server": API, "certificate-authority": ca } }],
+        "users": [{ "name": "test", "user": user }],
+        "contexts": [{ "name": "test", "context": { "cluster": "test", "user": "test" } }]
     });
-    Ok(fs::write(folder.join("admin.kubeconfig"), kubeconfig.to_string())?)
+    config.to_string()
 }

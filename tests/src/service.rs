@@ -148,14 +148,14 @@ impl<'a> Service<'a> {
     /// The programs that are the services.
     fn commands(&self) -> anyhow::Result<Vec<Command>> {
         let Some(plane) = &self.plane else { return Ok(vec![Self::start_command(self.rack)?]) };
-        let start = |what: &[&str]| -> anyhow::Result<Command> {
+        let start = |account: &str, what: &[&str]| -> anyhow::Result<Command> {
             let mut command = self.rack.command(binary()?);
-            command.env("KUBECONFIG", plane.kubeconfig()).arg("start").args(what).args(["--log", LOG]);
+            command.env("KUBECONFIG", plane.account(self.rack, account)?).arg("start").args(what).args(["--log", LOG]);
             Ok(command)
         };
-        let mut agent = start(&["agent", "--node", "node-1", "--installation", "test"])?;
+        let mut agent = start("athanor-boot-agent", &["agent", "--node", "node-1", "--installation", "test"])?;
         agent.arg("--data-dir").arg(self.rack.file("data")).arg("--media-dir").arg(self.rack.file("media"));
-        Ok(vec![start(&["operator"])?, agent])
+        Ok(vec![start("athanor-operator", &["operator"])?, agent])
     }
 
     /// One more operator beside the one that runs: it waits until it leads.

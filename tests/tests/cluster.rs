@@ -6,8 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use athanor_tests::{Rack, Service};
-use serde_json::Value;
+use athanor_crds::{rbac, rights::Role};
+use athanor_tests::{ControlPlane, Rack, Service};
+use serde_json::{Value, json};
 
 fn start(rack: &Rack) -> Service<'_> {
     Service::start_on(rack, |config| config, true).unwrap()
@@ -78,5 +79,70 @@ fn a_system_in_which_nothing_happens_is_not_written_to() {
     while watched.elapsed() < Duration::from_secs(60) {
         std::thread::sleep(Duration::from_secs(5));
         assert_eq!(versions(&service), settled, "after {:?}\n{}", watched.elapsed(), service.log());
+    }
+}
+
+/// Everything that somebody might ask for: our kinds, what we use of others', and what is nobody's business.
+const RESOURCES: [(&str, &str); 20] = [
+    ("metal.athanor.dev", "machines"),
+    ("metal.athanor.dev", "machines/status"),
+    ("metal.athanor.dev", "deployments"),
+    ("metal.athanor.dev", "deployments/status"),
+    ("metal.athanor.dev", "bootprofiles"),
+    ("metal.athanor.dev", "bootprofiles/status"),
+    ("metal.athanor.dev", "subnets"),
+    ("metal.athanor.dev", "subnets/status"),
+    ("metal.athanor.dev", "bootreports"),
+    ("metal.athanor.dev", "addresses"),
+    ("metal.athanor.dev", "machineinventories"),
+    ("metal.athanor.dev", "wiperecords"),
+    ("", "secrets"),
+    ("", "configmaps"),
+    ("", "namespaces"),
+    ("", "pods"),
+    ("", "nodes"),
+    ("events.k8s.io", "events"),
+    ("coordination.k8s.io", "leases"),
+    ("rbac.authorization.k8s.io", "clusterroles"),
+];
+
+#[test]
+fn each_component_may_do_what_the_table_says_and_nothing_else() {
+    let rack = Rack::up().unwrap();
+    let plane = ControlPlane::start(&rack).unwrap();
+    let mut asked = Vec::new();
+    for role in [Role::Operator, Role::BootAgent] {
+        for verb in ["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"] {
+            for (group, resource) in RESOURCES {
+                for namespace in [None, Some("default"), Some("athanor-plans"), Some("athanor-system")] {
+                    asked.push((role, verb, group, resource, namespace));
+                }
+            }
+        }
+    }
+    let reviews: String = asked
+        .iter()
+        .map(|(role, verb, group, resource, namespace)| {
+            let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
+            let review = json!({
+                "apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview",
+                "spec": {
+                    "user": format!("system:serviceaccount:athanor-system:{}", rbac::name(*role)),
+                    "resourceAttributes": {
+                        "verb": verb, "group": group, "resource": resource, "subresource": subresource, "namespace": namespace.unwrap_or_default()
+                    }
+                }
+            });
+            format!("{review}\n---\n")
+        })
+        .collect();
+    let file = rack.file("reviews.yaml");
+    std::fs::write(&file, reviews).unwrap();
+    let answers = plane.kubectl(&rack, "create --validate=false -o jsonpath={.status.allowed}{\"\\n\"} -f", Some(&file)).unwrap();
+    let answers: Vec<bool> = answers.split_whitespace().map(|word| word == "true").collect();
+    assert_eq!(answers.len(), asked.len());
+    for ((role, verb, group, resource, namespace), allowed) in asked.into_iter().zip(answers) {
+        let wanted = role.may(verb, group, resource, namespace);
+        assert_eq!(allowed, wanted, "{role:?}: {verb} {resource}.{group} in {namespace:?}");
     }
 }
