@@ -18,7 +18,10 @@ use crate::services;
 /// There is no kubeconfig, or it cannot be read.
 pub(crate) async fn client(global: &Global) -> anyhow::Result<Client> {
     let own = services::admin_kubeconfig(&services::data_dir_of(None)?);
+    // $KUBECONFIG may be a list, or empty, which is none.
+    let named = Kubeconfig::from_env().context("KUBECONFIG cannot be used")?;
     let kubeconfig = match (&global.kubeconfig, own) {
+        (None, _) if named.is_some() => named.unwrap_or_default(),
         (Some(path), _) => Kubeconfig::read_from(path).with_context(|| format!("--kubeconfig {}: cannot be read", path.display()))?,
         (None, Some(path)) => Kubeconfig::read_from(&path)
             .with_context(|| format!("{}: cannot be read; run as the user of the services, or give --kubeconfig", path.display()))?,
@@ -39,6 +42,7 @@ pub(crate) async fn client(global: &Global) -> anyhow::Result<Client> {
 pub(crate) async fn cluster(global: &Global) -> anyhow::Result<Client> {
     match &global.kubeconfig {
         Some(_) => client(global).await,
+        // That is $KUBECONFIG, too.
         None => Client::try_default().await.context("no Kubernetes API is known: run in a pod, or give --kubeconfig"),
     }
 }

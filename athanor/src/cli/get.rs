@@ -10,7 +10,7 @@ use kube::{
 };
 use serde_json::Value;
 
-use super::{Global, connect, explain, kinds::Kind, out};
+use super::{Global, connect, explain, kinds::Kind, lifecycle, out};
 
 /// Arguments of `get`.
 #[derive(Debug, Args)]
@@ -35,7 +35,7 @@ pub(crate) struct GetArgs {
 pub(crate) struct DescribeArgs {
     /// What: machine, deployment, boot, subnet
     kind: String,
-    /// Which
+    /// Which; a machine also by a MAC address
     name: String,
 }
 
@@ -222,8 +222,12 @@ impl Printer {
 pub(crate) async fn describe(global: &Global, args: DescribeArgs) -> anyhow::Result<()> {
     let kind = Kind::named(&args.kind)?;
     let client = connect::client(global).await?;
-    let object = complete(&kind, &api(&client, global, &kind).get(&args.name).await?)?;
-    let mut text = format!("{} {}\n", kind.kind, args.name);
+    let name = match args.name.parse() {
+        Ok(mac) if kind.kind == "Machine" => lifecycle::machine_with(&client, global, mac).await?,
+        _ => args.name.clone(),
+    };
+    let object = complete(&kind, &api(&client, global, &kind).get(&name).await?)?;
+    let mut text = format!("{} {name}\n", kind.kind);
     if let Some(namespace) = object["metadata"]["namespace"].as_str() {
         text.push_str(&format!("namespace  {namespace}\n"));
     }
@@ -246,7 +250,7 @@ pub(crate) async fn describe(global: &Global, args: DescribeArgs) -> anyhow::Res
         text.push_str(&format!("  {:<14} {:<6} {:<18} {}\n", get("type"), get("status"), get("reason"), get("message")));
     }
     if kind.kind == "Machine"
-        && let Some(report) = Api::<BootReport>::namespaced(client, &global.namespace).get_opt(&args.name).await?
+        && let Some(report) = Api::<BootReport>::namespaced(client, &global.namespace).get_opt(&name).await?
     {
         text.push_str(&format!("\nboot\n{}", indent(&explain::timeline(&report, 12))));
     }

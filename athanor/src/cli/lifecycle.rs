@@ -73,6 +73,12 @@ pub(crate) async fn accept(global: &Global, args: AcceptArgs) -> anyhow::Result<
     Ok(())
 }
 
+/// The name of the machine that has a MAC address.
+pub(crate) async fn machine_with(client: &Client, global: &Global, mac: MacAddr) -> anyhow::Result<String> {
+    let machines = Api::<Machine>::namespaced(client.clone(), &global.namespace).list(&ListParams::default()).await?.items;
+    Ok(named(&machines, &mac.to_string())?.name_any())
+}
+
 fn with_mac(machines: &[Machine], mac: MacAddr) -> Option<&Machine> {
     machines.iter().find(|machine| machine.spec.interfaces.iter().any(|interface| interface.mac == mac))
 }

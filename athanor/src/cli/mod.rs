@@ -36,7 +36,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Global {
     /// How to reach the API [default: $KUBECONFIG, else the one in the data folder of this machine]
-    #[arg(long, global = true, value_name = "FILE", env = "KUBECONFIG", hide_env_values = true)]
+    #[arg(long, global = true, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
     /// The namespace
     #[arg(short, long, global = true, default_value = "default")]
