@@ -47,6 +47,7 @@ pub(crate) struct Verdicts {
     file: PathBuf,
     kept: Mutex<BTreeMap<String, Verdict>>,
     current: watch::Sender<BTreeMap<String, Authority>>,
+    suspicions: watch::Sender<BTreeMap<String, Ipv4Addr>>,
 }
 
 impl Verdicts {
@@ -54,12 +55,19 @@ impl Verdicts {
         let file = data_dir.join("authority.json");
         // A damaged file only costs a probe.
         let kept = fs::read(&file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
-        Self { file, kept: Mutex::new(kept), current: watch::Sender::default() }
+        Self { file, kept: Mutex::new(kept), current: watch::Sender::default(), suspicions: watch::Sender::default() }
     }
 
     /// Whether we may answer with authority on an interface, now.
     pub(crate) fn of(&self, interface: &str) -> Authority {
         self.current.borrow().get(interface).cloned().unwrap_or(Authority::Probing)
+    }
+
+    /// A client of this interface chose another server: the verdict that there is none is looked at again, once for each server.
+    pub(crate) fn suspect(&self, interface: &str, server: Ipv4Addr) {
+        if self.of(interface) == Authority::Alone {
+            self.suspicions.send_if_modified(|known| known.insert(interface.to_owned(), server) != Some(server));
+        }
     }
 
     /// Wakes whenever a verdict changes.
@@ -111,17 +119,19 @@ pub(crate) async fn keep_current(shared: Arc<Shared>, duty: Duty) {
     let interface = duty.link.interface.clone();
     // A verdict is about a wire: the same interface with other addresses may be on another one.
     let place = format!("{interface} {:?}", duty.link.addresses);
-    let mut changes = shared.changes();
+    let (mut changes, mut suspicions) = (shared.changes(), shared.authority.suspicions.subscribe());
+    let mut suspected = false;
     loop {
         changes.mark_unchanged();
+        suspicions.mark_unchanged();
         if !needs_verdict(&shared.snapshot(), &duty) {
             // Nobody asks for a verdict, until a Subnet changes.
             let _ = changes.changed().await;
             continue;
         }
-        if let Some(age) = shared.authority.fresh(&place) {
+        if let Some(age) = shared.authority.fresh(&place).filter(|_| !suspected) {
             shared.authority.set(&interface, Authority::Alone);
-            tokio::time::sleep(VERDICT_LIFETIME.saturating_sub(age)).await;
+            suspected = tokio::time::timeout(VERDICT_LIFETIME.saturating_sub(age), suspicions.changed()).await.is_ok();
             continue;
         }
         let (name, mac, installation) = (interface.clone(), duty.mac, shared.options.installation.clone());
@@ -146,7 +156,7 @@ pub(crate) async fn keep_current(shared: Arc<Shared>, duty: Duty) {
             }
             Err(_) => FAILED_AGAIN,
         };
-        tokio::time::sleep(pause).await;
+        suspected = tokio::time::timeout(pause, suspicions.changed()).await.is_ok();
     }
 }
 

@@ -10,7 +10,7 @@ use athanor_crds::subnet::{Mode, OnForeignServer};
 use athanor_dhcp::{
     Answer, Context, Decision, Destination, Newcomer, PROXY_PORT, Reply, Request, Row, SERVER_PORT, decide,
     held::{Admission, Held},
-    packet::MAX_PACKET,
+    packet::{MAX_PACKET, MessageType},
     reply::{destination, encode},
 };
 use athanor_sys::PacketSocket;
@@ -163,6 +163,9 @@ impl Server {
             Answer::Reply(reply) => format!("{} {}", reply.message, decision.detail),
             _ => format!("no answer: {}", decision.detail),
         };
+        if let (MessageType::Request, Row::NotOurs, Some(server)) = (request.message, decision.row, request.server_id()) {
+            self.shared.authority.suspect(&self.duty.link.interface, server);
+        }
         let client = athanor_dhcp::Client::of(request);
         if client.boots_from_network() {
             self.shared.reporter.firmware_asked(request.mac);

@@ -49,9 +49,9 @@ pub(crate) async fn run(shared: Arc<Shared>, started: tokio::sync::oneshot::Send
                     running.insert(duty.link.interface.clone(), Running { duty, _tasks: tasks });
                 }
                 Err(error) => {
-                    // The same trouble is told once.
+                    // The same trouble is told once, and not while our own sockets close.
                     let text = error.to_string();
-                    if told.get(&duty.link.interface) != Some(&text) {
+                    if look == LOOK && told.get(&duty.link.interface) != Some(&text) {
                         tracing::error!(category = error.category(), %error, "interface not served");
                     }
                     problems.insert(duty.link.interface, text);

@@ -11,7 +11,7 @@ use athanor_plan::{BootPlan, Snapshot};
 use athanor_wire::{GuestReport, Inventory, MacAddr};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 /// Events of one client are written at most this often.
 const PAUSE: Duration = Duration::from_secs(10);
@@ -25,6 +25,8 @@ const MAX_CLIENTS: usize = 20_000;
 const MAX_STRANGERS: usize = 256;
 /// How many strangers are written about at once, that is in a second: a flood of random addresses is no reason to fill a disk.
 const STRANGERS_AT_ONCE: usize = 4;
+/// How long a guest waits for its report to be stored: shorter than the patience of any HTTP client.
+const STORE_PATIENCE: Duration = Duration::from_secs(10);
 /// DHCP questions of firmware within this time belong to one boot.
 const ONE_BOOT: Duration = Duration::from_secs(60);
 /// A waiting machine asks every few seconds; that it still does is written this often.
@@ -55,6 +57,8 @@ struct Client {
     last: Instant,
     written: Option<Instant>,
     dirty: bool,
+    /// What was due is on its way to the API.
+    writing: bool,
     urgent: bool,
 }
 
@@ -73,6 +77,7 @@ impl Client {
             last: now,
             written: None,
             dirty: false,
+            writing: false,
             urgent: false,
         }
     }
@@ -103,6 +108,8 @@ impl Client {
 pub(crate) struct Reporter {
     clients: Mutex<HashMap<MacAddr, Client>>,
     wake: Notify,
+    /// Counts the reports that the API has taken.
+    stored: watch::Sender<u64>,
 }
 
 /// The report of one client, ready to be written.
@@ -269,6 +276,7 @@ impl Reporter {
                 }
                 let first = client.written.is_none();
                 client.dirty = false;
+                client.writing = true;
                 client.urgent = false;
                 client.written = Some(now);
                 due.push(Due { mac: *mac, first, report: client.report(node) });
@@ -296,9 +304,34 @@ impl Reporter {
         })
     }
 
+    /// The API has taken what was due.
+    pub(crate) fn was_stored(&self, mac: MacAddr) {
+        if let Some(client) = self.clients.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&mac) {
+            client.writing = false;
+        }
+        self.stored.send_modify(|count| *count += 1);
+    }
+
+    /// Waits until the API has all that is known about the machine of a plan; `false` when that takes too long.
+    pub(crate) async fn all_stored(&self, plan: &BootPlan) -> bool {
+        let Some(mac) = boot_mac(plan) else { return true };
+        let open = || {
+            let clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+            clients.get(&mac).is_some_and(|client| client.writing || (client.dirty && client.urgent))
+        };
+        let mut stored = self.stored.subscribe();
+        let waiting = async {
+            while open() {
+                let _ = stored.changed().await;
+            }
+        };
+        tokio::time::timeout(STORE_PATIENCE, waiting).await.is_ok()
+    }
+
     /// Writing failed: it is due again after its pause.
     pub(crate) fn not_written(&self, mac: MacAddr) {
         if let Some(client) = self.clients.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&mac) {
+            client.writing = false;
             client.mark(true);
         }
     }

@@ -34,6 +34,9 @@ pub struct AddressSpec {
     pub subnet: String,
     /// The interface that has it.
     pub mac: MacAddr,
+    /// A person wants this very address, on the Machine or through its Deployment; it goes when the wish does.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fixed: bool,
     /// The Machine that owns it; a client that is no Machine has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<AddressOwner>,

@@ -313,6 +313,9 @@ pub struct Occupancy {
     pub attempt: String,
     /// How far that attempt came.
     pub state: OccupancyState,
+    /// Whether anything of this claim was ever started: an earlier attempt may still run while the next is only issued.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ever_started: bool,
     /// Since when. A machine that is to be released is free once it asked the network after this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Time>,

@@ -127,8 +127,15 @@ async fn release_one(machine: &Machine, how: Release, cluster: &impl Cluster, cl
         Release::Retain => json!({ "claimRef": null, "occupancy": null, "cordoned": true }),
         Release::Request => {
             let occupancy = machine.spec.occupancy.clone();
-            let requested =
-                occupancy.map(|old| Occupancy { state: OccupancyState::ReleaseRequested, since: Some(Time(clock.now())), ..old });
+            if occupancy.as_ref().is_some_and(|occupancy| occupancy.state == OccupancyState::ReleaseRequested) {
+                return Ok(());
+            }
+            let requested = occupancy.map(|old| Occupancy {
+                ever_started: old.ever_started || matches!(old.state, OccupancyState::Started | OccupancyState::Provisioned),
+                state: OccupancyState::ReleaseRequested,
+                since: Some(Time(clock.now())),
+                ..old
+            });
             json!({ "occupancy": requested })
         }
     };
@@ -162,16 +169,7 @@ fn mirror(deployment: &Deployment, status: &mut DeploymentStatus, machine: &Mach
     let now = clock.now();
     let seen = machine.status.clone().unwrap_or_default();
     // Until the Machine controller has looked at the claim, its status speaks of the time before.
-    let current = matches!(
-        seen.state,
-        Some(
-            MachineState::Claimed
-                | MachineState::Provisioning
-                | MachineState::Provisioned
-                | MachineState::Releasing
-                | MachineState::Cleaning
-        )
-    );
+    let current = seen.observed_generation == machine.metadata.generation;
     let ready = conditions::find(&seen.conditions, types::READY).filter(|_| current);
     let (is_ready, reason, message) = ready.map_or((false, reasons::CLAIMED.to_owned(), "claimed".to_owned()), |condition| {
         (condition.status == "True", condition.reason.clone(), condition.message.clone())

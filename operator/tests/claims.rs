@@ -192,11 +192,13 @@ impl Cluster for Memory {
     }
 }
 
-struct Epoch;
+/// Ten seconds pass whenever somebody looks.
+struct Hurry(AtomicU64);
 
-impl Clock for Epoch {
+impl Clock for Hurry {
     fn now(&self) -> Timestamp {
-        Timestamp::UNIX_EPOCH
+        let seconds = self.0.fetch_add(10, Ordering::Relaxed);
+        Timestamp::from_second(i64::try_from(seconds).unwrap()).unwrap()
     }
 }
 
@@ -230,7 +232,7 @@ const MACHINES: u8 = 4;
 const DEPLOYMENTS: u64 = 9;
 
 fn play(seed: u64) {
-    let (cluster, ids) = (Memory::new(seed), Count(AtomicU64::new(0)));
+    let (cluster, ids, clock) = (Memory::new(seed), Count(AtomicU64::new(0)), Hurry(AtomicU64::new(0)));
     let mut namespace = Namespace::default();
     namespace.metadata.name = Some("default".to_owned());
     cluster.put(&namespace);
@@ -246,27 +248,27 @@ fn play(seed: u64) {
         match cluster.dice.roll(12) {
             0 if !cluster.names("Deployment").contains(&pick) => cluster.put(&deployment(&pick)),
             1 if step % 3 == 0 => cluster.delete_now::<Deployment>(&pick),
-            2..=6 => drop(block_on(deployment::reconcile("default", &pick, &cluster, &Epoch, &ids))),
+            2..=6 => drop(block_on(deployment::reconcile("default", &pick, &cluster, &clock, &ids))),
             _ => {
                 let name = format!("m{}", cluster.dice.roll(MACHINES.into()));
-                drop(block_on(machine::reconcile("default", &name, &cluster, &Epoch, &ids)));
+                drop(block_on(machine::reconcile("default", &name, &cluster, &clock, &ids)));
             }
         }
     }
-    settle(&cluster, &ids);
+    settle(&cluster, &ids, &clock);
     what_is_left_is_right(&cluster, seed);
 }
 
 /// The API behaves again, and everything is looked at until nothing changes.
-fn settle(cluster: &Memory, ids: &Count) {
+fn settle(cluster: &Memory, ids: &Count, clock: &Hurry) {
     *cluster.calm.lock().unwrap() = true;
     for _ in 0..30 {
         let before = cluster.revision.load(Ordering::Relaxed);
         for name in cluster.names("Machine") {
-            block_on(machine::reconcile("default", &name, cluster, &Epoch, ids)).unwrap();
+            block_on(machine::reconcile("default", &name, cluster, clock, ids)).unwrap();
         }
         for name in cluster.names("Deployment") {
-            block_on(deployment::reconcile("default", &name, cluster, &Epoch, ids)).unwrap();
+            block_on(deployment::reconcile("default", &name, cluster, clock, ids)).unwrap();
         }
         if cluster.revision.load(Ordering::Relaxed) == before {
             return;

@@ -73,10 +73,7 @@ fn objects_that_cannot_go_on_say_why() {
     let service = Service::start(&rack).unwrap();
     let iso = service.add_media("guest.iso", &guest.iso).unwrap();
     symlink("/etc/passwd", rack.file("media/link.iso")).unwrap();
-    let says = |kind: &str, name: &str, words: &str| {
-        let right = |object: &serde_json::Value| object["status"]["conditions"].to_string().contains(words);
-        service.wait(kind, name, 10, right).unwrap_or_else(|error| panic!("{kind}/{name} should say {words:?}: {error:#}"));
-    };
+    let says = |kind: &str, name: &str, words: &str| says(&service, kind, name, words);
     service.ctl("create machine a --mac 52:54:00:aa:00:41 --address 192.168.10.50 --accept").unwrap();
     service.ctl("create machine b --mac 52:54:00:aa:00:42 --address 192.168.10.50 --accept").unwrap();
     says("machine", "b", "192.168.10.50 is already given to Machine default/a; choose another one");
@@ -120,6 +117,9 @@ fn objects_that_cannot_go_on_say_why() {
         service.ctl(&format!("update deployment first --profile {profile}")).unwrap();
         says("deployment", "first", words);
     }
+    service.ctl("update deployment first --profile live").unwrap();
+    says("deployment", "first", "switch it on");
+
     // A profile of another architecture: for a Machine that is claimed, and for one that shall be.
     let amd64 = rack.file("x.yaml");
     fs::write(&amd64, "apiVersion: metal.athanor.dev/v1alpha1\nkind: Machine\nmetadata: {name: x}\nspec: {accepted: true, architecture: amd64, interfaces: [{mac: \"52:54:00:aa:00:46\"}]}\n").unwrap();
@@ -144,6 +144,48 @@ fn objects_that_cannot_go_on_say_why() {
     says("bootprofile", "ftp", "ftp://example.com/k: only http URLs and paths inside spec.media are fetched; name one of these");
     service.ctl("create boot --name nowhere --kernel live/vmlinuz").unwrap();
     says("bootprofile", "nowhere", "this is a path inside media, but there is no spec.media; name an ISO there, or an http URL here");
+}
+
+/// Waits until an object's conditions say something.
+fn says(service: &Service<'_>, kind: &str, name: &str, words: &str) {
+    let right = |object: &serde_json::Value| object["status"]["conditions"].to_string().contains(words);
+    service.wait(kind, name, 10, right).unwrap_or_else(|error| panic!("{kind}/{name} should say {words:?}: {error:#}"));
+}
+
+#[test]
+fn what_comes_right_goes_on_by_itself() {
+    let guest = Guest::make().unwrap();
+    let rack = Rack::up().unwrap();
+    let service = Service::start(&rack).unwrap();
+    let iso = service.add_media("guest.iso", &guest.iso).unwrap();
+    let says = |kind: &str, name: &str, words: &str| says(&service, kind, name, words);
+    service.ctl("create machine a --mac 52:54:00:aa:00:41 --accept").unwrap();
+    service.ctl("create boot --name gone --iso-path gone.iso --kernel k").unwrap();
+    service.wait_state("machine", "a", "Available", 10).unwrap();
+    service.ctl("create deployment first --machine a --profile gone").unwrap();
+    says("deployment", "first", "gone.iso does not exist; put the ISO there, or correct spec.media.path");
+    // It says so all the time, and notices what becomes of the file.
+    let versions = || service.get("deployment", "first").unwrap()["metadata"]["resourceVersion"].clone();
+    let (before, since) = (versions(), std::time::Instant::now());
+    while since.elapsed() < Duration::from_secs(3) {
+        assert_eq!(versions(), before, "the status of a Deployment that waits for a file is written again and again");
+    }
+    let arrived = rack.file("media/gone.iso");
+    fs::copy(&iso, &arrived).unwrap();
+    says("deployment", "first", "gone.iso has no k");
+    fs::remove_file(&arrived).unwrap();
+    says("deployment", "first", "gone.iso does not exist");
+
+    // What somebody gives back is given to who waits for it, without anybody's help.
+    service.ctl("create machine f --mac 52:54:00:aa:00:47 --address 192.168.10.51 --accept").unwrap();
+    service.ctl("create machine g --mac 52:54:00:aa:00:48 --address 192.168.10.51 --accept").unwrap();
+    says("machine", "g", "192.168.10.51 is already given to Machine default/f");
+    service.ctl("delete machine f").unwrap();
+    service.wait_state("machine", "g", "Available", 5).unwrap();
+    service.ctl("create machine h --mac 52:54:00:aa:00:48 --accept").unwrap();
+    says("machine", "h", "Machine default/g owns one of its MAC addresses");
+    service.ctl("delete machine g").unwrap();
+    service.wait_state("machine", "h", "Available", 5).unwrap();
 }
 
 #[test]

@@ -148,6 +148,44 @@ fn a_deleted_machine_is_served_no_longer_and_may_come_again() {
 }
 
 #[test]
+fn what_a_guest_was_thanked_for_survives_kill_9_and_what_ran_is_not_free() {
+    let guest = Guest::make().unwrap();
+    let rack = Rack::up().unwrap();
+    let mut service = Service::start(&rack).unwrap();
+    let iso = service.add_media("guest.iso", &guest.iso).unwrap();
+    let machine = FakeIpxe::plug(&rack);
+    let first = machine.boot_file(&rack);
+    service.ctl(&format!("accept {}", machine.name())).unwrap();
+    service.ctl(&format!("create boot --name live --iso-path {} --kernel live/vmlinuz", iso.display())).unwrap();
+    service.ctl(&format!("deploy --mac {} --profile live --hostname web-1", machine.mac)).unwrap();
+    let script = wait_for("its order", Duration::from_secs(5), || {
+        let script = machine.http(&first.replace("boot.ipxe", "poll")).map_err(|error| error.to_string())?;
+        let script = String::from_utf8_lossy(&script).into_owned();
+        if script.contains("/f/kernel") { Ok(script) } else { Err(script) }
+    })
+    .unwrap();
+    let report = script.lines().find_map(|line| line.strip_prefix("set report ")).unwrap();
+    let token = script.split("athanor.report=${report}/").nth(1).unwrap().split_whitespace().next().unwrap();
+    let mut thanked = machine.host.command("curl");
+    thanked.args(["-sSf", "--max-time", "20", "-d", "{\"outcome\": \"Success\", \"message\": \"up\"}"]).arg(format!("{report}/{token}"));
+    assert_eq!(tools::run(&mut thanked).unwrap(), "noted\n");
+    service.kill();
+    service.restart().unwrap();
+    service.wait_state("deployment", "web-1", "Provisioned", 10).unwrap();
+
+    // It runs: a release waits until it asked the network again.
+    service.ctl("delete deployment web-1").unwrap();
+    service.wait_state("machine", &machine.name(), "Releasing", 10).unwrap();
+    let again = machine.boot_file(&rack);
+    wait_for("free", Duration::from_secs(10), || {
+        let _ = machine.http(&again);
+        let object = service.get("machine", &machine.name()).map_err(|error| error.to_string())?;
+        if object["status"]["state"] == "Available" { Ok(()) } else { Err(object["status"].to_string()) }
+    })
+    .unwrap();
+}
+
+#[test]
 fn a_killed_server_loses_nothing_and_the_machine_boots() {
     let guest = Guest::make().unwrap();
     let rack = Rack::up().unwrap();

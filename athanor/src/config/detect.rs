@@ -214,7 +214,7 @@ fn render(config: &Config, findings: &Findings, spec: &SubnetSpec) -> String {
     line("  lab:".to_owned());
     line(format!("    cidr: {}", spec.cidr));
     line(format!(
-        "    mode: {}                      # dhcp: addresses and boot files; proxy: boot files beside another DHCP server; off",
+        "    mode: {}                      # dhcp: addresses and boot files; proxy: boot files beside another DHCP server; \"off\"",
         spec.mode
     ));
     match spec.gateway {

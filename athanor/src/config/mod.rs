@@ -113,9 +113,10 @@ pub(crate) fn load(path: &std::path::Path) -> anyhow::Result<Config> {
 }
 
 fn parse(file: &str, text: &str) -> anyhow::Result<Config> {
-    let tree = tree::parse(file, text)?;
+    let mut tree = tree::parse(file, text)?;
     let mut schema = serde_json::to_value(schemars::schema_for!(Config))?;
     inline(&mut schema);
+    tree.mean_off(&schema);
     tree::check(file, &tree, &schema, "")?;
     let config: Config = match serde_path_to_error::deserialize(tree.to_json()) {
         Ok(config) => config,
@@ -165,6 +166,8 @@ mod tests {
         let config = parse("athanor.yaml", GOOD).unwrap();
         assert_eq!(config.subnets["lab"].ranges.len(), 1);
         assert_eq!(config.api.listen.port(), 7480);
+        let off = parse("athanor.yaml", &GOOD.replace("mode: dhcp", "mode: off")).unwrap();
+        assert_eq!(off.subnets["lab"].mode, athanor_crds::subnet::Mode::Off);
     }
 
     #[test]

@@ -110,6 +110,21 @@ impl<'de> Visitor<'de> for TreeVisitor {
 }
 
 impl Node {
+    /// In YAML 1.1, which half of the world's parsers speak, a bare `off` is false; where `off` is a choice, that is what was meant.
+    pub(crate) fn mean_off(&mut self, schema: &Value) {
+        let is_choice = schema["enum"].as_array().is_some_and(|choices| choices.iter().any(|choice| choice == "off"));
+        match &mut self.tree {
+            Tree::Scalar(value) if is_choice && *value == false => *value = "off".into(),
+            Tree::Scalar(_) => {}
+            Tree::List(items) => items.iter_mut().for_each(|item| item.mean_off(&schema["items"])),
+            Tree::Map(entries) => {
+                for (key, value) in entries {
+                    value.mean_off(schema["properties"].get(&key.name).unwrap_or(&schema["additionalProperties"]));
+                }
+            }
+        }
+    }
+
     /// The plain value.
     pub(crate) fn to_json(&self) -> Value {
         match &self.tree {

@@ -25,6 +25,8 @@ use crate::{
 
 /// Changes that come together become one snapshot.
 const GATHER: Duration = Duration::from_millis(5);
+/// How often the files of orders are looked at. A look costs microseconds while an image stays the same.
+const CONTENT_LOOK: Duration = Duration::from_secs(5);
 /// How long the first lists may take.
 const FIRST_LISTS: Duration = Duration::from_secs(30);
 
@@ -74,11 +76,28 @@ pub async fn run(
     tasks.spawn(link::run(shared.clone(), started));
     tasks.spawn(http::run(shared.clone(), listener));
     tasks.spawn(lease::run(shared.clone(), client));
+    tasks.spawn(watch_content(shared.clone()));
     links.await.map_err(|_| AgentError::Api("the interfaces were not looked at".to_owned()))??;
     let _ = ready.send(());
     stop.await;
     tasks.shutdown().await;
     Ok(())
+}
+
+/// Looks again and again whether every file of every order can be served: images come, go and change without telling anybody.
+async fn watch_content(shared: Arc<Shared>) {
+    loop {
+        tokio::time::sleep(CONTENT_LOOK).await;
+        for plan in shared.snapshot().plans().iter().filter(|plan| plan.order.is_some()) {
+            check_content(&shared, plan).await;
+        }
+    }
+}
+
+async fn check_content(shared: &Arc<Shared>, plan: &Arc<BootPlan>) {
+    let (inside, checked) = (shared.clone(), plan.clone());
+    let found = shared.on_disk(move || content::problems(&inside, &checked)).await;
+    shared.reporter.problems(plan, found.unwrap_or_else(|| vec![content::Missing::Hangs.to_string()]));
 }
 
 /// Watches plans and Subnets, and swaps in a snapshot after each change.
@@ -108,7 +127,7 @@ async fn watch(shared: Arc<Shared>, client: Client, listed: oneshot::Sender<()>)
             if let Some(plan) = world.plans.get(&name) {
                 // Whether every file of the plan is there is known before a machine asks for it.
                 let (shared, plan) = (shared.clone(), plan.clone());
-                tokio::task::spawn_blocking(move || shared.reporter.problems(&plan, content::problems(&shared, &plan)));
+                tokio::spawn(async move { check_content(&shared, &plan).await });
             }
         }
     }

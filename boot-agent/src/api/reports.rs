@@ -24,9 +24,12 @@ pub(super) async fn run(shared: Arc<Shared>, client: Client) {
                 None => (names::SYSTEM_NAMESPACE.to_owned(), names::stranger_report(due.mac)),
             };
             let mac = due.mac;
-            if let Err(error) = write(&shared, &client, place, due).await {
-                tracing::warn!(%mac, %error, "boot report not written; tried again");
-                shared.reporter.not_written(mac);
+            match write(&shared, &client, place, due).await {
+                Ok(()) => shared.reporter.was_stored(mac),
+                Err(error) => {
+                    tracing::warn!(%mac, %error, "boot report not written; tried again");
+                    shared.reporter.not_written(mac);
+                }
             }
         }
     }

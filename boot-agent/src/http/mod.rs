@@ -272,7 +272,12 @@ async fn guest(shared: &Shared, token: &str, request: Request<Incoming>) -> Resp
         shared.reporter.saw(interface.mac, Seen { protocol: "GUEST", asked, answer, row: None, subnet: None });
     }
     shared.reporter.guest(&plan, report);
-    text(StatusCode::OK, "noted\n")
+    // What is acknowledged is stored: a guest reports once.
+    if shared.reporter.all_stored(&plan).await {
+        text(StatusCode::OK, "noted\n")
+    } else {
+        text(StatusCode::SERVICE_UNAVAILABLE, "the API did not store the report yet; report again\n")
+    }
 }
 
 fn content_type(path: &str) -> &'static str {

@@ -167,7 +167,10 @@ fn check(schema: &Value, value: &Value, path: &str, patterns: &Patterns, causes:
     {
         // In the words of kube-apiserver, so that people find them.
         let is = type_name(value);
-        let message = format!("Invalid value: {is:?}: {path} in body must be of type {wanted}: {is:?}");
+        let off = *value == false && schema["enum"].as_array().is_some_and(|choices| choices.iter().any(|choice| choice == "off"));
+        // YAML 1.1 again.
+        let hint = if off { "; write \"off\" in quotes, without them it is false" } else { "" };
+        let message = format!("Invalid value: {is:?}: {path} in body must be of type {wanted}: {is:?}{hint}");
         causes.push(Cause { reason: "FieldValueTypeInvalid", field: path.to_owned(), message });
         return;
     }

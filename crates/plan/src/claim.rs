@@ -114,6 +114,8 @@ fn any<'a>(
         .copied()
         .filter(|machine| architecture.is_none_or(|wanted| machine.spec.architecture.is_none_or(|has| has == wanted)))
         .filter(|machine| minimum.is_none_or(|minimum| shortfall(minimum, machine).is_none()))
+        // One piece of hardware is promised once, also while nobody has told its second Machine yet.
+        .filter(|machine| owns_its_macs(machine, machines))
         .collect();
     if let Some(free) = fitting.iter().filter(|machine| is_free(machine)).min_by_key(|machine| machine.metadata.name.clone()) {
         return Ok(free);
@@ -132,6 +134,12 @@ fn any<'a>(
         None => format!("no free machine{wish} ({taken} taken, {cordoned} cordoned, {waiting} not accepted)"),
     };
     Err(obstacle(reasons::NO_FREE_MACHINE, message))
+}
+
+fn owns_its_macs(machine: &Machine, machines: &[&Machine]) -> bool {
+    machine.spec.interfaces.iter().all(|interface| {
+        crate::identity::owner_of(interface.mac, machines.iter().copied()).is_none_or(|owner| owner.metadata.name == machine.metadata.name)
+    })
 }
 
 /// Whether a Machine may be claimed now.

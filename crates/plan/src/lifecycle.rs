@@ -7,6 +7,8 @@
 //! Without a machine-agent there is nothing to inspect and nothing to wipe with: inspection passes with reason `NoAgent`, and only what
 //! runs from memory is ever put on a machine, so no disk is touched.
 
+use std::time::Duration;
+
 use athanor_crds::{
     Deployment, Machine, MachineState,
     bootprofile::Success,
@@ -21,6 +23,9 @@ use crate::boot_plan::Safe;
 
 /// How many attempts a Deployment gets before it waits for a person.
 pub const MAX_ATTEMPTS: u32 = 3;
+
+/// How long after a release news of a start may still come: an agent tells within a second.
+const NEWS: Duration = Duration::from_secs(5);
 
 /// What is known about a Machine, besides itself.
 #[derive(Debug, Clone, Default)]
@@ -41,6 +46,8 @@ pub struct Facts<'a> {
     pub last_boot: Option<i64>,
     /// What its Subnet wants newcomers to do.
     pub while_unaccepted: WhileUnaccepted,
+    /// Now, in microseconds since the epoch.
+    pub now: i64,
 }
 
 /// Why something does not go on.
@@ -82,13 +89,15 @@ pub struct Decision {
     pub act: Option<Act>,
     /// What its guest said went wrong.
     pub failure: Option<String>,
+    /// When to look again, if nothing happens before.
+    pub again: Option<Duration>,
 }
 
 impl Decision {
     fn wait(state: MachineState, reason: &'static str, message: impl Into<String>) -> Self {
         let message = message.into();
         let safe = Safe::Wait { reason: reason.to_owned(), message: message.clone() };
-        Self { state, ready: false, reason, message, safe, order: false, act: None, failure: None }
+        Self { state, ready: false, reason, message, safe, order: false, act: None, failure: None, again: None }
     }
     fn ready(mut self) -> Self {
         self.ready = true;
@@ -121,12 +130,13 @@ pub fn decide(machine: &Machine, facts: &Facts<'_>) -> Decision {
             .ready()
             .leaving_to_disk();
     }
+    if let Some(owner) = &facts.mac_owner {
+        let state = if spec.accepted { MachineState::Accepted } else { MachineState::Discovered };
+        let message = format!("Machine {owner} owns one of its MAC addresses; remove the interface from one of the two");
+        return Decision::wait(state, reasons::DUPLICATE_MAC, message);
+    }
     if !spec.accepted {
         return newcomer(name, facts);
-    }
-    if let Some(owner) = &facts.mac_owner {
-        let message = format!("Machine {owner} owns one of its MAC addresses; remove the interface from one of the two");
-        return Decision::wait(MachineState::Accepted, reasons::DUPLICATE_MAC, message);
     }
     if spec.parked {
         return Decision::wait(resting_state(machine), reasons::PARKED, "hands off: spec.parked is set; unset it to go on")
@@ -139,7 +149,10 @@ pub fn decide(machine: &Machine, facts: &Facts<'_>) -> Decision {
 }
 
 fn newcomer(name: &str, facts: &Facts<'_>) -> Decision {
-    let what_to_do = format!("accept it: athanorctl accept {name}");
+    let mut what_to_do = format!("accept it: athanorctl accept {name}");
+    if let Some(obstacle) = &facts.no_address {
+        what_to_do.push_str(&format!("; it has no address: {}", obstacle.message));
+    }
     let decision = Decision::wait(MachineState::Discovered, reasons::NOT_ACCEPTED, what_to_do);
     match facts.while_unaccepted {
         WhileUnaccepted::Wait => decision,
@@ -165,7 +178,7 @@ fn unclaimed(machine: &Machine, facts: &Facts<'_>) -> Decision {
 fn claimed(machine: &Machine, owner: &str, facts: &Facts<'_>) -> Decision {
     let occupancy = machine.spec.occupancy.as_ref();
     if let Some(occupancy) = occupancy.filter(|occupancy| occupancy.state == OccupancyState::ReleaseRequested) {
-        return releasing(occupancy, facts);
+        return if may_have_started(occupancy, facts) { releasing(occupancy, facts) } else { revoking(occupancy, facts) };
     }
     let Some(deployment) = facts.deployment else {
         let message = format!(
@@ -253,8 +266,27 @@ fn failed(owner: &str, number: u32, why: &str) -> Decision {
     decision
 }
 
+fn may_have_started(occupancy: &Occupancy, facts: &Facts<'_>) -> bool {
+    occupancy.ever_started || facts.attempt.as_ref().is_some_and(|report| report.id == occupancy.attempt && report.started)
+}
+
+/// As far as anybody has told, nothing was started. An agent tells of a start within a second; when its order was gone for longer than that
+/// and no news came, there was none.
+fn revoking(occupancy: &Occupancy, facts: &Facts<'_>) -> Decision {
+    let message = "its Deployment was deleted before anything was started; the order is revoked";
+    let decision = Decision::wait(MachineState::Releasing, reasons::RELEASING, message);
+    let since = occupancy.since.as_ref().map_or(0, |since| since.0.as_microsecond());
+    let left = since.saturating_add(i64::try_from(NEWS.as_micros()).unwrap_or(i64::MAX)).saturating_sub(facts.now);
+    match u64::try_from(left) {
+        Ok(left) if left > 0 => Decision { again: Some(Duration::from_micros(left)), ..decision },
+        _ => decision.act(Act::Free),
+    }
+}
+
 fn releasing(occupancy: &Occupancy, facts: &Facts<'_>) -> Decision {
-    let asked_since = occupancy.since.as_ref().is_none_or(|since| facts.last_boot.is_some_and(|boot| boot > since.0.as_microsecond()));
+    // The release is stored to the second, what the machine asked to the microsecond.
+    let asked = |since: i64| facts.last_boot.is_some_and(|boot| boot >= since.saturating_add(1_000_000));
+    let asked_since = occupancy.since.as_ref().is_none_or(|since| asked(since.0.as_microsecond()));
     let message = if asked_since {
         "it asked the network again, so nothing of the released Deployment runs on it; nothing was written, so nothing is wiped"
     } else {
@@ -274,7 +306,7 @@ fn resting_state(machine: &Machine) -> MachineState {
     }
 }
 
-/// What a release of a claim does to the Machine, in one write: what never ran is free at once, what ran is released after it asked again.
+/// What a release of a claim does to the Machine, in one write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Release {
     /// The claim goes.
@@ -287,8 +319,10 @@ pub enum Release {
 
 /// How a claim is released. `on_purpose` is false for a namespace or CRD that is being deleted, which counts as `Retain`.
 pub fn release(occupancy: Option<&Occupancy>, retain: bool, on_purpose: bool) -> Release {
-    match occupancy.map(|occupancy| occupancy.state) {
-        None | Some(OccupancyState::Issued) => Release::Free,
+    match occupancy {
+        // Nothing was ever ordered.
+        None => Release::Free,
+        Some(occupancy) if occupancy.state == OccupancyState::Issued && !occupancy.ever_started => Release::Request,
         Some(_) if retain || !on_purpose => Release::Retain,
         Some(_) => Release::Request,
     }

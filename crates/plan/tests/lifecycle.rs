@@ -43,7 +43,7 @@ fn claimed() -> Machine {
 fn occupied(state: OccupancyState) -> Machine {
     let mut machine = claimed();
     let since = Some(Time(Timestamp::from_second(100).unwrap()));
-    machine.spec.occupancy = Some(Occupancy { instance_id: "i-1".into(), attempt: "a-1".into(), state, since });
+    machine.spec.occupancy = Some(Occupancy { instance_id: "i-1".into(), attempt: "a-1".into(), state, ever_started: true, since });
     machine
 }
 
@@ -164,11 +164,28 @@ fn a_lost_claim_waits_and_a_release_needs_a_new_boot() {
     let releasing = occupied(OccupancyState::ReleaseRequested);
     let booted = |second: i64| Facts { last_boot: Some(second * 1_000_000), ..Facts::default() };
     assert_eq!(row(&releasing, &booted(99)), is("Releasing", "Releasing", false, None));
+    assert_eq!(
+        row(&releasing, &booted(100)),
+        is("Releasing", "Releasing", false, None),
+        "in the second of the release: nobody knows which was first"
+    );
     assert_eq!(row(&releasing, &booted(101)), is("Releasing", "Releasing", false, Some(Act::Free)));
+
+    // Where nothing was started as far as anybody told, news may still come for a moment.
+    let mut revoked = releasing.clone();
+    revoked.spec.occupancy.as_mut().unwrap().ever_started = false;
+    let at = |second: i64| Facts { now: second * 1_000_000, ..Facts::default() };
+    assert_eq!(row(&revoked, &at(101)), is("Releasing", "Releasing", false, None));
+    assert_eq!(decide(&revoked, &at(101)).again, Some(Duration::from_secs(4)));
+    assert_eq!(row(&revoked, &at(105)), is("Releasing", "Releasing", false, Some(Act::Free)));
+    let told = AttemptReport { id: "a-1".into(), started: true, served: false, guest: None };
+    assert_eq!(row(&revoked, &Facts { attempt: Some(told), ..at(105) }), is("Releasing", "Releasing", false, None));
 
     let occupancy = |state| occupied(state).spec.occupancy;
     assert_eq!(release(None, false, true), Release::Free);
-    assert_eq!(release(occupancy(OccupancyState::Issued).as_ref(), false, true), Release::Free);
+    assert_eq!(release(occupancy(OccupancyState::Issued).as_ref(), false, true), Release::Request, "an earlier attempt may run");
+    let first = occupancy(OccupancyState::Issued).map(|occupancy| Occupancy { ever_started: false, ..occupancy });
+    assert_eq!(release(first.as_ref(), true, true), Release::Request, "news of a start may still come");
     assert_eq!(release(occupancy(OccupancyState::Started).as_ref(), false, true), Release::Request);
     assert_eq!(release(occupancy(OccupancyState::Provisioned).as_ref(), true, true), Release::Retain);
     assert_eq!(

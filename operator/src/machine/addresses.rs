@@ -67,19 +67,24 @@ pub(crate) fn home(world: &World) -> Option<&(String, SubnetSpec)> {
 /// Makes sure that a Machine has the addresses it shall have, and no others.
 pub(crate) async fn ensure(world: &World, cluster: &impl Cluster) -> Result<Addresses, PortError> {
     let all = cluster.list::<Address>(None).await?;
-    let (wishes, mut obstacle) = wishes(world);
+    let (wishes, mut obstacle) = wishes(world, &all);
     let mut interfaces: Vec<PlanInterface> =
         world.machine.spec.interfaces.iter().map(|i| PlanInterface { mac: i.mac, boot: i.boot, addresses: Vec::new() }).collect();
     let mut kept = BTreeSet::new();
     for wish in wishes {
-        match grant(world, &wish, &all, cluster).await? {
-            Ok(ip) => {
-                kept.insert(names::address(ip));
-                if let Some(interface) = interfaces.iter_mut().find(|interface| interface.mac == wish.mac) {
-                    interface.addresses.push(PlanAddress { subnet: wish.subnet, ip });
-                }
+        let granted = match grant(world, &wish, &all, cluster).await? {
+            Err(error) => {
+                obstacle = obstacle.or(Some(as_obstacle(&error)));
+                // What it has it keeps: a machine without any address could not even be told to wait.
+                has(world, &wish, &all).map(|address| address.spec.ip)
             }
-            Err(error) => obstacle = obstacle.or(Some(as_obstacle(&error))),
+            Ok(ip) => Some(ip),
+        };
+        if let Some(ip) = granted {
+            kept.insert(names::address(ip));
+            if let Some(interface) = interfaces.iter_mut().find(|interface| interface.mac == wish.mac) {
+                interface.addresses.push(PlanAddress { subnet: wish.subnet, ip });
+            }
         }
     }
     for stale in all.iter().filter(|address| owned_by(address, world) && !kept.contains(&address.name_any())) {
@@ -94,7 +99,7 @@ fn as_obstacle(error: &AddressError) -> Obstacle {
 }
 
 /// What a person fixed, on the Machine or through its Deployment, and one address at home for the boot interface.
-fn wishes(world: &World) -> (Vec<Wish>, Option<Obstacle>) {
+fn wishes(world: &World, all: &[Arc<Address>]) -> (Vec<Wish>, Option<Obstacle>) {
     let (mut wishes, mut obstacle): (Vec<Wish>, _) = (Vec::new(), None);
     let boot = world.machine.spec.boot_interface();
     let by_deployment = world.deployment.iter().flat_map(|deployment| &deployment.spec.addresses);
@@ -109,7 +114,14 @@ fn wishes(world: &World) -> (Vec<Wish>, Option<Obstacle>) {
             Err(error) => obstacle = Some(as_obstacle(&error)),
         }
     }
-    if let (Some(boot), Some((subnet, spec))) = (boot, home(world))
+    // Whoever runs something stays where it is, whatever is asked elsewhere in its name.
+    let asked = home(world);
+    let mut own = all.iter().filter(|address| owned_by(address, world) && boot.is_some_and(|boot| boot.mac == address.spec.mac));
+    let moved = !own.clone().any(|address| asked.is_some_and(|(name, _)| *name == address.spec.subnet));
+    let before = own.find(|address| !address.spec.fixed).map(|address| &address.spec.subnet);
+    let stays = before.filter(|_| moved && world.machine.spec.occupancy.is_some());
+    let at_home = stays.and_then(|before| world.subnets.iter().find(|(name, _)| name == before)).or(asked);
+    if let (Some(boot), Some((subnet, spec))) = (boot, at_home)
         && spec.mode == Mode::Dhcp
         && !wishes.iter().any(|wish| wish.mac == boot.mac && wish.subnet == *subnet)
     {
@@ -125,6 +137,11 @@ fn owned_by(address: &Address, world: &World) -> bool {
     })
 }
 
+/// The address that a Machine has where it wishes for one.
+fn has<'a>(world: &World, wish: &Wish, all: &'a [Arc<Address>]) -> Option<&'a Arc<Address>> {
+    all.iter().find(|address| owned_by(address, world) && address.spec.mac == wish.mac && address.spec.subnet == wish.subnet)
+}
+
 /// One address: the fixed one, the one it has, or the lowest free one; taken by creating its object.
 async fn grant(
     world: &World,
@@ -135,14 +152,17 @@ async fn grant(
     let Some((_, spec)) = world.subnets.iter().find(|(name, _)| *name == wish.subnet) else {
         return Ok(Err(AddressError::UnknownSubnet(wish.subnet.clone())));
     };
-    let mine = |address: &&Arc<Address>| owned_by(address, world) && address.spec.mac == wish.mac && address.spec.subnet == wish.subnet;
+    // One that was fixed goes when it is fixed no longer: somebody else may want it.
     if wish.fixed.is_none()
-        && let Some(has) =
-            all.iter().find(|address| mine(address) && spec.may_give(address.spec.ip) && spec.cidr.contains(&address.spec.ip))
+        && let Some(has) = has(world, wish, all).filter(|address| !address.spec.fixed && spec.may_give(address.spec.ip))
+        && !world.servers.contains(&has.spec.ip)
     {
         return Ok(Ok(has.spec.ip));
     }
-    let mut used: BTreeSet<_> = all.iter().map(|address| address.spec.ip).collect();
+    if let Some(ip) = wish.fixed.filter(|ip| world.servers.contains(ip)) {
+        return Ok(Err(AddressError::Taken { ip, owner: "a server of this Subnet".to_owned() }));
+    }
+    let mut used: BTreeSet<_> = all.iter().map(|address| address.spec.ip).chain(world.servers.iter().copied()).collect();
     // What a person fixed on some Machine is not given to another, even while its object does not exist yet.
     used.extend(world.machines.iter().flat_map(|machine| &machine.spec.interfaces).flat_map(|i| &i.addresses).map(|claim| claim.ip));
     for _ in 0..MAX_RACES {
@@ -162,7 +182,7 @@ async fn grant(
 async fn take(world: &World, wish: &Wish, ip: std::net::IpAddr, cluster: &impl Cluster) -> Result<Option<String>, PortError> {
     let name = names::address(ip);
     let owner = AddressOwner { namespace: world.machine.namespace().unwrap_or_default(), name: world.machine.name_any() };
-    let spec = AddressSpec { ip, subnet: wish.subnet.clone(), mac: wish.mac, owner: Some(owner) };
+    let spec = AddressSpec { ip, subnet: wish.subnet.clone(), mac: wish.mac, fixed: wish.fixed.is_some(), owner: Some(owner) };
     match cluster.create(&Address::new(&name, spec)).await {
         Ok(_) => Ok(None),
         Err(PortError::AlreadyExists(_)) => {

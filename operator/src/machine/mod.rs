@@ -4,7 +4,9 @@ mod addresses;
 mod plan;
 mod status;
 
-use std::{collections::BTreeSet, sync::Arc};
+pub(crate) use plan::machine_of as planned;
+
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 
 use athanor_crds::{
     Address, BootProfile, BootProfileSpec, BootReport, Deployment, Machine, MachineInventory, Subnet, SubnetSpec,
@@ -29,6 +31,8 @@ pub(crate) struct World {
     pub(crate) machine: Machine,
     pub(crate) machines: Vec<Arc<Machine>>,
     pub(crate) subnets: Vec<(String, SubnetSpec)>,
+    /// The addresses that our own servers answer from.
+    pub(crate) servers: BTreeSet<IpAddr>,
     pub(crate) deployment: Option<Deployment>,
     pub(crate) profile: Option<Result<(String, BootProfileSpec), Obstacle>>,
     pub(crate) reports: Vec<NodeReport>,
@@ -36,17 +40,23 @@ pub(crate) struct World {
     pub(crate) inventories: Vec<Arc<MachineInventory>>,
 }
 
-/// Brings one Machine closer to what is wanted.
+/// Brings one Machine closer to what is wanted. Returns when to look again, if nothing happens before.
 ///
 /// # Errors
 /// A call failed; the caller tries again later.
-pub async fn reconcile(namespace: &str, name: &str, cluster: &impl Cluster, clock: &impl Clock, ids: &impl Ids) -> Result<(), PortError> {
+pub async fn reconcile(
+    namespace: &str,
+    name: &str,
+    cluster: &impl Cluster,
+    clock: &impl Clock,
+    ids: &impl Ids,
+) -> Result<Option<Duration>, PortError> {
     let Some(machine) = cluster.get::<Machine>(Some(namespace), name).await? else {
-        return forget(namespace, name, cluster).await;
+        return forget(namespace, name, cluster).await.map(|()| None);
     };
     if machine.metadata.deletion_timestamp.is_some() {
         forget(namespace, name, cluster).await?;
-        return finalizer::take_off(&machine, cluster).await;
+        return finalizer::take_off(&machine, cluster).await.map(|()| None);
     }
     let machine = if finalizer::is_on(&machine) {
         machine
@@ -56,16 +66,20 @@ pub async fn reconcile(namespace: &str, name: &str, cluster: &impl Cluster, cloc
     let mut world = dereference(machine, cluster).await?;
     record_inventory(&mut world, cluster).await?;
     let addresses = addresses::ensure(&world, cluster).await?;
-    let decision = decide(&world, addresses.obstacle.clone());
+    let decision = decide(&world, addresses.obstacle.clone(), clock);
     let issued = apply(&mut world, &decision, cluster, clock, ids).await?;
-    let obstacle = plan::write(&world, &decision, &addresses, cluster, ids).await?;
-    status::write(&world, &decision, &addresses, obstacle, issued, cluster, clock).await
+    let obstacle = plan::write(&world, &decision, &addresses, cluster, ids).await?.or_else(|| unservable(&world, &decision));
+    status::write(&world, &decision, &addresses, obstacle, issued, cluster, clock).await?;
+    Ok(decision.again)
 }
 
 async fn dereference(machine: Machine, cluster: &impl Cluster) -> Result<World, PortError> {
     let namespace = machine.namespace().unwrap_or_default();
     let name = machine.name_any();
-    let subnets = cluster.list::<Subnet>(None).await?.into_iter().map(|subnet| (subnet.name_any(), subnet.spec.clone())).collect();
+    let all = cluster.list::<Subnet>(None).await?;
+    let subnets = all.iter().map(|subnet| (subnet.name_any(), subnet.spec.clone())).collect();
+    let servers = all.iter().filter_map(|subnet| subnet.status.as_ref()).flat_map(|status| &status.servers);
+    let servers = servers.filter_map(|server| server.address.parse().ok()).collect();
     let deployment = match &machine.spec.claim_ref {
         Some(claim) => {
             let found = cluster.get::<Deployment>(Some(&claim.namespace), &claim.name).await?;
@@ -86,6 +100,7 @@ async fn dereference(machine: Machine, cluster: &impl Cluster) -> Result<World, 
         reports: report.map(|report| report.spec.nodes).unwrap_or_default(),
         machine,
         subnets,
+        servers,
         deployment,
         profile,
         inventory,
@@ -142,7 +157,7 @@ fn merged(known: &Inventory, new: Inventory) -> Inventory {
     }
 }
 
-fn decide(world: &World, no_address: Option<Obstacle>) -> Decision {
+fn decide(world: &World, no_address: Option<Obstacle>, clock: &impl Clock) -> Decision {
     let machine = &world.machine;
     let mac_owner = machine.spec.interfaces.iter().find_map(|interface| {
         let owner = identity::owner_of(interface.mac, world.machines.iter().map(AsRef::as_ref))?;
@@ -157,7 +172,8 @@ fn decide(world: &World, no_address: Option<Obstacle>) -> Decision {
     let attempt_id = machine.spec.occupancy.as_ref().map(|occupancy| occupancy.attempt.clone()).unwrap_or_default();
     let facts = Facts {
         deployment: world.deployment.as_ref(),
-        runnable: world.profile.as_ref().map(|profile| runnable(machine, profile.as_ref(), world)),
+        runnable: world.profile.as_ref().map(|profile| runnable(machine, profile.as_ref())),
+        now: clock.now().as_microsecond(),
         mac_owner,
         possible_duplicate,
         no_address,
@@ -171,7 +187,6 @@ fn decide(world: &World, no_address: Option<Obstacle>) -> Decision {
 fn runnable(
     machine: &Machine,
     profile: Result<&(String, BootProfileSpec), &Obstacle>,
-    world: &World,
 ) -> Result<athanor_crds::bootprofile::Success, Obstacle> {
     let (name, profile) = profile.map_err(Clone::clone)?;
     let support = support::of(profile);
@@ -183,10 +198,15 @@ fn runnable(
             format!("profile {name} is for {}, but the Machine is {has}; choose another profile or Machine", profile.architecture);
         return Err(Obstacle { reason: reasons::WRONG_ARCHITECTURE, message });
     }
-    if let Some(problem) = world.reports.iter().find_map(|report| report.problems.first()) {
-        return Err(Obstacle { reason: reasons::CONTENT_UNAVAILABLE, message: format!("profile {name}: {problem}") });
-    }
     Ok(profile.success)
+}
+
+/// A file of the order that an agent cannot serve. The order stays: the agent goes on looking, and the machine asks again.
+fn unservable(world: &World, decision: &Decision) -> Option<Obstacle> {
+    let running = decision.ready || !decision.order;
+    let problem = world.reports.iter().find_map(|report| report.problems.first()).filter(|_| !running)?;
+    let (profile, _) = world.profile.as_ref()?.as_ref().ok()?;
+    Some(Obstacle { reason: reasons::CONTENT_UNAVAILABLE, message: format!("profile {profile}: {problem}") })
 }
 
 /// What all nodes together saw of an attempt.
@@ -208,13 +228,16 @@ async fn apply(
     let (patch, issued) = match act {
         Act::Free => (json!({ "claimRef": null, "occupancy": null }), None),
         Act::Advance(state) => {
-            let occupancy = spec.occupancy.clone().map(|occupancy| Occupancy { state: *state, since: Some(now), ..occupancy });
+            let occupancy =
+                spec.occupancy.clone().map(|occupancy| Occupancy { state: *state, since: Some(now), ever_started: true, ..occupancy });
             (json!({ "occupancy": occupancy }), None)
         }
         Act::Issue(number) => {
             let attempt = Attempt { id: ids.id("a"), number: *number, issued: now.clone() };
             let instance_id = spec.claim_ref.as_ref().map(|claim| claim.instance_id.clone()).unwrap_or_default();
-            let occupancy = Occupancy { instance_id, attempt: attempt.id.clone(), state: OccupancyState::Issued, since: Some(now) };
+            let ever_started = spec.occupancy.as_ref().is_some_and(|occupancy| occupancy.ever_started);
+            let (attempt_id, state) = (attempt.id.clone(), OccupancyState::Issued);
+            let occupancy = Occupancy { instance_id, attempt: attempt_id, state, ever_started, since: Some(now) };
             (json!({ "occupancy": occupancy }), Some(attempt))
         }
     };

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use athanor_crds::{MachineState, conditions::reasons, names};
 use athanor_plan::{
-    BootPlan, build,
+    BootPlan,
+    boot_plan::MachineKey,
+    build,
     compile::{Decided, OrderInput, Tokens},
     lifecycle::{Act, Decision, Obstacle},
 };
@@ -73,6 +75,11 @@ fn tokens(before: Option<&BootPlan>, decision: &Decision, order: Option<&OrderIn
         return Tokens { script: ids.token(), previous: Some(before.token.clone()), report };
     }
     Tokens { script: before.token.clone(), previous: before.previous_token.clone(), report }
+}
+
+/// The Machine whose plan a Secret is.
+pub(crate) fn machine_of(secret: &Secret) -> Option<MachineKey> {
+    read(secret).map(|plan| plan.machine)
 }
 
 fn read(secret: &Secret) -> Option<BootPlan> {

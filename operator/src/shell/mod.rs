@@ -10,11 +10,15 @@ use std::{
     time::Duration,
 };
 
-use athanor_crds::{Address, BootProfile, BootReport, Deployment, Machine, Subnet};
+use athanor_crds::{
+    Address, BootProfile, BootReport, Deployment, Machine, Subnet,
+    conditions::{self, reasons, types},
+    names,
+};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use futures::{StreamExt as _, channel::mpsc};
+use futures::{Stream, StreamExt as _, channel::mpsc};
 use jiff::Timestamp;
-use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::{coordination::v1::Lease, core::v1::Secret};
 use kube::{
     Api, Client, Resource, ResourceExt as _,
     runtime::{
@@ -120,15 +124,15 @@ pub async fn run(client: Client, stop: impl Future<Output = ()> + Send + 'static
     });
     let deployments =
         drive(deployment_controller(&client, feeds.deployments, &stores), stop.clone(), &context, |key, context| async move {
-            deployment::reconcile(&key.namespace, &key.name, &context.cluster, &SystemClock, &RandomIds).await
+            deployment::reconcile(&key.namespace, &key.name, &context.cluster, &SystemClock, &RandomIds).await.map(|()| None)
         });
     let profiles = profile_controller(&client);
     let profiles = drive(profiles, stop.clone(), &context, |key, context| async move {
-        bootprofile::reconcile(&key.namespace, &key.name, &context.cluster, &SystemClock).await
+        bootprofile::reconcile(&key.namespace, &key.name, &context.cluster, &SystemClock).await.map(|()| None)
     });
     let stopped = stop.clone();
     let subnets = drive(subnet_controller(&client, feeds.subnets, &stores), stop, &context, |key, context| async move {
-        subnet::reconcile(&key.name, &context.cluster, &SystemClock).await
+        subnet::reconcile(&key.name, &context.cluster, &SystemClock).await.map(|()| None)
     });
     let strangers = async {
         tokio::select! {
@@ -159,14 +163,14 @@ async fn drive<K, F>(
     reconcile: impl Fn(Key, Arc<Context>) -> F + Copy,
 ) where
     K: Object,
-    F: Future<Output = Result<(), PortError>> + Send + 'static,
+    F: Future<Output = Result<Option<Duration>, PortError>> + Send + 'static,
 {
     let once = move |object: Arc<K>, context: Arc<Context>| {
         let reconciled = reconcile(Key { namespace: ns(&*object), name: object.name_any() }, context.clone());
         async move {
-            reconciled.await?;
+            let again = reconciled.await?;
             context.retries().remove(&retry_key(&*object));
-            Ok(Action::await_change())
+            Ok(again.map_or_else(Action::await_change, Action::requeue))
         }
     };
     controller.graceful_shutdown_on(stop).run(once, retry, context.clone()).for_each(|_| async {}).await;
@@ -184,7 +188,7 @@ fn ns(object: &impl Resource) -> String {
 fn machine_controller(client: &Client, feed: Feed<Machine>, stores: &Stores) -> Controller<Machine> {
     let same_name = |name: String, namespace: String| vec![ObjectRef::<Machine>::new(&name).within(&namespace)];
     let (by_profile, profiles_of) = (stores.machines.clone(), stores.deployments.clone());
-    let claims = stores.machines.clone();
+    let (claims, by_mac, by_address) = (stores.machines.clone(), stores.machines.clone(), stores.machines.clone());
     Controller::for_stream(feed, stores.machines.clone())
         .with_config(config())
         .watches(Api::<BootReport>::all(client.clone()), watcher::Config::default(), move |report| {
@@ -206,7 +210,40 @@ fn machine_controller(client: &Client, feed: Feed<Machine>, stores: &Stores) -> 
             let owned = by_profile.state_filter(|machine| machine.spec.claim_ref.as_ref().is_some_and(|claim| users.contains(&claim.name)));
             owned.iter().map(|machine| ObjectRef::from_obj(&**machine)).collect::<Vec<_>>()
         })
+        .watches(Api::<Machine>::all(client.clone()), watcher::Config::default(), move |changed| {
+            let shares =
+                |other: &Machine| other.spec.interfaces.iter().any(|mine| changed.spec.interfaces.iter().any(|i| i.mac == mine.mac));
+            let itself = |other: &Machine| other.metadata.name == changed.metadata.name && ns(other) == ns(&changed);
+            let others = by_mac.state_filter(|other| shares(other) && !itself(other));
+            others.iter().map(|machine| ObjectRef::from_obj(&**machine)).collect::<Vec<_>>()
+        })
+        .watches(Api::<Address>::all(client.clone()), watcher::Config::default(), move |address| {
+            let owner = address.spec.owner.as_ref();
+            let owns = |machine: &Machine| owner.is_some_and(|owner| owner.name == machine.name_any() && owner.namespace == ns(machine));
+            let concerned = by_address.state_filter(|machine| owns(machine) || waits_for_address(machine));
+            concerned.iter().map(|machine| ObjectRef::from_obj(&**machine)).collect::<Vec<_>>()
+        })
         .reconcile_all_on(subnet_changes(client))
+        .reconcile_on(lost_plans(client))
+}
+
+/// Whether an address that somebody gives back may be what a Machine waits for.
+fn waits_for_address(machine: &Machine) -> bool {
+    let Some(status) = &machine.status else { return false };
+    let ready = conditions::find(&status.conditions, types::READY);
+    status.address.is_none() || ready.is_some_and(|ready| ready.reason == reasons::NO_ADDRESS || ready.reason == reasons::ADDRESS_CONFLICT)
+}
+
+/// The Machines whose plan somebody deleted.
+fn lost_plans(client: &Client) -> impl Stream<Item = ObjectRef<Machine>> + Send + 'static + use<> {
+    let plans = Api::<Secret>::namespaced(client.clone(), names::PLANS_NAMESPACE);
+    watcher::watcher(plans, watcher::Config::default()).default_backoff().filter_map(|event| {
+        let gone = match event {
+            Ok(Event::Delete(secret)) => machine::planned(&secret),
+            _ => None,
+        };
+        std::future::ready(gone.map(|key| ObjectRef::new(&key.name).within(&key.namespace)))
+    })
 }
 
 /// Ticks when what a Subnet asks for changes. Its status does not count: it changes with every address that a Machine is given.
@@ -275,9 +312,7 @@ fn subnet_controller(client: &Client, feed: Feed<Subnet>, stores: &Stores) -> Co
         .watches(Api::<Address>::all(client.clone()), watcher::Config::default(), |address| {
             vec![ObjectRef::<Subnet>::new(&address.spec.subnet)]
         })
-        .watches(Api::<Lease>::namespaced(client.clone(), athanor_crds::names::SYSTEM_NAMESPACE), watcher::Config::default(), move |_| {
-            every(&by_lease)
-        })
+        .watches(Api::<Lease>::namespaced(client.clone(), names::SYSTEM_NAMESPACE), watcher::Config::default(), move |_| every(&by_lease))
         .watches(Api::<Subnet>::all(client.clone()), watcher::Config::default(), move |_| every(&by_subnet))
 }
 
