@@ -149,7 +149,8 @@ fn objects_that_cannot_go_on_say_why() {
 /// Waits until an object's conditions say something.
 fn says(service: &Service<'_>, kind: &str, name: &str, words: &str) {
     let right = |object: &serde_json::Value| object["status"]["conditions"].to_string().contains(words);
-    service.wait(kind, name, 10, right).unwrap_or_else(|error| panic!("{kind}/{name} should say {words:?}: {error:#}"));
+    let said = service.wait(kind, name, 10, right);
+    assert!(said.is_ok(), "{kind}/{name} should say {words:?}: {said:?}");
 }
 
 #[test]
