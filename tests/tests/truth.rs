@@ -171,7 +171,8 @@ fn what_a_guest_was_thanked_for_survives_kill_9_and_what_ran_is_not_free() {
     assert_eq!(tools::run(&mut thanked).unwrap(), "noted\n");
     service.kill();
     service.restart().unwrap();
-    service.wait_state("deployment", "web-1", "Provisioned", 10).unwrap();
+    // In a cluster the lease of the operator that was killed runs out first.
+    service.wait_state("deployment", "web-1", "Provisioned", 30).unwrap();
 
     // It runs: a release waits until it asked the network again.
     service.ctl("delete deployment web-1").unwrap();

@@ -21,6 +21,15 @@ pub(crate) fn keep_private() {
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
 }
 
+/// Takes as many open files as the system allows: each transfer has one, and the usual soft limit of 1024 is a rack row.
+pub(crate) fn allow_many_files() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
+}
+
 /// Makes the data folder, for its owner only. One that is there already, with whatever is in it, is closed to others.
 pub(crate) fn make_folder(data: &Path) -> anyhow::Result<()> {
     match fs::DirBuilder::new().recursive(true).mode(0o700).create(data) {

@@ -57,6 +57,7 @@ pub(crate) async fn operator(client: Client) -> anyhow::Result<()> {
 /// A port or a folder cannot be had, or the API cannot be listed.
 pub(crate) async fn agent(client: Client, args: AgentArgs) -> anyhow::Result<()> {
     super::access::keep_private();
+    super::access::allow_many_files();
     super::access::make_folder(&args.data_dir)?;
     let loader_dirs = if args.loader_dirs.is_empty() { config::default_loader_dirs() } else { args.loader_dirs };
     let options = Options {

@@ -45,6 +45,7 @@ pub(crate) async fn start(config: Config) -> anyhow::Result<()> {
     let began = Instant::now();
     let data = &config.data_dir;
     access::keep_private();
+    access::allow_many_files();
     access::make_folder(data)?;
     let installation = access::installation(data)?;
     let server = ApiServer::open(&data.join("store.redb"))?;

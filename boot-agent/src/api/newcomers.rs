@@ -32,9 +32,15 @@ pub(super) async fn run(shared: Arc<Shared>, client: Client, mut registrations: 
                 shared.reporter.saw(newcomer.mac, Seen { protocol: "API", asked, answer, row: None, subnet });
             }
             Err(error) => {
-                tracing::warn!(machine = %name, %namespace, %error, "newcomer not registered; it is asked for again with its next DISCOVER");
+                let why = match error {
+                    kube::Error::Api(status) => status.message,
+                    other => other.to_string(),
+                };
+                tracing::warn!(machine = %name, %namespace, why, "newcomer not registered; it is asked for again with its next DISCOVER");
                 let (asked, subnet) = ("registration".to_owned(), Some(newcomer.subnet.clone()));
-                shared.reporter.saw(newcomer.mac, Seen { protocol: "API", asked, answer: error.to_string(), row: None, subnet });
+                shared
+                    .reporter
+                    .saw(newcomer.mac, Seen { protocol: "API", asked, answer: format!("not registered: {why}"), row: None, subnet });
             }
         }
     }

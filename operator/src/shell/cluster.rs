@@ -19,6 +19,7 @@ use kube::{
     },
 };
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use crate::{Cluster, PortError, port::Object};
 
@@ -31,6 +32,12 @@ pub(crate) struct Stores {
     pub(crate) machines: Store<Machine>,
     pub(crate) deployments: Store<Deployment>,
     pub(crate) subnets: Store<Subnet>,
+}
+
+/// A store, and whether its first list is whole. The store's own `wait_until_ready` wakes one waiter only, and a controller is one already.
+struct Kept<K: Object> {
+    store: Store<K>,
+    whole: watch::Receiver<bool>,
 }
 
 /// What changes in a store, for the one controller of its kind.
@@ -78,18 +85,19 @@ impl KubeCluster {
 
 fn keep<K: Object>(client: &Client, kept: &mut HashMap<TypeId, Box<dyn Any + Send + Sync>>) -> (Store<K>, Feed<K>) {
     let (store, writer) = reflector::store::<K>();
+    let (listed, whole) = watch::channel(false);
     let stream = watcher(Api::<K>::all(client.clone()), watcher::Config::default())
         .default_backoff()
         // Nobody reads who manages which field; it is a third of an object.
         .modify(|object| object.meta_mut().managed_fields = None)
         .reflect(writer)
-        .inspect(|event| {
-            if let Err(error) = event {
-                tracing::warn!(kind = %K::kind(&()), %error, "watch interrupted");
-            }
+        .inspect(move |event| match event {
+            Ok(watcher::Event::InitDone) => drop(listed.send_replace(true)),
+            Ok(_) => {}
+            Err(error) => tracing::warn!(kind = %K::kind(&()), %error, "watch interrupted"),
         })
         .applied_objects();
-    kept.insert(TypeId::of::<K>(), Box::new(store.clone()));
+    kept.insert(TypeId::of::<K>(), Box::new(Kept { store: store.clone(), whole }));
     (store, stream.boxed())
 }
 
@@ -129,8 +137,8 @@ impl Cluster for KubeCluster {
     }
 
     async fn list<K: Object>(&self, namespace: Option<&str>) -> Result<Vec<Arc<K>>, PortError> {
-        if let Some(store) = self.kept.get(&TypeId::of::<K>()).and_then(|store| store.downcast_ref::<Store<K>>()) {
-            store.wait_until_ready().await.map_err(|error| PortError::Unavailable(error.to_string()))?;
+        if let Some(Kept { store, whole }) = self.kept.get(&TypeId::of::<K>()).and_then(|kept| kept.downcast_ref::<Kept<K>>()) {
+            whole.clone().wait_for(|whole| *whole).await.map_err(|error| PortError::Unavailable(error.to_string()))?;
             let inside = |object: &Arc<K>| namespace.is_none() || object.meta().namespace.as_deref() == namespace;
             return Ok(store.state().into_iter().filter(inside).collect());
         }
