@@ -51,15 +51,6 @@ impl Content {
     }
 }
 
-impl athanor_tftp_server::Content for Content {
-    fn size(&self) -> u64 {
-        Self::size(self)
-    }
-    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        Self::read_at(self, offset, buffer)
-    }
-}
-
 /// What a name stands for.
 pub(crate) struct Found {
     pub(crate) content: Content,

@@ -39,8 +39,8 @@ struct Server {
 /// A port is in use, or there is no right to it.
 pub(crate) fn start(shared: &Arc<Shared>, duty: &Duty, tasks: &mut JoinSet<()>) -> Result<(), AgentError> {
     let interface = &duty.link.interface;
-    let main = Arc::new(port::udp("DHCP", interface, Ipv4Addr::UNSPECIFIED, SERVER_PORT, shared.options.takes_over)?);
-    let proxy = Arc::new(port::udp("DHCP", interface, Ipv4Addr::UNSPECIFIED, PROXY_PORT, shared.options.takes_over)?);
+    let main = Arc::new(port::udp("DHCP", interface, Ipv4Addr::UNSPECIFIED, SERVER_PORT, shared.options.in_cluster)?);
+    let proxy = Arc::new(port::udp("DHCP", interface, Ipv4Addr::UNSPECIFIED, PROXY_PORT, shared.options.in_cluster)?);
     let raw = PacketSocket::sender(interface).map_err(|source| match source.kind() {
         std::io::ErrorKind::PermissionDenied => AgentError::NoRight { port: SERVER_PORT, exe: exe() },
         _ => AgentError::Socket { service: "DHCP", place: interface.clone(), source },
@@ -59,7 +59,12 @@ fn exe() -> String {
 async fn receive(server: Arc<Server>, socket: Arc<UdpSocket>, proxy_port: bool) {
     let mut buffer = vec![0; MAX_PACKET];
     loop {
-        match socket.recv_from(&mut buffer).await {
+        let received = tokio::select! {
+            biased;
+            received = socket.recv_from(&mut buffer) => received,
+            () = server.shared.closed() => return,
+        };
+        match received {
             Ok((length, from)) => server.handle(&socket, &buffer[..length], from, proxy_port).await,
             // The interface went away, or an ICMP error came back; the link's next look ends this task if it must.
             Err(error) => {
@@ -94,6 +99,7 @@ impl Server {
         let request = match Request::parse(bytes) {
             Ok(request) => request,
             Err(error) => {
+                self.shared.metrics.dhcp(Row::Malformed.name());
                 tracing::debug!(interface = %self.duty.link.interface, row = %Row::Malformed, %error, "DHCP packet dropped");
                 if let Some(mac) = athanor_dhcp::packet::sender(bytes) {
                     let (asked, answer) = (format!("{} bytes", bytes.len()), format!("no answer: {error}"));
@@ -170,6 +176,7 @@ impl Server {
         if client.boots_from_network() {
             self.shared.reporter.firmware_asked(request.mac);
         }
+        self.shared.metrics.dhcp(decision.row.name());
         let asked = format!("{} {}", request.message, client.describe());
         tracing::debug!(interface = %self.duty.link.interface, mac = %request.mac, asked, row = %decision.row, answer, "DHCP");
         // What is meant for others is noise: a busy segment has a lot of it.

@@ -17,8 +17,8 @@ pub struct Options {
     pub loader_dirs: Vec<PathBuf>,
     /// The port of boot HTTP.
     pub http_port: u16,
-    /// Whether another agent of this installation may have the ports already: a newer one takes over from it.
-    pub takes_over: bool,
+    /// The API lives elsewhere: what it said is kept for when it is away, and a newer agent on this node takes over from this one.
+    pub in_cluster: bool,
 }
 
 /// The ports that TFTP transfers share.

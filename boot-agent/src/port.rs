@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
 };
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -42,22 +42,22 @@ fn inode_on(line: &str, port: u16) -> Option<String> {
     (u16::from_str_radix(local, 16) == Ok(port) && matches!(state, "07" | "0A")).then(|| fields.get(9).map(|inode| (*inode).to_owned()))?
 }
 
-/// A UDP socket, on one interface only where that is given.
+/// A UDP socket on one interface. One that shares its port lets a newer agent in.
 pub(crate) fn udp(
     service: &'static str,
     interface: &str,
     ip: Ipv4Addr,
     port: u16,
-    takes_over: bool,
+    shares: bool,
 ) -> Result<tokio::net::UdpSocket, AgentError> {
     // The kernel knows who is in the way on this interface. SO_REUSEPORT, with which a newer agent takes over, would let anybody in.
-    if let Some(holder) = holder("udp", port).filter(|holder| takes_over && !holder.starts_with("athanor")) {
+    if let Some(holder) = holder("udp", port).filter(|holder| shares && !holder.starts_with("athanor")) {
         let hint = if service == "DHCP" { "Stop it, or set mode: proxy for this interface" } else { "Stop it" };
         return Err(AgentError::PortInUse { service, place: interface.to_owned(), port, holder: Some(holder), hint });
     }
     let make = || -> io::Result<tokio::net::UdpSocket> {
         let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
-        socket.set_reuse_port(takes_over)?;
+        socket.set_reuse_port(shares)?;
         socket.set_broadcast(true)?;
         socket.set_nonblocking(true)?;
         socket.bind_device(Some(interface.as_bytes()))?;
@@ -67,24 +67,46 @@ pub(crate) fn udp(
     make().map_err(|source| explain(service, interface, port, source))
 }
 
-/// A TCP listener on every address.
-pub(crate) fn tcp(service: &'static str, port: u16) -> Result<tokio::net::TcpListener, AgentError> {
-    let make = || -> io::Result<tokio::net::TcpListener> {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
-        socket.set_reuse_address(true)?;
-        socket.set_nonblocking(true)?;
-        socket.bind(&SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port).into())?;
-        // Machines of a whole rack connect in the same second.
-        socket.listen(1024)?;
-        tokio::net::TcpListener::from_std(socket.into())
-    };
-    make().map_err(|source| explain(service, "0.0.0.0", port, source))
+/// Whether another process has a UDP port of this network namespace, too. Sockets of other pods are seen, their processes are not.
+pub(crate) fn is_shared(port: u16) -> bool {
+    let own: Vec<String> = fs::read_dir("/proc/self/fd")
+        .map(|files| files.flatten().filter_map(|file| fs::read_link(file.path()).ok()).map(|link| link.to_string_lossy().into_owned()).collect())
+        .unwrap_or_default();
+    let table = fs::read_to_string("/proc/net/udp").unwrap_or_default();
+    table.lines().skip(1).filter_map(|line| inode_on(line, port)).any(|inode| !own.contains(&format!("socket:[{inode}]")))
+}
+
+/// A TCP listener on every address. One that shares its port lets a newer agent in.
+pub(crate) fn tcp(service: &'static str, port: u16, shares: bool) -> Result<tokio::net::TcpListener, AgentError> {
+    if let Some(holder) = holder("tcp", port).filter(|holder| shares && !holder.starts_with("athanor")) {
+        return Err(AgentError::PortInUse { service, place: "0.0.0.0".to_owned(), port, holder: Some(holder), hint: "Stop it, or choose another port" });
+    }
+    listener((Ipv4Addr::UNSPECIFIED, port).into(), shares).map_err(|source| explain(service, "0.0.0.0", port, source))
+}
+
+/// A TCP listener whose port a newer process of ours may have, too.
+///
+/// # Errors
+/// Another program has the port, or there is no right to it.
+pub fn shared_listener(service: &'static str, address: SocketAddr) -> Result<tokio::net::TcpListener, AgentError> {
+    listener(address, true).map_err(|source| explain(service, &address.ip().to_string(), address.port(), source))
+}
+
+fn listener(address: SocketAddr, shares: bool) -> io::Result<tokio::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shares)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    // Machines of a whole rack connect in the same second.
+    socket.listen(1024)?;
+    tokio::net::TcpListener::from_std(socket.into())
 }
 
 fn explain(service: &'static str, place: &str, port: u16, source: io::Error) -> AgentError {
     match source.kind() {
         io::ErrorKind::AddrInUse => {
-            let holder = holder(if service == "HTTP" { "tcp" } else { "udp" }, port);
+            let holder = holder(if matches!(service, "HTTP" | "health") { "tcp" } else { "udp" }, port);
             let hint = if service == "DHCP" { "Stop it, or set mode: proxy for this interface" } else { "Stop it, or choose another port" };
             AgentError::PortInUse { service, place: place.to_owned(), port, holder, hint }
         }

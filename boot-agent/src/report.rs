@@ -1,7 +1,7 @@
 //! What clients asked and were answered, kept in memory until it is written into BootReports.
 
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -117,6 +117,8 @@ pub(crate) struct Due {
     pub(crate) mac: MacAddr,
     /// This process has not written about it before: what an earlier one wrote is to be inherited.
     pub(crate) first: bool,
+    /// The operator waits for it.
+    pub(crate) urgent: bool,
     pub(crate) report: NodeReport,
 }
 
@@ -157,7 +159,7 @@ impl Reporter {
                 client.events.pop_front();
             }
             client.events.push_back(BootEvent {
-                time: MicroTime(Timestamp::now()),
+                time: MicroTime(now()),
                 protocol: seen.protocol.to_owned(),
                 asked: seen.asked,
                 answer: seen.answer,
@@ -188,7 +190,7 @@ impl Reporter {
     pub(crate) fn script(&self, plan: &BootPlan, acting: bool, facts: Option<Inventory>) {
         let Some(mac) = boot_mac(plan) else { return };
         self.with(mac, |client| {
-            let now = Timestamp::now();
+            let now = now();
             let order = plan.order.as_ref().filter(|_| acting);
             let starts = order.is_some_and(|order| client.attempt.id != order.attempt || !client.attempt.started);
             let old = client.last_boot.is_none_or(|last| now.duration_since(last).unsigned_abs() >= BOOT_TIME_PAUSE);
@@ -255,13 +257,26 @@ impl Reporter {
         boot_mac(plan).and_then(|mac| clients.get(&mac)).is_some_and(|client| client.attempt.id == attempt && client.attempt.started)
     }
 
+    /// The attempts that machines have begun, as far as this agent saw.
+    pub(crate) fn started(&self) -> BTreeMap<MacAddr, String> {
+        let clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        clients.iter().filter(|(_, client)| client.attempt.started).map(|(mac, client)| (*mac, client.attempt.id.clone())).collect()
+    }
+
+    /// Attempts that had begun before this process was started.
+    pub(crate) fn resume(&self, started: BTreeMap<MacAddr, String>) {
+        for (mac, id) in started {
+            self.with(mac, |client| client.attempt = AttemptReport { id, started: true, ..AttemptReport::default() });
+        }
+    }
+
     /// Waits until something may be due.
     pub(crate) async fn woken(&self) {
         self.wake.notified().await;
     }
 
-    /// The reports that are due now.
-    pub(crate) fn due(&self, snapshot: &Snapshot, node: &str) -> Vec<Due> {
+    /// The reports that are due now; all that there are when it is the last time.
+    pub(crate) fn due(&self, snapshot: &Snapshot, node: &str, last: bool) -> Vec<Due> {
         let now = Instant::now();
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         forget_strangers(&mut clients, snapshot);
@@ -269,35 +284,37 @@ impl Reporter {
         let mut strangers = 0;
         for (mac, client) in clients.iter_mut() {
             let known = snapshot.by_mac(*mac).is_some();
-            if client.due(now, known) {
+            if client.due(now, known) || (last && known && client.dirty) {
                 strangers += usize::from(!known);
                 if !known && strangers > STRANGERS_AT_ONCE {
                     continue;
                 }
-                let first = client.written.is_none();
+                let (first, urgent) = (client.written.is_none(), client.urgent);
                 client.dirty = false;
                 client.writing = true;
                 client.urgent = false;
                 client.written = Some(now);
-                due.push(Due { mac: *mac, first, report: client.report(node) });
+                due.push(Due { mac: *mac, first, urgent, report: client.report(node) });
             }
         }
         due
     }
 
-    /// Takes over what this node wrote before it was started anew; returns the whole.
-    pub(crate) fn inherit(&self, mac: MacAddr, earlier: NodeReport) -> NodeReport {
+    /// Takes in what another process of this node wrote, before this one was started or beside it; returns the whole. `current` is the
+    /// attempt that the machine's plan orders.
+    pub(crate) fn inherit(&self, mac: MacAddr, earlier: NodeReport, current: Option<&str>) -> NodeReport {
         self.with(mac, |client| {
-            let newest = client.events.len();
-            for event in earlier.events.into_iter().rev().take(MAX_EVENTS - newest) {
-                client.events.push_front(event);
-            }
+            let mut events: Vec<BootEvent> = earlier.events.into_iter().filter(|event| !client.events.contains(event)).collect();
+            events.extend(client.events.drain(..));
+            events.sort_by_key(|event| event.time.0);
+            client.events = events.split_off(events.len().saturating_sub(MAX_EVENTS)).into();
             client.facts = client.facts.take().or(earlier.facts);
             client.subnet = client.subnet.take().or(earlier.subnet);
-            client.last_boot = client.last_boot.or(earlier.last_boot.map(|time| time.0));
+            client.last_boot = client.last_boot.max(earlier.last_boot.map(|time| time.0));
             if let Some(attempt) = earlier.attempt
-                && (client.attempt.id.is_empty() || client.attempt.id == attempt.id)
+                && (client.attempt.id.is_empty() || client.attempt.id == attempt.id || current == Some(&attempt.id))
             {
+                client.begin(&attempt.id);
                 client.attempt = AttemptReport { id: attempt.id.clone(), ..std::mem::take(&mut client.attempt) }.with(&attempt);
             }
             client.report(&earlier.node)
@@ -329,10 +346,10 @@ impl Reporter {
     }
 
     /// Writing failed: it is due again after its pause.
-    pub(crate) fn not_written(&self, mac: MacAddr) {
+    pub(crate) fn not_written(&self, mac: MacAddr, urgent: bool) {
         if let Some(client) = self.clients.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&mac) {
             client.writing = false;
-            client.mark(true);
+            client.mark(urgent);
         }
     }
 }
@@ -349,6 +366,12 @@ impl Client {
             problems: self.problems.iter().map(|problem| problem.chars().take(512).collect()).take(16).collect(),
         }
     }
+}
+
+/// The time, as precise as the API stores it: what comes back from there must be known again.
+fn now() -> Timestamp {
+    let now = Timestamp::now();
+    Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
 }
 
 fn forget_strangers(clients: &mut HashMap<MacAddr, Client>, snapshot: &Snapshot) {

@@ -14,10 +14,12 @@ use athanor_media::Library;
 use athanor_plan::{BootPlan, Loaders, Snapshot};
 use tokio::sync::{Semaphore, mpsc, watch};
 
-use crate::{authority::Verdicts, interface::Duty, options::Options, report::Reporter};
+use crate::{authority::Verdicts, handover::UnderWay, interface::Duty, metrics::Metrics, options::Options, report::Reporter};
 
 /// How old the last sign of life of the API may be for an agent to start something new on a machine.
 const FRESH: Duration = Duration::from_secs(30);
+/// The API has not answered yet.
+const NEVER: u64 = u64::MAX;
 /// How many threads may wait for disks at once, of the 512 that the runtime has.
 const DISK_WAITERS: usize = 128;
 /// How long a disk may take to answer: a share that fails over needs about half a minute.
@@ -31,20 +33,24 @@ pub(crate) struct Shared {
     pub(crate) library: Library,
     pub(crate) loaders: Arc<Loaders>,
     pub(crate) reporter: Reporter,
+    pub(crate) metrics: Metrics,
     pub(crate) authority: Verdicts,
     pub(crate) newcomers: mpsc::Sender<Newcomer>,
+    /// Transfers that are not to be cut off.
+    pub(crate) under_way: UnderWay,
     /// Who may wait for a disk. A share that hangs keeps threads waiting, and the API needs some, too.
     disks: Arc<Semaphore>,
     snapshot: ArcSwap<Snapshot>,
     changed: watch::Sender<u64>,
     duties: watch::Sender<Vec<Duty>>,
+    closing: watch::Sender<bool>,
     born: Instant,
-    /// Milliseconds since `born` at which the API last answered.
+    /// Milliseconds since `born` at which the API last answered; [`NEVER`] before the first time.
     contact: AtomicU64,
 }
 
 impl Shared {
-    pub(crate) fn new(options: Options, loaders: Loaders) -> (Arc<Self>, mpsc::Receiver<Newcomer>) {
+    pub(crate) fn new(options: Options, loaders: Loaders, metrics: Metrics) -> (Arc<Self>, mpsc::Receiver<Newcomer>) {
         let (newcomers, registrations) = mpsc::channel(NEWCOMERS);
         let loaders = Arc::new(loaders);
         let shared = Self {
@@ -52,14 +58,17 @@ impl Shared {
             authority: Verdicts::load(&options.data_dir),
             options,
             reporter: Reporter::default(),
+            metrics,
             newcomers,
+            under_way: UnderWay::default(),
+            closing: watch::Sender::new(false),
             disks: Arc::new(Semaphore::new(DISK_WAITERS)),
             snapshot: ArcSwap::from_pointee(Snapshot::new(Vec::new(), Vec::new(), loaders.clone())),
             loaders,
             changed: watch::Sender::new(0),
             duties: watch::Sender::default(),
             born: Instant::now(),
-            contact: AtomicU64::new(0),
+            contact: AtomicU64::new(NEVER),
         };
         (Arc::new(shared), registrations)
     }
@@ -71,6 +80,7 @@ impl Shared {
 
     /// Swaps in what was watched.
     pub(crate) fn publish(&self, snapshot: Snapshot) {
+        self.metrics.knows(snapshot.plans().len());
         self.snapshot.store(Arc::new(snapshot));
         self.changed.send_modify(|count| *count += 1);
     }
@@ -109,14 +119,29 @@ impl Shared {
 
     /// The API answered.
     pub(crate) fn heard_from_api(&self) {
-        let now = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let now = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(NEVER - 1);
         self.contact.store(now, Ordering::Relaxed);
+        self.metrics.heard_from_api();
+    }
+
+    /// How long the API has said nothing; `None` when it never did.
+    pub(crate) fn silence(&self) -> Option<Duration> {
+        let heard = Some(self.contact.load(Ordering::Relaxed)).filter(|heard| *heard != NEVER);
+        heard.map(|heard| self.born.elapsed().saturating_sub(Duration::from_millis(heard)))
+    }
+
+    /// From now on another agent answers what comes anew.
+    pub(crate) fn close(&self) {
+        self.closing.send_replace(true);
+    }
+
+    /// Ends when [`close`](Self::close) was called.
+    pub(crate) async fn closed(&self) {
+        let _ = self.closing.subscribe().wait_for(|closing| *closing).await;
     }
 
     /// Whether a machine may be given its order: what we know is fresh, or it has begun already and is let finish.
     pub(crate) fn may_act(&self, plan: &BootPlan) -> bool {
-        let heard = Duration::from_millis(self.contact.load(Ordering::Relaxed));
-        let fresh = self.born.elapsed().saturating_sub(heard) < FRESH;
-        fresh || plan.order.as_ref().is_some_and(|order| self.reporter.has_started(plan, &order.attempt))
+        self.silence().is_some_and(|silence| silence < FRESH) || plan.order.as_ref().is_some_and(|order| self.reporter.has_started(plan, &order.attempt))
     }
 }

@@ -1,7 +1,8 @@
 //! TFTP on one interface: sockets around `athanor_tftp_server`.
 
 use std::{
-    net::SocketAddr,
+    io,
+    net::{Ipv4Addr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -12,6 +13,7 @@ use tokio::{net::UdpSocket, sync::mpsc, task::JoinSet};
 use crate::{
     AgentError,
     content::{self, Content, Missing},
+    handover::Transfer,
     interface::Duty,
     options::{TFTP_PORT, TRANSFER_PORTS},
     port,
@@ -19,6 +21,8 @@ use crate::{
     shared::Shared,
 };
 
+/// How many of the transfer ports an agent takes: half of them, so that its successor finds the other half.
+const LANES: usize = 4;
 /// The longest request that is read; RFC 2347 allows 512 bytes.
 const MAX_REQUEST: usize = 1024;
 /// Packets that wait for the engine. More are dropped, and TFTP repeats them.
@@ -33,9 +37,24 @@ struct Incoming {
     bytes: Vec<u8>,
 }
 
+/// Content that counts as under way while the engine has it.
+struct Held {
+    content: Content,
+    _transfer: Transfer,
+}
+
+impl athanor_tftp_server::Content for Held {
+    fn size(&self) -> u64 {
+        self.content.size()
+    }
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        self.content.read_at(offset, buffer)
+    }
+}
+
 struct Shell {
     shared: Arc<Shared>,
-    engine: Server<Content>,
+    engine: Server<Held>,
     lanes: Vec<Arc<UdpSocket>>,
     base: String,
 }
@@ -48,13 +67,18 @@ pub(crate) fn start(shared: &Arc<Shared>, duty: &Duty, tasks: &mut JoinSet<()>) 
     let interface = &duty.link.interface;
     let Some(address) = duty.link.addresses.first().copied() else { return Ok(()) };
     let (queue, incoming) = mpsc::channel(QUEUE);
-    let requests = Arc::new(port::udp("TFTP", interface, address, TFTP_PORT, shared.options.takes_over)?);
-    tasks.spawn(receive(requests, None, queue.clone()));
-    let mut lanes = Vec::new();
-    for (lane, number) in TRANSFER_PORTS.enumerate() {
-        let socket = Arc::new(port::udp("TFTP", interface, address, number, shared.options.takes_over)?);
+    let requests = Arc::new(port::udp("TFTP", interface, address, TFTP_PORT, shared.options.in_cluster)?);
+    let (closing, asked) = (shared.clone(), queue.clone());
+    tasks.spawn(async move {
+        tokio::select! {
+            biased;
+            () = receive(requests, None, asked) => {}
+            () = closing.closed() => {}
+        }
+    });
+    let lanes = lanes(interface, address)?;
+    for (lane, socket) in lanes.iter().enumerate() {
         tasks.spawn(receive(socket.clone(), Some(lane), queue.clone()));
-        lanes.push(socket);
     }
     let base = format!("http://{address}:{}", shared.options.http_port);
     let shell = Shell { shared: shared.clone(), engine: Server::new(lanes.len()), lanes, base };
@@ -63,6 +87,25 @@ pub(crate) fn start(shared: &Arc<Shared>, duty: &Duty, tasks: &mut JoinSet<()>) 
     let runtime = tokio::runtime::Handle::current();
     let thread = std::thread::Builder::new().name(format!("tftp-{interface}")).spawn(move || runtime.block_on(shell.run(incoming)));
     thread.map(drop).map_err(|source| AgentError::Socket { service: "TFTP", place: interface.clone(), source })
+}
+
+/// Opens the ports that transfers share. They are ours alone: a packet of a transfer must come to the process that knows it.
+fn lanes(interface: &str, address: Ipv4Addr) -> Result<Vec<Arc<UdpSocket>>, AgentError> {
+    let (mut lanes, mut refused) = (Vec::new(), None);
+    for number in TRANSFER_PORTS {
+        match port::udp("TFTP", interface, address, number, false) {
+            Ok(socket) => lanes.push(Arc::new(socket)),
+            Err(error @ AgentError::PortInUse { .. }) => refused = Some(error),
+            Err(error) => return Err(error),
+        }
+        if lanes.len() == LANES {
+            break;
+        }
+    }
+    match refused {
+        Some(error) if lanes.is_empty() => Err(error),
+        _ => Ok(lanes),
+    }
 }
 
 async fn receive(socket: Arc<UdpSocket>, lane: Option<usize>, queue: mpsc::Sender<Incoming>) {
@@ -130,7 +173,7 @@ impl Shell {
         }
     }
 
-    fn find(&self, peer: SocketAddr, request: &ReadRequest) -> Result<Content, Missing> {
+    fn find(&self, peer: SocketAddr, request: &ReadRequest) -> Result<Held, Missing> {
         let snapshot = self.shared.snapshot();
         let found = match content::script(&self.shared, &snapshot, &self.base, &request.file) {
             Some(script) => script?,
@@ -141,12 +184,19 @@ impl Shell {
         {
             self.shared.reporter.script(plan, found.acting, None);
         }
-        Ok(found.content)
+        Ok(Held { content: found.content, _transfer: self.shared.under_way.begin() })
     }
 
     fn note(&self, event: &Event) {
         let seconds = event.took.as_secs_f64();
         let (block, window) = event.shape;
+        self.shared.metrics.tftp(match &event.end {
+            End::Complete => "complete",
+            End::Aborted(..) => "aborted",
+            End::TimedOut => "timed-out",
+            End::Failed(_) => "failed",
+            End::Replaced => "replaced",
+        });
         let answer = match &event.end {
             End::Complete => {
                 let snapshot = self.shared.snapshot();

@@ -37,6 +37,27 @@ pub fn yaml(crd: &CustomResourceDefinition) -> Result<String, serde_saphyr::ser_
     Ok(format!("# Generated from the types in crds/src by `make golden`. Do not edit.\n{}", serde_saphyr::to_string(crd)?))
 }
 
+/// Several objects as one YAML file, with the place that they come from.
+///
+/// # Errors
+/// Never for the objects of this crate; the serializer's signature says it may.
+pub fn documents(source: &str, objects: &[Value]) -> Result<String, serde_saphyr::ser_error::Error> {
+    let documents: Vec<String> = objects.iter().map(serde_saphyr::to_string).collect::<Result<_, _>>()?;
+    Ok(format!("# Generated from {source} by `make golden`. Do not edit.\n{}", documents.join("---\n")))
+}
+
+/// A CRD as a template of the chart: upgraded with it, but never taken away, since all objects of its kind would go, too.
+///
+/// # Errors
+/// As [`yaml`].
+pub fn template(crd: &CustomResourceDefinition) -> Result<String, serde_saphyr::ser_error::Error> {
+    let mut kept = crd.clone();
+    kept.metadata.annotations.get_or_insert_default().insert("helm.sh/resource-policy".to_owned(), "keep".to_owned());
+    kept.metadata.labels.get_or_insert_default().insert("app.kubernetes.io/name".to_owned(), "athanor".to_owned());
+    let text = yaml(&kept)?.replace("{{", "{{ \"{{\" }}");
+    Ok(format!("{{{{- if .Values.crds.install }}}}\n{text}{{{{- end }}}}\n"))
+}
+
 /// What the derive macro cannot say: bounds on types of others, no formats that Kubernetes does not know, no null where absence will do.
 fn finish(crd: CustomResourceDefinition) -> CustomResourceDefinition {
     let Ok(mut value) = serde_json::to_value(&crd) else { return crd };
@@ -137,10 +158,21 @@ mod tests {
     /// `ATHANOR_GOLDEN=write cargo test -p athanor-crds golden` (that is `make golden`) writes them anew.
     #[test]
     fn golden_yaml_is_what_the_types_say() {
-        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("generated");
-        let crds = all().into_iter().map(|crd| (format!("{}.yaml", crd.spec.names.plural), yaml(&crd).unwrap()));
-        for (name, text) in crds.chain([("rbac/components.yaml".to_owned(), crate::rbac::yaml().unwrap())]) {
-            let file = folder.join(name);
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let (rbac, policy) = (crate::rbac::yaml().unwrap(), crate::policy::yaml().unwrap());
+        let mut files = vec![
+            ("crds/generated/rbac/components.yaml".to_owned(), rbac.clone()),
+            ("crds/generated/policy/agents.yaml".to_owned(), policy.clone()),
+            ("charts/athanor/templates/generated/rbac.yaml".to_owned(), rbac),
+            ("charts/athanor/templates/generated/policy.yaml".to_owned(), policy),
+        ];
+        for crd in all() {
+            let name = crd.spec.names.plural.clone();
+            files.push((format!("crds/generated/{name}.yaml"), yaml(&crd).unwrap()));
+            files.push((format!("charts/athanor/templates/generated/crd-{name}.yaml"), template(&crd).unwrap()));
+        }
+        for (name, text) in files {
+            let file = root.join(name);
             if std::env::var("ATHANOR_GOLDEN").as_deref() == Ok("write") {
                 std::fs::write(&file, &text).unwrap();
             }

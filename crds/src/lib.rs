@@ -24,6 +24,7 @@ pub mod generate;
 pub mod inventory;
 pub mod machine;
 pub mod names;
+pub mod policy;
 pub mod quantity;
 pub mod rbac;
 pub mod rights;

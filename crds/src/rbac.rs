@@ -54,6 +54,5 @@ fn rule(rule: &Rule) -> Value {
 /// # Errors
 /// Never for these objects; the serializer's signature says it may.
 pub fn yaml() -> Result<String, serde_saphyr::ser_error::Error> {
-    let documents: Vec<String> = all().iter().map(serde_saphyr::to_string).collect::<Result<_, _>>()?;
-    Ok(format!("# Generated from crds/src/rights.rs by `make golden`. Do not edit.\n{}", documents.join("---\n")))
+    crate::generate::documents("crds/src/rights.rs", &all())
 }

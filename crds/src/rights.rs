@@ -49,6 +49,8 @@ const OPERATOR: &[Rule] = &[
     Rule { group: "", resources: &["namespaces"], verbs: READ, namespace: None },
     Rule { group: "events.k8s.io", resources: &["events"], verbs: &["create", "patch"], namespace: None },
     Rule { group: "coordination.k8s.io", resources: &["leases"], verbs: WRITE, namespace: SYSTEM },
+    Rule { group: "apps", resources: &["daemonsets"], verbs: &["get", "list", "watch", "create", "patch"], namespace: SYSTEM },
+    Rule { group: "apps", resources: &["deployments"], verbs: &["get"], namespace: SYSTEM },
 ];
 
 const BOOT_AGENT: &[Rule] = &[

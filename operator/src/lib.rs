@@ -12,6 +12,7 @@
 //!
 //! Never here: sockets that machines talk to, and any knowledge of the boot plane but the plans it is sent.
 
+pub mod agents;
 pub mod bootprofile;
 pub mod deployment;
 pub mod machine;
@@ -22,7 +23,10 @@ pub mod subnet;
 mod diff;
 mod finalizer;
 mod leader;
+mod metrics;
 mod status;
 
+pub use agents::AgentSettings;
+pub use metrics::Metrics;
 pub use port::{Clock, Cluster, Ids, PortError};
 pub use shell::{lead, run};

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   Rack (namespace, bridge) ── Service (athanor start services; or operator and agent on a ControlPlane) ── ctl
+//!     ├── Node (containerd and kubelet of a ControlPlane, with its network on the bridge)
 //!     ├── Vm (QEMU: SeaBIOS with its iPXE ROM, or OVMF; disks; serial console)
 //!     ├── Neighbour (another host on the same bridge: dnsmasq)
 //!     └── Capture (what went over the bridge)
@@ -12,9 +13,11 @@
 //! held by one process, and every other one dies with the test.
 
 pub mod capture;
+pub mod cluster;
 pub mod disk;
 pub mod guest;
 pub mod newc;
+pub mod node;
 pub mod plane;
 pub mod rack;
 pub mod service;
@@ -23,6 +26,7 @@ pub mod vm;
 
 pub use capture::Capture;
 pub use guest::Guest;
+pub use node::Node;
 pub use plane::ControlPlane;
 pub use rack::{Neighbour, Rack};
 pub use service::Service;

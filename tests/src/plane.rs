@@ -1,9 +1,8 @@
-//! A real control plane in a rack: etcd, kube-apiserver and controller-manager, on the rack's own loopback, so that several stand side by
-//! side. It ends with its owner, like everything in a rack.
+//! A real control plane in a rack: etcd, kube-apiserver, controller-manager and, where there are nodes, the scheduler; so that several stand
+//! side by side, each in its rack. It ends with its owner, like everything in a rack.
 
 use std::{
     fs::{self, File},
-    net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Duration,
@@ -21,60 +20,171 @@ use crate::{
 
 /// How long the API server may take until it is ready: 4 s on two idle cores.
 const READY: Duration = Duration::from_secs(60);
-const API: &str = "https://127.0.0.1:6443";
+
+/// Where the API server listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// On loopback: operator and agents are processes beside it.
+    Loopback,
+    /// On the bridge, at the address of the Service `kubernetes`: pods reach it the ordinary way, without a kube-proxy.
+    Service,
+}
+
+/// The nodes that there may be.
+pub const NODES: [&str; 3] = ["n1", "n2", "n3"];
+/// The node that agents run on where they are processes beside the control plane.
+pub const AGENT_NODE: &str = "node-1";
+/// The address of the Service `kubernetes`.
+pub(crate) const SERVICE: &str = "10.96.0.1";
+
+impl Place {
+    fn address(self) -> &'static str {
+        match self {
+            Self::Loopback => "127.0.0.1",
+            Self::Service => SERVICE,
+        }
+    }
+
+    fn port(self) -> u16 {
+        match self {
+            Self::Loopback => 6443,
+            Self::Service => 443,
+        }
+    }
+
+    fn url(self) -> String {
+        format!("https://{}:{}", self.address(), self.port())
+    }
+}
 
 /// A control plane.
 pub struct ControlPlane {
+    place: Place,
+    programs: PathBuf,
+    folder: PathBuf,
     kubeconfig: PathBuf,
     // In the order in which they must end: an API server whose etcd is gone waits for it.
-    _processes: Vec<Process>,
+    managers: Vec<Process>,
+    server: Option<Process>,
+    _etcd: Option<Process>,
 }
 
 impl ControlPlane {
-    /// Starts one and installs our CRDs and namespaces.
+    /// Starts one and installs our CRDs, rights, policies and namespaces.
     ///
     /// # Errors
     /// It was not built, or does not become ready.
     pub fn start(rack: &Rack) -> anyhow::Result<Self> {
+        let this = Self::bare(rack, Place::Loopback)?;
+        this.install(rack)?;
+        Ok(this)
+    }
+
+    /// Starts one for nodes, with nothing of ours on it.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn for_nodes(rack: &Rack) -> anyhow::Result<Self> {
+        rack.ip(&format!("addr add {SERVICE}/32 dev br0"))?;
+        let mut this = Self::bare(rack, Place::Service)?;
+        let scheduler = this.spawn(rack, "kube-scheduler", "--kubeconfig admin.kubeconfig --leader-elect=false --bind-address=127.0.0.1")?;
+        this.managers.push(scheduler);
+        Ok(this)
+    }
+
+    fn bare(rack: &Rack, place: Place) -> anyhow::Result<Self> {
         let programs = programs()?;
         let folder = rack.file("plane");
         fs::create_dir_all(&folder)?;
-        certificates(&folder)?;
+        certificates(&folder, place)?;
         let kubeconfig = folder.join("admin.kubeconfig");
-        let start = |program: &str, line: &str| -> anyhow::Result<Process> {
-            let log = File::create(folder.join(format!("{program}.log")))?;
-            let mut command = rack.command(programs.join(program));
-            command.current_dir(&folder).args(line.split_whitespace()).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-            Ok(Process(command.spawn()?))
-        };
-        let etcd = start(
+        let mut this = Self { place, programs, folder, kubeconfig, managers: Vec::new(), server: None, _etcd: None };
+        let etcd = this.spawn(
+            rack,
             "etcd",
             "--data-dir etcd --listen-client-urls http://127.0.0.1:2379 --advertise-client-urls http://127.0.0.1:2379 \
              --listen-peer-urls http://127.0.0.1:2380 --unsafe-no-fsync=true",
         )?;
-        let mut server = start(
+        this._etcd = Some(etcd);
+        this.start_api(rack)?;
+        let manager = this.spawn(
+            rack,
+            "kube-controller-manager",
+            // A node that is gone is noticed within seconds, and its pods are given up soon after.
+            "--kubeconfig admin.kubeconfig --service-account-private-key-file accounts.key --root-ca-file ca.crt --leader-elect=false \
+             --bind-address=127.0.0.1 --node-monitor-period=2s --node-monitor-grace-period=10s",
+        )?;
+        this.managers.push(manager);
+        Ok(this)
+    }
+
+    fn spawn(&self, rack: &Rack, program: &str, line: &str) -> anyhow::Result<Process> {
+        let log = File::options().create(true).append(true).open(self.folder.join(format!("{program}.log")))?;
+        let mut command = rack.command(self.programs.join(program));
+        command.current_dir(&self.folder).args(line.split_whitespace()).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        Ok(Process(command.spawn()?))
+    }
+
+    /// Starts the API server (again) and waits until it is ready.
+    ///
+    /// # Errors
+    /// It does not become ready; the message is the end of its log.
+    pub fn start_api(&mut self, rack: &Rack) -> anyhow::Result<()> {
+        let (address, port, url) = (self.place.address(), self.place.port(), self.place.url());
+        let mut server = self.spawn(
+            rack,
             "kube-apiserver",
             &format!(
-                "--etcd-servers http://127.0.0.1:2379 --bind-address 127.0.0.1 --advertise-address {HOST} --secure-port 6443 --tls-cert-file server.crt \
-                 --tls-private-key-file server.key --client-ca-file ca.crt --service-account-issuer {API} --service-account-key-file \
-                 accounts.pub --service-account-signing-key-file accounts.key --service-cluster-ip-range 10.96.0.0/16 \
-                 --authorization-mode RBAC --endpoint-reconciler-type=none"
+                "--etcd-servers http://127.0.0.1:2379 --bind-address {address} --advertise-address {HOST} --secure-port {port} --tls-cert-file \
+                 server.crt --tls-private-key-file server.key --client-ca-file ca.crt --service-account-issuer {url} \
+                 --service-account-key-file accounts.pub --service-account-signing-key-file accounts.key --service-cluster-ip-range \
+                 10.96.0.0/16 --authorization-mode Node,RBAC --endpoint-reconciler-type=none --allow-privileged=true \
+                 --kubelet-preferred-address-types=InternalIP"
             ),
         )?;
-        let this = Self { kubeconfig, _processes: Vec::new() };
-        let log = || fs::read_to_string(folder.join("kube-apiserver.log")).unwrap_or_default();
+        let log = || fs::read_to_string(self.folder.join("kube-apiserver.log")).unwrap_or_default();
         wait_for("kube-apiserver", READY, || match server.0.try_wait() {
             Ok(Some(status)) => Ok(Err(format!("kube-apiserver ended with {status}"))),
-            _ => this.kubectl(rack, "get --raw /readyz", None).map(Ok).map_err(|error| error.to_string()),
+            _ => self.kubectl(rack, "get --raw /readyz", None).map(Ok).map_err(|error| error.to_string()),
         })?
         .map_err(|why| anyhow::anyhow!("{why}: {}", log().lines().rev().take(5).collect::<Vec<_>>().join("\n")))?;
-        let manager = start(
-            "kube-controller-manager",
-            "--kubeconfig admin.kubeconfig --service-account-private-key-file accounts.key --root-ca-file ca.crt --leader-elect=false \
-             --bind-address=127.0.0.1",
-        )?;
-        this.install(rack)?;
-        Ok(Self { _processes: vec![manager, server, etcd], ..this })
+        self.server = Some(server);
+        Ok(())
+    }
+
+    /// Kills the API server.
+    pub fn stop_api(&mut self) {
+        self.server = None;
+    }
+
+    /// A program of the test control plane, for tests that need no more than that.
+    ///
+    /// # Errors
+    /// It is not built and cannot be.
+    pub fn built(name: &str) -> anyhow::Result<PathBuf> {
+        Ok(programs()?.join(name))
+    }
+
+    /// The programs that it runs: nodes take theirs from the same place.
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.programs.join(name)
+    }
+
+    /// The folder with its certificates and logs.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The kubeconfig of a node's kubelet, one of [`NODES`].
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn node_kubeconfig(&self, node: &str) -> anyhow::Result<PathBuf> {
+        let path = |name: String| self.folder.join(name).display().to_string();
+        let file = self.folder.join(format!("{node}.kubeconfig"));
+        let user = serde_json::json!({ "client-certificate": path(format!("{node}.crt")), "client-key": path(format!("{node}.key")) });
+        fs::write(&file, kubeconfig(&path("ca.crt".to_owned()), &self.place.url(), user))?;
+        Ok(file)
     }
 
     /// The admin's kubeconfig.
@@ -100,6 +210,11 @@ impl ControlPlane {
             self.kubectl(rack, &format!("create namespace {namespace}"), None)?;
         }
         self.kubectl(rack, "apply --server-side -f", Some(&crds.join("rbac")))?;
+        self.kubectl(rack, "apply --server-side -f", Some(&crds.join("policy")))?;
+        // The node that agents' tokens are bound to; a kubelet has registered it where there is one.
+        let node = rack.file("node.json");
+        fs::write(&node, serde_json::json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": AGENT_NODE } }).to_string())?;
+        self.kubectl(rack, "create -f", Some(&node))?;
         Ok(())
     }
 
@@ -108,10 +223,11 @@ impl ControlPlane {
     /// # Errors
     /// There is no such account.
     pub fn account(&self, rack: &Rack, name: &str) -> anyhow::Result<PathBuf> {
-        let token = self.kubectl(rack, &format!("create token {name} -n athanor-system --duration 24h"), None)?;
+        let bound = format!("--bound-object-kind Node --bound-object-name {AGENT_NODE}");
+        let token = self.kubectl(rack, &format!("create token {name} -n athanor-system --duration 24h {bound}"), None)?;
         let file = rack.file(&format!("plane/{name}.kubeconfig"));
         let ca = rack.file("plane/ca.crt").display().to_string();
-        fs::write(&file, kubeconfig(&ca, serde_json::json!({ "token": token.trim() })))?;
+        fs::write(&file, kubeconfig(&ca, &self.place.url(), serde_json::json!({ "token": token.trim() })))?;
         Ok(file)
     }
 }
@@ -127,17 +243,19 @@ fn programs() -> anyhow::Result<PathBuf> {
 }
 
 /// One authority signs the server and the admin; service accounts are signed with a key of their own.
-fn certificates(folder: &Path) -> anyhow::Result<()> {
+fn certificates(folder: &Path, place: Place) -> anyhow::Result<()> {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, "test control plane");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
     let authority = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
     fs::write(folder.join("ca.crt"), authority.pem())?;
-    let sign = |name: &str, organization: Option<&str>, usage| -> anyhow::Result<()> {
+    let sign = |name: &str, common: &str, organization: Option<&str>, usage| -> anyhow::Result<()> {
         let mut params = CertificateParams::new(vec!["localhost".to_owned(), "kubernetes.default.svc".to_owned()])?;
-        params.subject_alt_names.push(rcgen::SanType::IpAddress(IpAddr::V4(Ipv4Addr::LOCALHOST)));
-        params.distinguished_name.push(DnType::CommonName, name);
+        for address in [Place::Loopback, Place::Service] {
+            params.subject_alt_names.push(rcgen::SanType::IpAddress(address.address().parse()?));
+        }
+        params.distinguished_name.push(DnType::CommonName, common);
         if let Some(organization) = organization {
             params.distinguished_name.push(DnType::OrganizationName, organization);
         }
@@ -146,20 +264,23 @@ fn certificates(folder: &Path) -> anyhow::Result<()> {
         fs::write(folder.join(format!("{name}.crt")), params.signed_by(&key, &authority)?.pem())?;
         Ok(fs::write(folder.join(format!("{name}.key")), key.serialize_pem())?)
     };
-    sign("server", None, ExtendedKeyUsagePurpose::ServerAuth)?;
-    sign("admin", Some("system:masters"), ExtendedKeyUsagePurpose::ClientAuth)?;
+    sign("server", "kube-apiserver", None, ExtendedKeyUsagePurpose::ServerAuth)?;
+    sign("admin", "admin", Some("system:masters"), ExtendedKeyUsagePurpose::ClientAuth)?;
+    for node in NODES {
+        sign(node, &format!("system:node:{node}"), Some("system:nodes"), ExtendedKeyUsagePurpose::ClientAuth)?;
+    }
     let accounts = KeyPair::generate()?;
     fs::write(folder.join("accounts.key"), accounts.serialize_pem())?;
     fs::write(folder.join("accounts.pub"), accounts.public_key_pem())?;
     let path = |name: &str| folder.join(name).display().to_string();
     let admin = serde_json::json!({ "client-certificate": path("admin.crt"), "client-key": path("admin.key") });
-    Ok(fs::write(folder.join("admin.kubeconfig"), kubeconfig(&path("ca.crt"), admin))?)
+    Ok(fs::write(folder.join("admin.kubeconfig"), kubeconfig(&path("ca.crt"), &place.url(), admin))?)
 }
 
-fn kubeconfig(ca: &str, user: Value) -> String {
+fn kubeconfig(ca: &str, url: &str, user: Value) -> String {
     let config = serde_json::json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "test",
-        "clusters": [{ "name": "test", "cluster": { "server": API, "certificate-authority": ca } }],
+        "clusters": [{ "name": "test", "cluster": { "server": url, "certificate-authority": ca } }],
         "users": [{ "name": "test", "user": user }],
         "contexts": [{ "name": "test", "context": { "cluster": "test", "user": "test" } }]
     });

@@ -120,6 +120,14 @@ impl Rack {
         Ok(Self { namespace, folder, _janitor: janitor, ports: AtomicU32::new(0) })
     }
 
+    /// A line of `ip` on the host.
+    ///
+    /// # Errors
+    /// The kernel says no.
+    pub fn ip(&self, line: &str) -> anyhow::Result<()> {
+        self.namespace.ip(line)
+    }
+
     /// A command on the host.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         self.namespace.command(program)
@@ -172,6 +180,14 @@ pub struct Neighbour {
 }
 
 impl Neighbour {
+    /// A line of `ip` on it.
+    ///
+    /// # Errors
+    /// The kernel says no.
+    pub fn ip(&self, line: &str) -> anyhow::Result<()> {
+        self.namespace.ip(line)
+    }
+
     /// A command on it.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         self.namespace.command(program)

@@ -153,7 +153,7 @@ impl<'a> Service<'a> {
             command.env("KUBECONFIG", plane.account(self.rack, account)?).arg("start").args(what).args(["--log", LOG]);
             Ok(command)
         };
-        let mut agent = start("athanor-boot-agent", &["agent", "--node", "node-1", "--installation", "test"])?;
+        let mut agent = start("athanor-boot-agent", &["agent", "--node", crate::plane::AGENT_NODE, "--installation", "test"])?;
         agent.arg("--data-dir").arg(self.rack.file("data")).arg("--media-dir").arg(self.rack.file("media"));
         Ok(vec![start("athanor-operator", &["operator"])?, agent])
     }

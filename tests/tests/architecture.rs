@@ -14,7 +14,7 @@ const FLOORS: &[&[&str]] = &[
     &["athanor-dhcp", "athanor-tftp-server"],
     &["athanor-plan"],
     &["athanor-crds"],
-    &["athanor-wire"],
+    &["athanor-wire", "athanor-image"],
 ];
 
 /// Rooms that do no I/O: they may not even see a runtime or a client.
@@ -68,7 +68,7 @@ fn unsafe_code_lives_in_one_room_and_anyhow_in_programs() {
         let manifest = std::fs::read_to_string(&package.manifest_path).unwrap();
         let inherits = manifest.contains("[lints]\nworkspace = true");
         assert_eq!(inherits, name != "athanor-sys", "{folder}: every room but sys takes the workspace's lints, which deny unsafe code");
-        let program = matches!(name, "athanor" | "athanor-tests");
+        let program = matches!(name, "athanor" | "athanor-tests" | "athanor-image");
         assert!(program || !normal(&package).contains("anyhow"), "{name} is a library: give it an error of its own");
     }
 }

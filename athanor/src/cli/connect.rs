@@ -27,6 +27,8 @@ pub(crate) async fn client(global: &Global) -> anyhow::Result<Client> {
             .with_context(|| format!("{}: cannot be read; run as the user of the services, or give --kubeconfig", path.display()))?,
         (None, None) => match Kubeconfig::read() {
             Ok(found) => found,
+            // In a pod its service account will do.
+            Err(_) if let Ok(config) = Config::incluster() => return Ok(Client::try_from(config)?),
             Err(_) => bail!("no API is known: start one with `athanor start services --config FILE`, or give --kubeconfig"),
         },
     };

@@ -87,6 +87,9 @@ enum Command {
     Wait(wait::WaitArgs),
     /// Tell what a machine asked, what it was answered, and why
     Explain(explain::ExplainArgs),
+    /// Ask a component in the same pod how it fares
+    #[command(hide = true)]
+    Health(services::AskArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -101,6 +104,8 @@ enum Start {
     },
     /// Run the controllers against a Kubernetes API
     Operator {
+        #[command(flatten)]
+        operator: services::OperatorArgs,
         #[command(flatten)]
         logging: Logging,
     },
@@ -147,9 +152,9 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             logging.start()?;
             Box::pin(services::start(config::load(&config)?)).await?;
         }
-        Command::Start { what: Start::Operator { logging } } => {
+        Command::Start { what: Start::Operator { operator, logging } } => {
             logging.start()?;
-            services::operator(connect::cluster(global).await?).await?;
+            services::operator(connect::cluster(global).await?, operator).await?;
         }
         Command::Start { what: Start::Agent { agent, logging } } => {
             logging.start()?;
@@ -170,6 +175,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Deploy(args) => return Box::pin(deploy::deploy(global, args)).await,
         Command::Wait(args) => return Box::pin(wait::run(global, args)).await,
         Command::Explain(args) => explain::explain(global, args).await?,
+        Command::Health(args) => services::ask(&args).await?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,13 +1,20 @@
 //! `start operator` and `start agent`: the two halves of [`super::start`], each against an API that is somebody else's.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use athanor_boot_agent::Options;
+use anyhow::Context as _;
+use athanor_operator::AgentSettings;
 use clap::Args;
 use kube::Client;
 use tokio::sync::{oneshot, watch};
 
-use super::{hostname, wait_for_signal};
+use prometheus_client::registry::Registry;
+
+use super::{
+    health::{self, HealthArgs},
+    hostname, wait_for_signal,
+};
 use crate::config;
 
 /// Arguments of `start agent`.
@@ -31,17 +38,35 @@ pub(crate) struct AgentArgs {
     /// The port of boot HTTP
     #[arg(long, default_value_t = config::default_http_port())]
     http_port: u16,
+    #[command(flatten)]
+    health: HealthArgs,
+}
+
+/// Arguments of `start operator`.
+#[derive(Debug, Args)]
+pub(crate) struct OperatorArgs {
+    /// How the agents run, as YAML; without it somebody else runs them
+    #[arg(long, value_name = "FILE")]
+    agent_settings: Option<PathBuf>,
+    #[command(flatten)]
+    health: HealthArgs,
 }
 
 /// Runs the controllers until SIGINT or SIGTERM.
 ///
 /// # Errors
 /// The API cannot be listed.
-pub(crate) async fn operator(client: Client) -> anyhow::Result<()> {
+pub(crate) async fn operator(client: Client, args: OperatorArgs) -> anyhow::Result<()> {
+    let settings = args.agent_settings.as_deref().map(read_settings).transpose()?;
     let (stop, stopped) = watch::channel(false);
+    let (metrics, mut registry) = (athanor_operator::Metrics::default(), Registry::default());
+    metrics.register(&mut registry);
+    // One that waits for its turn is as ready as one that leads.
+    let (_ready, told) = watch::channel(true);
+    health::tell(&args.health, registry, told)?;
     // Two pods of one name on one node, one after the other, are two.
     let me = format!("{}_{}", hostname(), uuid::Uuid::new_v4().simple());
-    let mut operator = tokio::spawn(athanor_operator::lead(client, me, until(stopped)));
+    let mut operator = tokio::spawn(athanor_operator::lead(client, me, settings, metrics, until(stopped)));
     tokio::select! {
         ended = &mut operator => return Ok(ended??),
         signal = wait_for_signal() => signal?,
@@ -67,22 +92,34 @@ pub(crate) async fn agent(client: Client, args: AgentArgs) -> anyhow::Result<()>
         media_dirs: args.media_dirs,
         loader_dirs,
         http_port: args.http_port,
-        takes_over: true,
+        in_cluster: true,
     };
     let (stop, stopped) = watch::channel(false);
     let (ready, serving) = oneshot::channel();
-    let mut agent = tokio::spawn(athanor_boot_agent::run(options, client, until(stopped), ready));
+    let (metrics, mut registry) = (athanor_boot_agent::Metrics::default(), Registry::default());
+    metrics.register(&mut registry);
+    let (tell_ready, told) = watch::channel(false);
+    health::tell(&args.health, registry, told)?;
+    let mut agent = tokio::spawn(athanor_boot_agent::run(options, client, metrics, until(stopped), ready));
     tokio::select! {
         ended = &mut agent => return Ok(ended??),
         _ = serving => tracing::info!("serving"),
     }
+    tell_ready.send_replace(true);
     tokio::select! {
         ended = &mut agent => return Ok(ended??),
         signal = wait_for_signal() => signal?,
     }
     tracing::info!("stopping");
+    tell_ready.send_replace(false);
     let _ = stop.send(true);
     Ok(agent.await??)
+}
+
+/// The settings in a file; a mistake is told with its place.
+fn read_settings(path: &Path) -> anyhow::Result<AgentSettings> {
+    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    serde_saphyr::from_str(&text).with_context(|| path.display().to_string())
 }
 
 /// Ends when `stop` is sent.

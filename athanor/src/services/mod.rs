@@ -2,6 +2,7 @@
 
 mod access;
 mod cluster;
+mod health;
 
 use std::{
     io::IsTerminal as _,
@@ -28,7 +29,8 @@ use tokio::{
 use self::cluster::until;
 pub(crate) use self::{
     access::{admin_kubeconfig, context_name},
-    cluster::{AgentArgs, agent, operator},
+    cluster::{AgentArgs, OperatorArgs, agent, operator},
+    health::{AskArgs, ask},
 };
 use crate::config::Config;
 
@@ -57,7 +59,7 @@ pub(crate) async fn start(config: Config) -> anyhow::Result<()> {
     apply_subnets(&client(Role::Admin), &config).await?;
 
     let api = tokio::spawn(serve_api(server.clone(), listener, pki, tokens, until(stopped.clone())));
-    let operator = tokio::spawn(athanor_operator::run(client(Role::Operator), until(stopped.clone())));
+    let operator = tokio::spawn(athanor_operator::run(client(Role::Operator), athanor_operator::Metrics::default(), until(stopped.clone())));
     let options = Options {
         node: config.node.clone().unwrap_or_else(hostname),
         installation,
@@ -65,10 +67,10 @@ pub(crate) async fn start(config: Config) -> anyhow::Result<()> {
         media_dirs: config.media_dirs.clone(),
         loader_dirs: config.loader_dirs.clone(),
         http_port: config.http.port,
-        takes_over: false,
+        in_cluster: false,
     };
     let (ready, serving) = oneshot::channel();
-    let mut agent = tokio::spawn(athanor_boot_agent::run(options, client(Role::BootAgent), until(stopped), ready));
+    let mut agent = tokio::spawn(athanor_boot_agent::run(options, client(Role::BootAgent), athanor_boot_agent::Metrics::default(), until(stopped), ready));
     tokio::select! {
         serving = serving => if serving.is_err() { return Err((&mut agent).await?.err().map_or_else(|| anyhow::anyhow!("the boot plane ended"), Into::into)) },
         ended = &mut agent => { ended??; bail!("the boot plane ended"); }

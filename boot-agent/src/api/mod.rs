@@ -17,7 +17,10 @@ use kube::{
 use tokio::sync::oneshot;
 
 use crate::{
-    content, http, link, loaders,
+    content, handover, http,
+    kept::{self, Kept},
+    link, loaders,
+    metrics::Metrics,
     options::{AgentError, Options},
     port,
     shared::Shared,
@@ -27,7 +30,9 @@ use crate::{
 const GATHER: Duration = Duration::from_millis(5);
 /// How often the files of orders are looked at. A look costs microseconds while an image stays the same.
 const CONTENT_LOOK: Duration = Duration::from_secs(5);
-/// How long the first lists may take.
+/// How long the first lists may take where an earlier agent kept what it knew.
+const FIRST_LISTS_KEPT: Duration = Duration::from_secs(5);
+/// How long they may take otherwise.
 const FIRST_LISTS: Duration = Duration::from_secs(30);
 
 #[allow(clippy::large_enum_variant, reason = "one at a time, and gone at once")]
@@ -54,6 +59,7 @@ struct World {
 pub async fn run(
     options: Options,
     client: Client,
+    metrics: Metrics,
     stop: impl Future<Output = ()> + Send,
     ready: oneshot::Sender<()>,
 ) -> Result<(), AgentError> {
@@ -61,27 +67,45 @@ pub async fn run(
     for arch in inventory.missing() {
         tracing::warn!(%arch, folders = ?options.loader_dirs, "no loader for this architecture; install the package ipxe or put one into the folder");
     }
-    let listener = port::tcp("HTTP", options.http_port)?;
-    let (shared, registrations) = Shared::new(options, inventory);
+    let listener = port::tcp("HTTP", options.http_port, options.in_cluster)?;
+    let kept = options.in_cluster.then(|| kept::load(&options.data_dir, &options.installation)).flatten();
+    let (shared, registrations) = Shared::new(options, inventory, metrics);
     let mut tasks = tokio::task::JoinSet::new();
     let (listed, first) = oneshot::channel();
     tasks.spawn(watch(shared.clone(), client.clone(), listed));
     tasks.spawn(newcomers::run(shared.clone(), client.clone(), registrations));
     tasks.spawn(reports::run(shared.clone(), client.clone()));
-    match tokio::time::timeout(FIRST_LISTS, first).await {
-        Ok(Ok(())) => {}
+    let patience = if kept.is_some() { FIRST_LISTS_KEPT } else { FIRST_LISTS };
+    match (tokio::time::timeout(patience, first).await, kept) {
+        (Ok(Ok(())), _) => {}
+        (_, Some(kept)) => serve_kept(&shared, kept),
         _ => return Err(AgentError::Api(format!("no list of plans and Subnets came in {} s", FIRST_LISTS.as_secs()))),
     }
     let (started, links) = oneshot::channel();
     tasks.spawn(link::run(shared.clone(), started));
     tasks.spawn(http::run(shared.clone(), listener));
-    tasks.spawn(lease::run(shared.clone(), client));
+    tasks.spawn(lease::run(shared.clone(), client.clone()));
+    if shared.options.in_cluster {
+        tasks.spawn(kept::keep(shared.clone()));
+    }
     tasks.spawn(watch_content(shared.clone()));
     links.await.map_err(|_| AgentError::Api("the interfaces were not looked at".to_owned()))??;
     let _ = ready.send(());
     stop.await;
+    if shared.options.in_cluster {
+        handover::drain(&shared).await;
+        reports::flush(&shared, &client).await;
+    }
     tasks.shutdown().await;
     Ok(())
+}
+
+/// Serves what an earlier agent knew, until the API answers.
+fn serve_kept(shared: &Shared, mut kept: Kept) {
+    let (subnets, plans) = (kept.subnets(), kept.plans());
+    tracing::warn!(machines = plans.len(), "the API does not answer; serving what an earlier agent kept, and starting nothing new");
+    shared.reporter.resume(std::mem::take(&mut kept.started));
+    shared.publish(Snapshot::new(subnets, plans, shared.loaders.clone()));
 }
 
 /// Looks again and again whether every file of every order can be served: images come, go and change without telling anybody.
@@ -143,7 +167,10 @@ impl World {
                 return Vec::new();
             }
         };
-        shared.heard_from_api();
+        // A list that is about to be asked for is no answer yet.
+        if !matches!(change, Change::Plan(Event::Init) | Change::Subnet(Event::Init)) {
+            shared.heard_from_api();
+        }
         match change {
             Change::Plan(Event::Apply(secret)) => {
                 let name = secret.name_any();

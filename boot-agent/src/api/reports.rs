@@ -3,51 +3,82 @@
 use std::{sync::Arc, time::Duration};
 
 use athanor_crds::{BootReport, names};
+use athanor_dhcp::SERVER_PORT;
 use kube::{
     Api, Client,
     api::{Patch, PatchParams},
 };
 use serde_json::json;
 
-use crate::{report::Due, shared::Shared};
+use crate::{port, report::Due, shared::Shared};
 
 /// How often what became due is looked for, besides when something happens.
 const LOOK: Duration = Duration::from_secs(1);
+/// How long an agent that ends may write what it has not written yet.
+const FLUSH: Duration = Duration::from_secs(5);
 
 pub(super) async fn run(shared: Arc<Shared>, client: Client) {
     loop {
         let _ = tokio::time::timeout(LOOK, shared.reporter.woken()).await;
-        let snapshot = shared.snapshot();
-        for due in shared.reporter.due(&snapshot, &shared.options.node) {
-            let place = match snapshot.by_mac(due.mac) {
-                Some(plan) => (plan.machine.namespace.clone(), plan.machine.name.clone()),
-                None => (names::SYSTEM_NAMESPACE.to_owned(), names::stranger_report(due.mac)),
-            };
-            let mac = due.mac;
-            match write(&shared, &client, place, due).await {
-                Ok(()) => shared.reporter.was_stored(mac),
-                Err(error) => {
-                    tracing::warn!(%mac, %error, "boot report not written; tried again");
-                    shared.reporter.not_written(mac);
-                }
+        write_due(&shared, &client, false).await;
+    }
+}
+
+/// Writes all that is left, before the agent ends.
+pub(super) async fn flush(shared: &Shared, client: &Client) {
+    if tokio::time::timeout(FLUSH, write_due(shared, client, true)).await.is_err() {
+        tracing::warn!(waited = ?FLUSH, "the last reports are not written");
+    }
+}
+
+async fn write_due(shared: &Shared, client: &Client, last: bool) {
+    let snapshot = shared.snapshot();
+    let due = shared.reporter.due(&snapshot, &shared.options.node, last);
+    // While one agent of this node follows another, both write the node's part: neither forgets what the other wrote.
+    let overlap = !due.is_empty() && shared.options.in_cluster && port::is_shared(SERVER_PORT);
+    for due in due {
+        let plan = snapshot.by_mac(due.mac);
+        let place = match plan {
+            Some(plan) => (plan.machine.namespace.clone(), plan.machine.name.clone()),
+            None => (names::SYSTEM_NAMESPACE.to_owned(), names::stranger_report(due.mac)),
+        };
+        let current = plan.and_then(|plan| plan.order.as_ref()).map(|order| order.attempt.as_str());
+        let (mac, urgent) = (due.mac, due.urgent);
+        match write(shared, client, place, due, overlap, current).await {
+            Ok(()) => shared.reporter.was_stored(mac),
+            Err(error) => {
+                tracing::warn!(%mac, %error, "boot report not written; tried again");
+                shared.reporter.not_written(mac, urgent);
             }
         }
     }
 }
 
-async fn write(shared: &Shared, client: &Client, (namespace, name): (String, String), due: Due) -> Result<(), kube::Error> {
+async fn write(
+    shared: &Shared,
+    client: &Client,
+    (namespace, name): (String, String),
+    due: Due,
+    overlap: bool,
+    current: Option<&str>,
+) -> Result<(), kube::Error> {
     let (node, reports) = (&shared.options.node, Api::<BootReport>::namespaced(client.clone(), &namespace));
-    let mut part = due.report;
-    if due.first {
-        let earlier = reports.get_opt(&name).await?.into_iter().flat_map(|report| report.spec.nodes).find(|part| part.node == *node);
+    let (mut part, mut version) = (due.report, None);
+    if due.first || overlap {
+        let stored = reports.get_opt(&name).await?;
+        version = stored.as_ref().and_then(|report| report.metadata.resource_version.clone()).filter(|_| overlap);
+        let earlier = stored.into_iter().flat_map(|report| report.spec.nodes).find(|part| part.node == *node);
         if let Some(earlier) = earlier {
-            part = shared.reporter.inherit(due.mac, earlier);
+            part = shared.reporter.inherit(due.mac, earlier, current);
         }
     }
-    let report = json!({
+    let mut report = json!({
         "apiVersion": athanor_crds::API_VERSION, "kind": "BootReport", "metadata": { "name": name, "namespace": namespace },
         "spec": { "mac": due.mac, "nodes": [part] }
     });
+    if let Some(version) = version {
+        report["metadata"]["resourceVersion"] = version.into();
+    }
     let params = PatchParams::apply(&format!("boot-agent-{node}")).force();
     reports.patch(&name, &params, &Patch::Apply(&report)).await?;
     Ok(())

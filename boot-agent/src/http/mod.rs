@@ -24,6 +24,7 @@ use self::{
 };
 use crate::{
     content::{self, Content, Found, Missing},
+    handover::Transfer,
     report::{self, Seen},
     shared::Shared,
 };
@@ -39,11 +40,16 @@ const MAX_REPORT: usize = 16 << 10;
 
 type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 
-/// Serves until the process ends.
+/// Serves until another agent does.
 pub(crate) async fn run(shared: Arc<Shared>, listener: TcpListener) {
     let places = Arc::new(Places::default());
     loop {
-        let Ok((stream, peer)) = listener.accept().await else {
+        let accepted = tokio::select! {
+            biased;
+            accepted = listener.accept() => accepted,
+            () = shared.closed() => return,
+        };
+        let Ok((stream, peer)) = accepted else {
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
@@ -61,7 +67,11 @@ async fn connection(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr, lo
     stream.set_write_timeout(Some(STALL));
     let service = service_fn(move |request| {
         let shared = shared.clone();
-        async move { Ok::<_, Infallible>(answer(shared, request, peer, local).await) }
+        async move {
+            let response = answer(shared.clone(), request, peer, local).await;
+            shared.metrics.http(response.status().as_u16());
+            Ok::<_, Infallible>(response)
+        }
     });
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
@@ -153,6 +163,7 @@ fn serve(shared: &Arc<Shared>, request: &Request<Incoming>, path: &str, found: F
         path: path.to_owned(),
         size,
         started: std::time::Instant::now(),
+        _transfer: shared.under_way.begin(),
     };
     response.body(stream_body(found.content, range, delivery)).unwrap_or_else(|_| broken())
 }
@@ -193,6 +204,7 @@ struct Delivery {
     path: String,
     size: u64,
     started: std::time::Instant,
+    _transfer: Transfer,
 }
 
 impl Delivery {
@@ -271,6 +283,7 @@ async fn guest(shared: &Shared, token: &str, request: Request<Incoming>) -> Resp
         let asked = format!("{what}: {}", report.message).chars().take(200).collect();
         shared.reporter.saw(interface.mac, Seen { protocol: "GUEST", asked, answer, row: None, subnet: None });
     }
+    let _under_way = shared.under_way.begin();
     shared.reporter.guest(&plan, report);
     // What is acknowledged is stored: a guest reports once.
     if shared.reporter.all_stored(&plan).await {

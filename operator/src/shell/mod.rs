@@ -1,5 +1,6 @@
 //! The thin shell: kube's Controllers call the reconcilers, and everything a reconciler looks at wakes it.
 
+mod agents;
 mod cluster;
 mod election;
 mod strangers;
@@ -7,7 +8,7 @@ mod strangers;
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use athanor_crds::{
@@ -30,7 +31,7 @@ use kube::{
 };
 
 use self::cluster::{Feed, KubeCluster, Stores};
-use crate::{Clock, Ids, PortError, bootprofile, deployment, machine, port::Object, subnet};
+use crate::{AgentSettings, Clock, Ids, Metrics, PortError, bootprofile, deployment, machine, port::Object, subnet};
 
 /// How many objects of a kind are reconciled at once. Each waits for the API most of the time; more would only crowd it.
 const CONCURRENCY: u16 = 4;
@@ -47,6 +48,7 @@ struct Context {
     cluster: KubeCluster,
     /// How often in a row each object failed.
     retries: Mutex<HashMap<String, u32>>,
+    metrics: Metrics,
 }
 
 impl Context {
@@ -88,11 +90,17 @@ impl Ids for RandomIds {
     }
 }
 
-/// Waits until this operator leads, under a name of its own, and runs every controller until `stop` ends or it no longer leads.
+/// Waits until this operator leads, under a name of its own, and runs every controller and, with settings, the agents' DaemonSet until `stop` ends or it no longer leads.
 ///
 /// # Errors
 /// It no longer leads: the process must end, for nothing that it still does may be trusted. Or the API could not be listed even once.
-pub async fn lead(client: Client, me: String, stop: impl Future<Output = ()> + Send + 'static) -> Result<(), PortError> {
+pub async fn lead(
+    client: Client,
+    me: String,
+    settings: Option<AgentSettings>,
+    metrics: Metrics,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), PortError> {
     use futures::FutureExt as _;
     let stop = stop.shared();
     let mut election = election::Election::new(client.clone(), me);
@@ -100,11 +108,19 @@ pub async fn lead(client: Client, me: String, stop: impl Future<Output = ()> + S
         () = election.win() => {}
         () = stop.clone() => return Ok(()),
     }
+    metrics.leads(true);
+    let agents = async {
+        match &settings {
+            Some(settings) => agents::keep(&client, settings).await,
+            None => std::future::pending().await,
+        }
+    };
     tokio::select! {
-        ended = run(client, stop) => {
+        ended = run(client.clone(), metrics.clone(), stop) => {
             election.resign().await;
             ended
         }
+        () = agents => Err(PortError::Unavailable("the watch of the agents' DaemonSet ended".to_owned())),
         () = election.hold() => Err(PortError::Unavailable("another operator may lead now".to_owned())),
     }
 }
@@ -113,12 +129,12 @@ pub async fn lead(client: Client, me: String, stop: impl Future<Output = ()> + S
 ///
 /// # Errors
 /// The API could not be listed even once.
-pub async fn run(client: Client, stop: impl Future<Output = ()> + Send + 'static) -> Result<(), PortError> {
+pub async fn run(client: Client, metrics: Metrics, stop: impl Future<Output = ()> + Send + 'static) -> Result<(), PortError> {
     use futures::FutureExt as _;
     let stop = stop.shared();
     let (cluster, feeds) = KubeCluster::start(client.clone());
     let stores = cluster.stores();
-    let context = Arc::new(Context { cluster, retries: Mutex::default() });
+    let context = Arc::new(Context { cluster, retries: Mutex::default(), metrics });
     let machines = drive(machine_controller(&client, feeds.machines, &stores), stop.clone(), &context, |key, context| async move {
         machine::reconcile(&key.namespace, &key.name, &context.cluster, &SystemClock, &RandomIds).await
     });
@@ -168,7 +184,10 @@ async fn drive<K, F>(
     let once = move |object: Arc<K>, context: Arc<Context>| {
         let reconciled = reconcile(Key { namespace: ns(&*object), name: object.name_any() }, context.clone());
         async move {
-            let again = reconciled.await?;
+            let began = Instant::now();
+            let reconciled = reconciled.await;
+            context.metrics.reconciled(&K::kind(&()), &reconciled, began.elapsed());
+            let again = reconciled?;
             context.retries().remove(&retry_key(&*object));
             Ok(again.map_or_else(Action::await_change, Action::requeue))
         }

@@ -1,0 +1,121 @@
+//! What an agent keeps beside itself, on the host's tmpfs: enough to serve on when it is started anew and the API is away.
+//!
+//! An agent that lives on this alone starts nothing new on a machine; what had begun is let finish.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use athanor_crds::SubnetSpec;
+use athanor_plan::{BootPlan, boot_plan::FORMAT, snapshot::NamedSubnet};
+use athanor_wire::MacAddr;
+use serde::{Deserialize, Serialize};
+
+use crate::shared::Shared;
+
+/// The file's name in the data folder.
+const FILE: &str = "snapshot.json";
+/// It is written at most this often: a fleet that changes all the time is kept a few seconds late.
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// What is kept.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Kept {
+    format: u32,
+    /// Another installation's plans are nobody's here.
+    installation: String,
+    subnets: BTreeMap<String, SubnetSpec>,
+    plans: Vec<BootPlan>,
+    /// The attempts that machines have begun.
+    pub(crate) started: BTreeMap<MacAddr, String>,
+}
+
+impl Kept {
+    pub(crate) fn subnets(&self) -> Vec<NamedSubnet> {
+        self.subnets.iter().map(|(name, spec)| NamedSubnet { name: name.clone(), spec: spec.clone() }).collect()
+    }
+
+    pub(crate) fn plans(&mut self) -> Vec<Arc<BootPlan>> {
+        std::mem::take(&mut self.plans).into_iter().map(Arc::new).collect()
+    }
+}
+
+/// What this installation's agent kept here, if anything can be read.
+pub(crate) fn load(data_dir: &Path, installation: &str) -> Option<Kept> {
+    let path = data_dir.join(FILE);
+    let bytes = fs::read(&path).ok()?;
+    match serde_json::from_slice::<Kept>(&bytes) {
+        Ok(kept) if kept.format == FORMAT && kept.installation == installation => Some(kept),
+        Ok(_) => None,
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "what an earlier agent kept cannot be read");
+            None
+        }
+    }
+}
+
+/// Keeps what is known, whenever it changes.
+pub(crate) async fn keep(shared: Arc<Shared>) {
+    let mut changes = shared.changes();
+    let mut kept = Vec::new();
+    loop {
+        // Attempts begin without a change of the snapshot.
+        let _ = tokio::time::timeout(PAUSE, changes.changed()).await;
+        let bytes = serde_json::to_vec(&now(&shared)).unwrap_or_default();
+        if bytes != kept {
+            let (folder, copy) = (shared.options.data_dir.clone(), bytes.clone());
+            match tokio::task::spawn_blocking(move || write(&folder, &copy)).await {
+                Ok(Ok(())) => kept = bytes,
+                Ok(Err(error)) => tracing::warn!(%error, "the snapshot is not kept"),
+                Err(_) => {}
+            }
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+fn now(shared: &Shared) -> Kept {
+    let snapshot = shared.snapshot();
+    Kept {
+        format: FORMAT,
+        installation: shared.options.installation.clone(),
+        subnets: snapshot.subnets().iter().map(|subnet| (subnet.name.clone(), subnet.spec.clone())).collect(),
+        plans: snapshot.plans().iter().map(|plan| BootPlan::clone(plan)).collect(),
+        started: shared.reporter.started(),
+    }
+}
+
+/// Whole or not at all, and for its owner only: plans have tokens.
+fn write(folder: &Path, bytes: &[u8]) -> io::Result<()> {
+    let new: PathBuf = folder.join(format!("{FILE}.new"));
+    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    file.write_all(bytes)?;
+    fs::rename(new, folder.join(FILE))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn what_is_kept_is_the_owners_and_this_installations() {
+        let folder = tempfile::tempdir().unwrap();
+        let started = [("52:54:00:aa:00:01".parse().unwrap(), "a-1".to_owned())].into();
+        let kept = Kept { format: FORMAT, installation: "here".to_owned(), started, ..Kept::default() };
+        write(folder.path(), &serde_json::to_vec(&kept).unwrap()).unwrap();
+        let mode = fs::metadata(folder.path().join(FILE)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert_eq!(load(folder.path(), "here").unwrap().started, kept.started);
+        assert!(load(folder.path(), "elsewhere").is_none());
+        fs::write(folder.path().join(FILE), "{").unwrap();
+        assert!(load(folder.path(), "here").is_none(), "a torn file is no snapshot");
+    }
+}
