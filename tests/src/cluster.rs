@@ -1,10 +1,14 @@
 //! A whole cluster on the rack's bridge, and the chart on it.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::Context as _;
+use serde_json::Value;
 
-use crate::{ControlPlane, Node, Rack, tools};
+use crate::{ControlPlane, Node, Rack, tools, wait_for};
 
 /// A control plane and its nodes.
 pub struct Cluster<'a> {
@@ -54,6 +58,60 @@ impl<'a> Cluster<'a> {
         self.plane.kubectl(self.rack, line, None)
     }
 
+    /// `kubectl apply` of one object, as a person does it.
+    ///
+    /// # Errors
+    /// It is refused.
+    pub fn apply(&self, object: &Value) -> anyhow::Result<()> {
+        let file = self.rack.file("object.json");
+        std::fs::write(&file, object.to_string())?;
+        self.plane.kubectl(self.rack, "apply -f", Some(&file)).map(|_| ())
+    }
+
+    /// Waits until an object looks right; what it looks like, and what the cluster says, is the error.
+    ///
+    /// # Errors
+    /// Time is up.
+    pub fn wait(&self, kind: &str, name: &str, seconds: u64, right: impl Fn(&Value) -> bool) -> anyhow::Result<Value> {
+        wait_for(&format!("{kind}/{name}"), Duration::from_secs(seconds), || {
+            let text = self.kubectl(&format!("get {kind}.metal.athanor.dev {name} -o json")).map_err(|error| error.to_string())?;
+            let object: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+            if right(&object) { Ok(object) } else { Err(object["status"].to_string()) }
+        })
+        .with_context(|| self.story())
+    }
+
+    /// Waits until an object has a state.
+    ///
+    /// # Errors
+    /// Time is up.
+    pub fn wait_state(&self, kind: &str, name: &str, state: &str, seconds: u64) -> anyhow::Result<Value> {
+        self.wait(kind, name, seconds, |object| object["status"]["state"] == state)
+    }
+
+    /// Kills the operator that leads, without a moment to resign; returns its pod.
+    ///
+    /// # Errors
+    /// Nobody leads.
+    pub fn kill_leader(&self) -> anyhow::Result<String> {
+        let holder = self.kubectl("-n athanor-system get lease athanor-operator -o jsonpath={.spec.holderIdentity}")?;
+        let pod = holder.split('_').next().unwrap_or_default().to_owned();
+        self.kubectl(&format!("-n athanor-system delete pod {pod} --grace-period=0 --force"))?;
+        Ok(pod)
+    }
+
+    /// The node, by number, whose agent told last what a machine asked.
+    ///
+    /// # Errors
+    /// Nobody did.
+    pub fn serving(&self, machine: &str, word: &str, seconds: u64) -> anyhow::Result<usize> {
+        let report = self.wait("bootreport", machine, seconds, |report| report["spec"].to_string().contains(word))?;
+        let parts = report["spec"]["nodes"].as_array().into_iter().flatten();
+        let part = parts.filter(|part| part.to_string().contains(word)).max_by_key(|part| part["events"].as_array().and_then(|events| events.last().map(|event| event["time"].to_string())));
+        let name = part.and_then(|part| part["node"].as_str()).context("no node reported")?.to_owned();
+        self.nodes.iter().position(|node| node.name() == name).context("an unknown node reported")
+    }
+
     /// What a line of helm prints, with more arguments that may have spaces.
     ///
     /// # Errors
@@ -96,7 +154,23 @@ impl<'a> Cluster<'a> {
             "-n athanor-system logs --prefix --tail=60 -l app.kubernetes.io/component=boot-agent",
         ];
         let nodes: String = self.nodes.iter().map(|node| format!("kubelet of {}:\n{}\n", node.name(), node.log())).collect();
-        lines.map(|line| format!("$ kubectl {line}\n{}\n", say(line))).concat() + &nodes
+        lines.map(|line| format!("$ kubectl {line}\n{}\n", say(line))).concat() + &self.reports().unwrap_or_default() + &nodes
+    }
+
+    /// What machines asked and were answered, by node.
+    fn reports(&self) -> anyhow::Result<String> {
+        let list: Value = serde_json::from_str(&self.kubectl("get bootreports -A -o json")?)?;
+        let mut out = String::new();
+        for report in list["items"].as_array().into_iter().flatten() {
+            for part in report["spec"]["nodes"].as_array().into_iter().flatten() {
+                out.push_str(&format!("{} as {} saw it\n", report["spec"]["mac"], part["node"]));
+                for event in part["events"].as_array().into_iter().flatten() {
+                    let text = |field: &str| event[field].as_str().unwrap_or_default().to_owned();
+                    out.push_str(&format!("  {} {} {} ({}): {}\n", text("time"), text("protocol"), text("asked"), text("row"), text("answer")));
+                }
+            }
+        }
+        Ok(out)
     }
 
     /// Waits until every agent is the newest one, and ready.
@@ -105,7 +179,7 @@ impl<'a> Cluster<'a> {
     /// Time is up.
     pub fn rolled_out(&self) -> anyhow::Result<()> {
         let there = || self.kubectl("-n athanor-system get daemonset athanor-boot-agent").map(|_| ()).map_err(|error| error.to_string());
-        crate::wait_for("the agents' DaemonSet", std::time::Duration::from_secs(60), there)?;
+        wait_for("the agents' DaemonSet", Duration::from_secs(60), there)?;
         self.kubectl("-n athanor-system rollout status daemonset athanor-boot-agent --timeout=180s")?;
         Ok(())
     }

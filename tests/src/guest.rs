@@ -33,7 +33,12 @@ fail=$(sed -n 's/.*guest.fail=\([^ ]*\).*/\1/p' /proc/cmdline)
 outcome=Success; [ -n "$fail" ] && outcome=Failure
 message="Linux $(uname -r) on $(cat /sys/class/dmi/id/product_name) $fail"
 if [ -n "$report" ]; then
-  wget -q -O /dev/null --header 'Content-Type: application/json' --post-data "{\"outcome\":\"$outcome\",\"message\":\"$message\"}" "$report" && echo "ATHANOR-REPORTED $outcome"
+  # Whoever takes the report may be away for a while.
+  (while true; do
+    wget -q -O /dev/null --header 'Content-Type: application/json' --post-data "{\"outcome\":\"$outcome\",\"message\":\"$message\"}" "$report" && break
+    sleep 3
+  done
+  echo "ATHANOR-REPORTED $outcome") &
 fi
 echo "ATHANOR-GUEST $(uname -r) mac $(cat /sys/class/net/$card/address) address $(ip -4 -o addr show dev $card | awk '{print $4}') cmdline $(cat /proc/cmdline)"
 while true; do sleep 3600; done

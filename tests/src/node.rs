@@ -141,7 +141,9 @@ conf_dir = "{folder}/cni"
             "authentication": { "anonymous": { "enabled": true }, "webhook": { "enabled": false } }, "authorization": { "mode": "AlwaysAllow" },
             "cgroupDriver": "cgroupfs", "failCgroupV1": false, "failSwapOn": false, "cgroupsPerQOS": false, "enforceNodeAllocatable": [],
             "containerRuntimeEndpoint": format!("unix://{folder}/containerd.sock"), "address": "0.0.0.0", "port": 10250, "readOnlyPort": 0,
-            "healthzPort": 0, "podLogsDir": format!("{folder}/logs"), "makeIPTablesUtilChains": false, "nodeStatusUpdateFrequency": "4s",
+            "healthzPort": 0, "clusterDNS": ["10.96.0.10"], "clusterDomain": "cluster.local", "podLogsDir": format!("{folder}/logs"), "makeIPTablesUtilChains": false, "nodeStatusUpdateFrequency": "4s",
+            // Renewed every three seconds: a node that is gone is to be noticed soon, and a busy one is not gone.
+            "nodeLeaseDurationSeconds": 12,
             "evictionHard": { "nodefs.available": "1%", "imagefs.available": "1%", "memory.available": "10Mi" }
         });
         Ok(fs::write(self.folder.join("kubelet.yaml"), kubelet.to_string())?)

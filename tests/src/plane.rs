@@ -85,6 +85,8 @@ impl ControlPlane {
     /// # Errors
     /// As [`Self::start`].
     pub fn for_nodes(rack: &Rack) -> anyhow::Result<Self> {
+        // A bridge takes the MAC of its lowest port: with each machine that is plugged in, nodes would lose the API for half a minute.
+        rack.ip("link set br0 address 52:54:00:00:00:01")?;
         rack.ip(&format!("addr add {SERVICE}/32 dev br0"))?;
         let mut this = Self::bare(rack, Place::Service)?;
         let scheduler = this.spawn(rack, "kube-scheduler", "--kubeconfig admin.kubeconfig --leader-elect=false --bind-address=127.0.0.1")?;
@@ -112,7 +114,7 @@ impl ControlPlane {
             "kube-controller-manager",
             // A node that is gone is noticed within seconds, and its pods are given up soon after.
             "--kubeconfig admin.kubeconfig --service-account-private-key-file accounts.key --root-ca-file ca.crt --leader-elect=false \
-             --bind-address=127.0.0.1 --node-monitor-period=2s --node-monitor-grace-period=10s",
+             --bind-address=127.0.0.1 --node-monitor-period=2s --node-monitor-grace-period=20s",
         )?;
         this.managers.push(manager);
         Ok(this)

@@ -1,13 +1,107 @@
 //! Athanor on a real cluster: the chart, the image, two nodes that serve one segment, and what happens to them.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-use athanor_tests::{Rack, cluster::Cluster};
+use std::{
+    collections::BTreeMap,
+    io::Read as _,
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use athanor_tests::{Firmware, Guest, Rack, Vm, cluster::Cluster, rack::Process};
+use serde_json::{Value, json};
+
+const API: &str = "metal.athanor.dev/v1alpha1";
+
+/// The segment that both nodes serve, and a profile.
+fn prepare(rack: &Rack, cluster: &Cluster<'_>, guest: &Guest) {
+    std::fs::create_dir_all(rack.file("media")).unwrap();
+    std::fs::copy(&guest.iso, rack.file("media/guest.iso")).unwrap();
+    cluster.install(&[]).unwrap();
+    let reserved = ["192.168.10.1", "192.168.10.2", "192.168.10.3", "192.168.10.4"];
+    let spec = json!({
+        "cidr": "192.168.10.0/24", "mode": "dhcp", "reserved": reserved, "ranges": [{ "from": "192.168.10.100", "to": "192.168.10.199" }],
+        "newcomers": { "whileUnaccepted": "Wait" }
+    });
+    cluster.apply(&json!({ "apiVersion": API, "kind": "Subnet", "metadata": { "name": "rack" }, "spec": spec })).unwrap();
+    let media = json!({ "path": rack.file("media/guest.iso") });
+    let spec = json!({ "media": media, "kernel": "live/vmlinuz", "initrds": ["live/initrd.img"], "cmdline": "console=ttyS0", "live": {} });
+    cluster.apply(&json!({ "apiVersion": API, "kind": "BootProfile", "metadata": { "name": "live", "namespace": "default" }, "spec": spec })).unwrap();
+    let both = |subnet: &Value| {
+        let servers = subnet["status"]["servers"].as_array().cloned().unwrap_or_default();
+        servers.len() == 2 && servers.iter().all(|server| server["authority"] == "Alone")
+    };
+    cluster.wait("subnet", "rack", 40, both).unwrap();
+}
+
+/// A machine that is accepted, and what it is to run.
+fn deploy(cluster: &Cluster<'_>, vm: &Vm<'_>, hostname: &str) {
+    let spec = json!({ "accepted": true, "interfaces": [{ "mac": vm.mac, "boot": true }] });
+    cluster.apply(&json!({ "apiVersion": API, "kind": "Machine", "metadata": { "name": vm.name(), "namespace": "default" }, "spec": spec })).unwrap();
+    let spec = json!({ "machine": { "name": vm.name() }, "profile": { "name": "live" }, "hostname": hostname });
+    cluster.apply(&json!({ "apiVersion": API, "kind": "Deployment", "metadata": { "name": hostname, "namespace": "default" }, "spec": spec })).unwrap();
+}
+
+/// Asks DHCP, TFTP and HTTP of both nodes until [`Steady::end`].
+struct Steady(Process);
+
+impl Steady {
+    fn start(host: &athanor_tests::Neighbour, mac: &str) -> Self {
+        let mut command = host.command(env!("CARGO_BIN_EXE_steady"));
+        let command = command.args([mac, "192.168.10.2", "192.168.10.3"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        Self(Process(command.spawn().unwrap()))
+    }
+
+    /// The longest silences, in seconds.
+    fn end(mut self) -> BTreeMap<String, f64> {
+        drop(self.0.0.stdin.take());
+        let mut said = String::new();
+        self.0.0.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+        said.lines().map(|line| line.rsplit_once(' ').map(|(what, seconds)| (what.to_owned(), seconds.parse().unwrap())).unwrap()).collect()
+    }
+}
 
 #[test]
-fn experiment() {
+fn from_power_on_to_proof_while_leaders_agents_and_the_api_die() {
+    let guest = Guest::make().unwrap();
     let rack = Rack::up().unwrap();
-    let cluster = Cluster::up(&rack, 2).unwrap();
-    cluster.install(&[]).unwrap();
-    std::thread::sleep(std::time::Duration::from_secs(30));
-    eprintln!("{}", cluster.story());
+    let mut cluster = Cluster::up(&rack, 2).unwrap();
+    prepare(&rack, &cluster, &guest);
+
+    // The leader is killed while a newcomer boots.
+    let mut bios = Vm::plug(&rack, Firmware::Bios, "52:54:00:aa:03:01").unwrap();
+    bios.power_on().unwrap();
+    cluster.wait("machine", &bios.name(), 90, |machine| machine["status"]["hardware"]["vendor"] == "QEMU").unwrap();
+    let killed = cluster.kill_leader().unwrap();
+    deploy(&cluster, &bios, "web-1");
+    let proof = bios.wait_console("ATHANOR-REPORTED", 120).unwrap();
+    assert!(proof.contains("Success"), "{proof}");
+    cluster.wait_state("deployment", "web-1", "Provisioned", 30).unwrap();
+    let leader = cluster.kubectl("-n athanor-system get lease athanor-operator -o jsonpath={.spec.holderIdentity}").unwrap();
+    assert!(!leader.starts_with(&killed), "{leader}");
+
+    // The API server is away for a minute: a known machine boots on, a newcomer is known soon after it is back.
+    cluster.plane.stop_api();
+    let away = Instant::now();
+    bios.power_off();
+    bios.power_on().unwrap();
+    bios.wait_console("ATHANOR-GUEST", 100).unwrap();
+    let mut uefi = Vm::plug(&rack, Firmware::Uefi, "52:54:00:aa:03:02").unwrap();
+    std::thread::sleep(Duration::from_secs(45).saturating_sub(away.elapsed()));
+    uefi.power_on().unwrap();
+    std::thread::sleep(Duration::from_secs(60).saturating_sub(away.elapsed()));
+    cluster.plane.start_api(&rack).unwrap();
+    cluster.wait_state("machine", &uefi.name(), "Discovered", 30).unwrap();
+    deploy(&cluster, &uefi, "web-2");
+
+    // The agent that serves it goes, and comes again.
+    let serving = cluster.serving(&uefi.name(), "script", 120).unwrap();
+    let only = format!("--field-selector spec.nodeName={}", cluster.nodes[serving].name());
+    cluster.kubectl(&format!("-n athanor-system delete pod -l app.kubernetes.io/component=boot-agent {only} --wait=false")).unwrap();
+    uefi.wait_console("ATHANOR-REPORTED", 180).unwrap();
+    cluster.wait_state("deployment", "web-2", "Provisioned", 30).unwrap();
+    for (vm, hostname) in [(&bios, "web-1"), (&uefi, "web-2")] {
+        let story = cluster.kubectl(&format!("describe deployments.metal.athanor.dev {hostname}")).unwrap();
+        assert!(story.contains("Provisioned") && story.contains(&vm.name()), "{story}");
+    }
 }

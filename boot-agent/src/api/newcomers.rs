@@ -1,6 +1,6 @@
 //! A newcomer becomes a Machine named by its MAC, so that two agents that see it at once cannot create two.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use athanor_crds::{
     Machine, MachineSpec,
@@ -8,42 +8,103 @@ use athanor_crds::{
     names,
 };
 use athanor_dhcp::Newcomer;
+use athanor_wire::MacAddr;
 use kube::{Api, Client, api::PostParams};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 
 use crate::{report::Seen, shared::Shared};
 
+/// How long the API may take for one registration.
+const CALL: Duration = Duration::from_secs(5);
+/// How soon one that the API did not take is tried again.
+const AGAIN: Duration = Duration::from_secs(2);
+/// How long one is tried again: whoever is still there after that asks anew.
+const PATIENCE: Duration = Duration::from_secs(180);
+/// How many wait for an API that is away; a rack row and more.
+const WAITING: usize = 1024;
+
+/// Newcomers that the API has not taken yet, and until when each is tried again.
+type Waiting = HashMap<MacAddr, (Newcomer, Instant)>;
+
 pub(super) async fn run(shared: Arc<Shared>, client: Client, mut registrations: mpsc::Receiver<Newcomer>) {
-    while let Some(newcomer) = registrations.recv().await {
-        let snapshot = shared.snapshot();
-        let Some(subnet) = snapshot.subnets().iter().find(|subnet| subnet.name == newcomer.subnet) else { continue };
-        let namespace = subnet.spec.newcomers.namespace.clone();
-        let machine = machine(&newcomer);
-        let name = names::machine(newcomer.mac);
-        match Api::<Machine>::namespaced(client.clone(), &namespace).create(&PostParams::default(), &machine).await {
-            Ok(_) => tracing::info!(machine = %name, %namespace, subnet = %newcomer.subnet, "newcomer registered"),
-            // It is there already, and its plan is on its way; or somebody gave its name to another machine.
-            Err(kube::Error::Api(status)) if status.code == 409 => {
-                let answer = format!(
-                    "Machine {namespace}/{name} exists; if it stays without an answer, that Machine has another MAC address: rename it, or give it {}",
-                    newcomer.mac
-                );
-                let (asked, subnet) = ("registration".to_owned(), Some(newcomer.subnet.clone()));
-                shared.reporter.saw(newcomer.mac, Seen { protocol: "API", asked, answer, row: None, subnet });
+    let mut waiting = Waiting::new();
+    loop {
+        let next = if waiting.is_empty() {
+            registrations.recv().await
+        } else {
+            tokio::time::timeout(AGAIN, registrations.recv()).await.unwrap_or_default()
+        };
+        if let Some(newcomer) = next {
+            let until = Instant::now() + PATIENCE;
+            if waiting.len() < WAITING || waiting.contains_key(&newcomer.mac) {
+                waiting.insert(newcomer.mac, (newcomer, until));
             }
-            Err(error) => {
+            // What else has come is taken in before the API is asked: it may be slow.
+            while let Ok(more) = registrations.try_recv() {
+                if waiting.len() < WAITING {
+                    waiting.insert(more.mac, (more, until));
+                }
+            }
+        }
+        register_all(&shared, &client, &mut waiting).await;
+        if registrations.is_closed() {
+            return;
+        }
+    }
+}
+
+/// Registers those that wait, until the API does not answer.
+async fn register_all(shared: &Shared, client: &Client, waiting: &mut Waiting) {
+    waiting.retain(|_, (_, until)| *until > Instant::now());
+    let all: Vec<Newcomer> = waiting.values().map(|(newcomer, _)| newcomer.clone()).collect();
+    for newcomer in all {
+        match tokio::time::timeout(CALL, register(shared, client, &newcomer)).await {
+            Ok(Ok(())) => drop(waiting.remove(&newcomer.mac)),
+            Ok(Err(error)) => {
+                let refused = matches!(&error, kube::Error::Api(status) if (400..500).contains(&status.code) && status.code != 429);
                 let why = match error {
                     kube::Error::Api(status) => status.message,
                     other => other.to_string(),
                 };
-                tracing::warn!(machine = %name, %namespace, why, "newcomer not registered; it is asked for again with its next DISCOVER");
-                let (asked, subnet) = ("registration".to_owned(), Some(newcomer.subnet.clone()));
-                shared
-                    .reporter
-                    .saw(newcomer.mac, Seen { protocol: "API", asked, answer: format!("not registered: {why}"), row: None, subnet });
+                tracing::warn!(mac = %newcomer.mac, why, refused, "newcomer not registered");
+                tell(shared, &newcomer, format!("not registered: {why}"));
+                if !refused {
+                    return;
+                }
+                waiting.remove(&newcomer.mac);
+            }
+            Err(_) => {
+                tracing::warn!(mac = %newcomer.mac, waited = ?CALL, "newcomer not registered: the API does not answer");
+                return;
             }
         }
     }
+}
+
+async fn register(shared: &Shared, client: &Client, newcomer: &Newcomer) -> Result<(), kube::Error> {
+    let snapshot = shared.snapshot();
+    let Some(subnet) = snapshot.subnets().iter().find(|subnet| subnet.name == newcomer.subnet) else { return Ok(()) };
+    let namespace = subnet.spec.newcomers.namespace.clone();
+    let name = names::machine(newcomer.mac);
+    match Api::<Machine>::namespaced(client.clone(), &namespace).create(&PostParams::default(), &machine(newcomer)).await {
+        Ok(_) => tracing::info!(machine = %name, %namespace, subnet = %newcomer.subnet, "newcomer registered"),
+        // It is there already, and its plan is on its way; or somebody gave its name to another machine.
+        Err(kube::Error::Api(status)) if status.code == 409 => tell(
+            shared,
+            newcomer,
+            format!(
+                "Machine {namespace}/{name} exists; if it stays without an answer, that Machine has another MAC address: rename it, or give it {}",
+                newcomer.mac
+            ),
+        ),
+        Err(error) => return Err(error),
+    }
+    Ok(())
+}
+
+fn tell(shared: &Shared, newcomer: &Newcomer, answer: String) {
+    let (asked, subnet) = ("registration".to_owned(), Some(newcomer.subnet.clone()));
+    shared.reporter.saw(newcomer.mac, Seen { protocol: "API", asked, answer, row: None, subnet });
 }
 
 fn machine(newcomer: &Newcomer) -> Machine {
