@@ -32,9 +32,9 @@ mod shared;
 mod tftp;
 
 pub use api::run;
-pub use handover::DRAIN;
 pub use authority::{Verdict, probe};
-pub use metrics::Metrics;
+pub use handover::DRAIN;
 pub use interface::{Interface, interfaces};
+pub use metrics::Metrics;
 pub use options::{AgentError, Options};
 pub use port::{holder, shared_listener};

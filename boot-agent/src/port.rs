@@ -70,7 +70,9 @@ pub(crate) fn udp(
 /// Whether another process has a UDP port of this network namespace, too. Sockets of other pods are seen, their processes are not.
 pub(crate) fn is_shared(port: u16) -> bool {
     let own: Vec<String> = fs::read_dir("/proc/self/fd")
-        .map(|files| files.flatten().filter_map(|file| fs::read_link(file.path()).ok()).map(|link| link.to_string_lossy().into_owned()).collect())
+        .map(|files| {
+            files.flatten().filter_map(|file| fs::read_link(file.path()).ok()).map(|link| link.to_string_lossy().into_owned()).collect()
+        })
         .unwrap_or_default();
     let table = fs::read_to_string("/proc/net/udp").unwrap_or_default();
     table.lines().skip(1).filter_map(|line| inode_on(line, port)).any(|inode| !own.contains(&format!("socket:[{inode}]")))
@@ -79,7 +81,13 @@ pub(crate) fn is_shared(port: u16) -> bool {
 /// A TCP listener on every address. One that shares its port lets a newer agent in.
 pub(crate) fn tcp(service: &'static str, port: u16, shares: bool) -> Result<tokio::net::TcpListener, AgentError> {
     if let Some(holder) = holder("tcp", port).filter(|holder| shares && !holder.starts_with("athanor")) {
-        return Err(AgentError::PortInUse { service, place: "0.0.0.0".to_owned(), port, holder: Some(holder), hint: "Stop it, or choose another port" });
+        return Err(AgentError::PortInUse {
+            service,
+            place: "0.0.0.0".to_owned(),
+            port,
+            holder: Some(holder),
+            hint: "Stop it, or choose another port",
+        });
     }
     listener((Ipv4Addr::UNSPECIFIED, port).into(), shares).map_err(|source| explain(service, "0.0.0.0", port, source))
 }

@@ -142,6 +142,7 @@ impl Shared {
 
     /// Whether a machine may be given its order: what we know is fresh, or it has begun already and is let finish.
     pub(crate) fn may_act(&self, plan: &BootPlan) -> bool {
-        self.silence().is_some_and(|silence| silence < FRESH) || plan.order.as_ref().is_some_and(|order| self.reporter.has_started(plan, &order.attempt))
+        self.silence().is_some_and(|silence| silence < FRESH)
+            || plan.order.as_ref().is_some_and(|order| self.reporter.has_started(plan, &order.attempt))
     }
 }

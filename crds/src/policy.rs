@@ -5,12 +5,7 @@
 
 use serde_json::{Value, json};
 
-use crate::{
-    GROUP, VERSION,
-    names::SYSTEM_NAMESPACE,
-    rbac,
-    rights::Role,
-};
+use crate::{GROUP, VERSION, names::SYSTEM_NAMESPACE, rbac, rights::Role};
 
 const API: &str = "admissionregistration.k8s.io/v1";
 /// The node that the asking token is bound to; a token that is bound to none matches no node's name.

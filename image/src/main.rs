@@ -9,7 +9,6 @@ use anyhow::{Context as _, bail};
 use athanor_image::{Image, Layer, materials};
 use clap::Parser;
 
-
 /// The program in the image.
 const PROGRAM: &str = "/usr/bin/athanor";
 /// Where loaders are in the image: where their packages put them.

@@ -11,8 +11,8 @@ use k8s_openapi::{
         apps::v1::{DaemonSet, DaemonSetSpec, DaemonSetUpdateStrategy, RollingUpdateDaemonSet},
         core::v1::{
             Capabilities, Container, EmptyDirVolumeSource, EnvVar, EnvVarSource, ExecAction, HostPathVolumeSource, LocalObjectReference,
-            ObjectFieldSelector, PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile, SecurityContext,
-            Toleration, Volume, VolumeMount,
+            ObjectFieldSelector, PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile,
+            SecurityContext, Toleration, Volume, VolumeMount,
         },
     },
     apimachinery::pkg::{
@@ -115,8 +115,11 @@ fn pod(settings: &AgentSettings, installation: &str) -> PodSpec {
         host_path: Some(HostPathVolumeSource { path: path.to_owned(), type_: Some(kind.to_owned()) }),
         ..Volume::default()
     };
-    let memory =
-        EmptyDirVolumeSource { medium: Some("Memory".to_owned()), size_limit: Some(Quantity("1Mi".to_owned())), ..EmptyDirVolumeSource::default() };
+    let memory = EmptyDirVolumeSource {
+        medium: Some("Memory".to_owned()),
+        size_limit: Some(Quantity("1Mi".to_owned())),
+        ..EmptyDirVolumeSource::default()
+    };
     let mut volumes = vec![
         host("state".to_owned(), STATE, "DirectoryOrCreate"),
         Volume { name: "tmp".to_owned(), empty_dir: Some(memory), ..Volume::default() },
@@ -220,7 +223,8 @@ mod tests {
     use super::*;
 
     fn settings() -> AgentSettings {
-        serde_json::from_str(r#"{"image": "example.org/athanor@sha256:0", "mediaDirs": ["/srv/iso"], "nodeSelector": {"rack": "a"}}"#).unwrap()
+        serde_json::from_str(r#"{"image": "example.org/athanor@sha256:0", "mediaDirs": ["/srv/iso"], "nodeSelector": {"rack": "a"}}"#)
+            .unwrap()
     }
 
     #[test]

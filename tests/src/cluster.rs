@@ -30,22 +30,42 @@ pub fn image() -> anyhow::Result<PathBuf> {
     named.or_else(built).context("the image is not built; `make image` first, as `make test-cluster` does")
 }
 
+/// The same program as another image, with this tag.
+fn another_image(rack: &Rack, tag: &str) -> anyhow::Result<PathBuf> {
+    let me = std::env::current_exe()?;
+    let beside = |name: &str| me.ancestors().map(|folder| folder.join(name)).find(|path| path.is_file());
+    let builder = beside("athanor-image").context("the image builder is not built")?;
+    let program = beside("x86_64-unknown-linux-gnu/release/athanor").context("the static program is not built; `make image` first")?;
+    let out = rack.file(&format!("{tag}.tar"));
+    let name = format!("localhost/athanor:{tag}");
+    let mut command = std::process::Command::new(builder);
+    // The bill of materials comes from the workspace.
+    let command =
+        command.current_dir(env!("CARGO_MANIFEST_DIR")).arg("--binary").arg(program).args(["--name", &name]).arg("--out").arg(&out);
+    tools::run(command)?;
+    Ok(out)
+}
+
+/// The tag of the newer image that nodes have.
+pub const NEXT: &str = "next";
+
 /// The chart.
 pub fn chart() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/athanor")
 }
 
 impl<'a> Cluster<'a> {
-    /// Starts a control plane and so many nodes, which have the image.
+    /// Starts a control plane and so many nodes, which have the image and a newer one, [`NEXT`].
     ///
     /// # Errors
     /// Something of it does not become ready.
     pub fn up(rack: &'a Rack, nodes: usize) -> anyhow::Result<Self> {
-        let image = image()?;
+        let images = [image()?, another_image(rack, NEXT)?];
+        let images: Vec<&Path> = images.iter().map(PathBuf::as_path).collect();
         let plane = ControlPlane::for_nodes(rack)?;
         let mut this = Self { rack, plane, nodes: Vec::new() };
         for number in 0..nodes {
-            this.nodes.push(Node::start(rack, &this.plane, number, &[&image])?);
+            this.nodes.push(Node::start(rack, &this.plane, number, &images)?);
         }
         Ok(this)
     }
@@ -107,7 +127,9 @@ impl<'a> Cluster<'a> {
     pub fn serving(&self, machine: &str, word: &str, seconds: u64) -> anyhow::Result<usize> {
         let report = self.wait("bootreport", machine, seconds, |report| report["spec"].to_string().contains(word))?;
         let parts = report["spec"]["nodes"].as_array().into_iter().flatten();
-        let part = parts.filter(|part| part.to_string().contains(word)).max_by_key(|part| part["events"].as_array().and_then(|events| events.last().map(|event| event["time"].to_string())));
+        let part = parts
+            .filter(|part| part.to_string().contains(word))
+            .max_by_key(|part| part["events"].as_array().and_then(|events| events.last().map(|event| event["time"].to_string())));
         let name = part.and_then(|part| part["node"].as_str()).context("no node reported")?.to_owned();
         self.nodes.iter().position(|node| node.name() == name).context("an unknown node reported")
     }
@@ -137,10 +159,11 @@ impl<'a> Cluster<'a> {
     pub fn install(&self, more: &[&str]) -> anyhow::Result<()> {
         let (chart, media) = (chart(), self.rack.file("media"));
         let media = format!("agent.mediaDirs={{{}}}", media.display());
-        let mut arguments = vec![chart.to_str().unwrap_or_default(), "--set", &media, "--set", "image.repository=localhost/athanor,image.pullPolicy=Never"];
+        let mut arguments =
+            vec![chart.to_str().unwrap_or_default(), "--set", &media, "--set", "image.repository=localhost/athanor,image.pullPolicy=Never"];
         arguments.extend(more);
         self.helm_with("install athanor --create-namespace --wait --timeout 120s", &arguments).with_context(|| self.story())?;
-        self.rolled_out().with_context(|| self.story())
+        self.rolled_out(env!("CARGO_PKG_VERSION")).with_context(|| self.story())
     }
 
     /// What the cluster says about itself, for a test that fails.
@@ -166,19 +189,31 @@ impl<'a> Cluster<'a> {
                 out.push_str(&format!("{} as {} saw it\n", report["spec"]["mac"], part["node"]));
                 for event in part["events"].as_array().into_iter().flatten() {
                     let text = |field: &str| event[field].as_str().unwrap_or_default().to_owned();
-                    out.push_str(&format!("  {} {} {} ({}): {}\n", text("time"), text("protocol"), text("asked"), text("row"), text("answer")));
+                    out.push_str(&format!(
+                        "  {} {} {} ({}): {}\n",
+                        text("time"),
+                        text("protocol"),
+                        text("asked"),
+                        text("row"),
+                        text("answer")
+                    ));
                 }
             }
         }
         Ok(out)
     }
 
-    /// Waits until every agent is the newest one, and ready.
+    /// Waits until every agent has the image with this tag, and is ready.
     ///
     /// # Errors
     /// Time is up.
-    pub fn rolled_out(&self) -> anyhow::Result<()> {
-        let there = || self.kubectl("-n athanor-system get daemonset athanor-boot-agent").map(|_| ()).map_err(|error| error.to_string());
+    pub fn rolled_out(&self, tag: &str) -> anyhow::Result<()> {
+        let there = || {
+            let wanted = format!("localhost/athanor:{tag}");
+            let line = "-n athanor-system get daemonset athanor-boot-agent -o jsonpath={.spec.template.spec.containers[0].image}";
+            let image = self.kubectl(line).map_err(|error| error.to_string())?;
+            if image == wanted { Ok(()) } else { Err(image) }
+        };
         wait_for("the agents' DaemonSet", Duration::from_secs(60), there)?;
         self.kubectl("-n athanor-system rollout status daemonset athanor-boot-agent --timeout=180s")?;
         Ok(())

@@ -163,4 +163,3 @@ fn pause_image() -> Image {
     let entrypoint = ["/sleep", "2147483647"].map(str::to_owned).to_vec();
     Image { name: PAUSE.to_owned(), entrypoint, layers: vec![layer] }
 }
-

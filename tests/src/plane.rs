@@ -89,7 +89,8 @@ impl ControlPlane {
         rack.ip("link set br0 address 52:54:00:00:00:01")?;
         rack.ip(&format!("addr add {SERVICE}/32 dev br0"))?;
         let mut this = Self::bare(rack, Place::Service)?;
-        let scheduler = this.spawn(rack, "kube-scheduler", "--kubeconfig admin.kubeconfig --leader-elect=false --bind-address=127.0.0.1")?;
+        let scheduler =
+            this.spawn(rack, "kube-scheduler", "--kubeconfig admin.kubeconfig --leader-elect=false --bind-address=127.0.0.1")?;
         this.managers.push(scheduler);
         Ok(this)
     }

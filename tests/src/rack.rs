@@ -188,6 +188,16 @@ impl Neighbour {
         self.namespace.ip(line)
     }
 
+    /// Its hardware address.
+    ///
+    /// # Errors
+    /// It has none.
+    pub fn mac(&self) -> anyhow::Result<String> {
+        let link = tools::run(self.command("ip").args(["-o", "link", "show", "eth0"]))?;
+        let mac = link.split("link/ether ").nth(1).and_then(|rest| rest.split(' ').next());
+        mac.map(str::to_owned).context("eth0 has no MAC")
+    }
+
     /// A command on it.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         self.namespace.command(program)

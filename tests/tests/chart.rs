@@ -30,9 +30,15 @@ fn five_sets_of_values_make_what_they_say() {
     for (name, values) in [
         ("default", vec![]),
         ("by-digest", vec!["--set", &digest, "--set", "image.pullSecrets={registry}"]),
-        ("one-rack", vec!["--set", "agent.nodeSelector.rack=a", "--set", "agent.tolerations[0].operator=Exists", "--set", "operator.replicas=1"]),
+        (
+            "one-rack",
+            vec!["--set", "agent.nodeSelector.rack=a", "--set", "agent.tolerations[0].operator=Exists", "--set", "operator.replicas=1"],
+        ),
         ("own-loaders", vec!["--set", "agent.loaderDirs={/srv/loaders}", "--set", "agent.mediaDirs={/srv/iso,/srv/more}"]),
-        ("bare", vec!["--set", "crds.install=false,networkPolicy.enabled=false,podDisruptionBudget.enabled=false,agent.priorityClassName="]),
+        (
+            "bare",
+            vec!["--set", "crds.install=false,networkPolicy.enabled=false,podDisruptionBudget.enabled=false,agent.priorityClassName="],
+        ),
     ] {
         insta::assert_snapshot!(format!("values-{name}"), render(&values));
     }
@@ -60,7 +66,8 @@ fn objects(text: &str) -> BTreeMap<String, Value> {
     let documents = text.split("\n---\n").filter_map(|document| serde_saphyr::from_str::<Option<Value>>(document).unwrap());
     documents
         .map(|mut object| {
-            let key = format!("{} {}", object["kind"].as_str().unwrap_or_default(), object["metadata"]["name"].as_str().unwrap_or_default());
+            let key =
+                format!("{} {}", object["kind"].as_str().unwrap_or_default(), object["metadata"]["name"].as_str().unwrap_or_default());
             if let Some(metadata) = object["metadata"].as_object_mut() {
                 metadata.remove("labels");
                 metadata.remove("annotations");
@@ -80,7 +87,9 @@ fn objects(text: &str) -> BTreeMap<String, Value> {
 fn without_helm_it_is_the_same() {
     let folder = cluster::chart().join("../../config/default");
     let plain = objects(&tools::run(Command::new(tools::kubectl().unwrap()).arg("kustomize").arg(folder)).unwrap());
-    let mut charted = objects(&helm("template athanor --skip-tests", &["--set", "podDisruptionBudget.enabled=false,networkPolicy.enabled=false"]).unwrap());
+    let mut charted = objects(
+        &helm("template athanor --skip-tests", &["--set", "podDisruptionBudget.enabled=false,networkPolicy.enabled=false"]).unwrap(),
+    );
     for (key, object) in &plain {
         if key == "Namespace athanor-system" {
             continue;

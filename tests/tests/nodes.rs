@@ -8,7 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use athanor_tests::{Firmware, Guest, Rack, Vm, cluster::Cluster, rack::Process};
+use athanor_tests::{
+    Firmware, Guest, Rack, Vm,
+    cluster::{self, Cluster},
+    rack::Process,
+};
 use serde_json::{Value, json};
 
 const API: &str = "metal.athanor.dev/v1alpha1";
@@ -26,7 +30,9 @@ fn prepare(rack: &Rack, cluster: &Cluster<'_>, guest: &Guest) {
     cluster.apply(&json!({ "apiVersion": API, "kind": "Subnet", "metadata": { "name": "rack" }, "spec": spec })).unwrap();
     let media = json!({ "path": rack.file("media/guest.iso") });
     let spec = json!({ "media": media, "kernel": "live/vmlinuz", "initrds": ["live/initrd.img"], "cmdline": "console=ttyS0", "live": {} });
-    cluster.apply(&json!({ "apiVersion": API, "kind": "BootProfile", "metadata": { "name": "live", "namespace": "default" }, "spec": spec })).unwrap();
+    cluster
+        .apply(&json!({ "apiVersion": API, "kind": "BootProfile", "metadata": { "name": "live", "namespace": "default" }, "spec": spec }))
+        .unwrap();
     let both = |subnet: &Value| {
         let servers = subnet["status"]["servers"].as_array().cloned().unwrap_or_default();
         servers.len() == 2 && servers.iter().all(|server| server["authority"] == "Alone")
@@ -37,9 +43,13 @@ fn prepare(rack: &Rack, cluster: &Cluster<'_>, guest: &Guest) {
 /// A machine that is accepted, and what it is to run.
 fn deploy(cluster: &Cluster<'_>, vm: &Vm<'_>, hostname: &str) {
     let spec = json!({ "accepted": true, "interfaces": [{ "mac": vm.mac, "boot": true }] });
-    cluster.apply(&json!({ "apiVersion": API, "kind": "Machine", "metadata": { "name": vm.name(), "namespace": "default" }, "spec": spec })).unwrap();
+    cluster
+        .apply(&json!({ "apiVersion": API, "kind": "Machine", "metadata": { "name": vm.name(), "namespace": "default" }, "spec": spec }))
+        .unwrap();
     let spec = json!({ "machine": { "name": vm.name() }, "profile": { "name": "live" }, "hostname": hostname });
-    cluster.apply(&json!({ "apiVersion": API, "kind": "Deployment", "metadata": { "name": hostname, "namespace": "default" }, "spec": spec })).unwrap();
+    cluster
+        .apply(&json!({ "apiVersion": API, "kind": "Deployment", "metadata": { "name": hostname, "namespace": "default" }, "spec": spec }))
+        .unwrap();
 }
 
 /// Asks DHCP, TFTP and HTTP of both nodes until [`Steady::end`].
@@ -104,4 +114,61 @@ fn from_power_on_to_proof_while_leaders_agents_and_the_api_die() {
         let story = cluster.kubectl(&format!("describe deployments.metal.athanor.dev {hostname}")).unwrap();
         assert!(story.contains("Provisioned") && story.contains(&vm.name()), "{story}");
     }
+}
+
+#[test]
+fn an_upgrade_is_not_noticed_and_a_node_that_dies_takes_no_machine_with_it() {
+    let guest = Guest::make().unwrap();
+    let rack = Rack::up().unwrap();
+    let mut cluster = Cluster::up(&rack, 2).unwrap();
+    prepare(&rack, &cluster, &guest);
+    let asker = rack.neighbour("192.168.10.77/24").unwrap();
+    let mac = asker.mac().unwrap();
+    let spec = json!({ "accepted": true, "interfaces": [{ "mac": mac, "boot": true }] });
+    cluster
+        .apply(&json!({ "apiVersion": API, "kind": "Machine", "metadata": { "name": "asker", "namespace": "default" }, "spec": spec }))
+        .unwrap();
+    cluster.wait("machine", "asker", 20, |machine| machine["status"]["address"].is_string()).unwrap();
+    let mut vm = Vm::plug(&rack, Firmware::Bios, "52:54:00:aa:03:11").unwrap();
+    deploy(&cluster, &vm, "web-1");
+    cluster.wait_state("deployment", "web-1", "Claimed", 30).unwrap();
+
+    // A newer image is rolled out while a machine boots, and taken back while it boots again.
+    let steady = Steady::start(&asker, &mac);
+    vm.power_on().unwrap();
+    cluster
+        .helm_with("upgrade athanor --reuse-values --wait --timeout 120s", &[cluster::chart().to_str().unwrap(), "--set", "image.tag=next"])
+        .unwrap();
+    cluster.rolled_out(cluster::NEXT).unwrap();
+    // The one before it may take a while to end: its transfers do.
+    athanor_tests::wait_for("the newer image alone", Duration::from_secs(90), || {
+        let images = cluster
+            .kubectl("-n athanor-system get pods -o jsonpath={.items[*].spec.containers[*].image}")
+            .map_err(|error| error.to_string())?;
+        if images.split_whitespace().all(|image| image == "localhost/athanor:next") { Ok(()) } else { Err(images) }
+    })
+    .unwrap();
+    vm.wait_console("ATHANOR-REPORTED", 180).unwrap();
+    cluster.wait_state("deployment", "web-1", "Provisioned", 30).unwrap();
+    vm.power_off();
+    vm.power_on().unwrap();
+    cluster.helm("rollback athanor 1 --wait --timeout 120s").unwrap();
+    cluster.rolled_out(env!("CARGO_PKG_VERSION")).unwrap();
+    vm.wait_console("ATHANOR-REPORTED", 180).unwrap();
+    let silences = steady.end();
+    eprintln!("the longest silences, in seconds: {silences:?}");
+    // A client that lost one packet asks again after a second.
+    assert!(silences.values().all(|silence| *silence < 1.0), "{silences:?}");
+
+    // A machine waits in the hands of an agent whose node dies; then it is given something to run.
+    vm.power_off();
+    let mut other = Vm::plug(&rack, Firmware::Bios, "52:54:00:aa:03:12").unwrap();
+    other.power_on().unwrap();
+    let serving = cluster.serving(&other.name(), "parked", 120).unwrap();
+    cluster.nodes[serving].die().unwrap();
+    let died = Instant::now();
+    deploy(&cluster, &other, "web-2");
+    other.wait_console("ATHANOR-REPORTED", 300).unwrap();
+    cluster.wait_state("deployment", "web-2", "Provisioned", 60).unwrap();
+    eprintln!("from the death of its server to Provisioned: {:?}", died.elapsed());
 }

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use athanor_boot_agent::Options;
 use anyhow::Context as _;
+use athanor_boot_agent::Options;
 use athanor_operator::AgentSettings;
 use clap::Args;
 use kube::Client;

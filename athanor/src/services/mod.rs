@@ -59,7 +59,8 @@ pub(crate) async fn start(config: Config) -> anyhow::Result<()> {
     apply_subnets(&client(Role::Admin), &config).await?;
 
     let api = tokio::spawn(serve_api(server.clone(), listener, pki, tokens, until(stopped.clone())));
-    let operator = tokio::spawn(athanor_operator::run(client(Role::Operator), athanor_operator::Metrics::default(), until(stopped.clone())));
+    let operator =
+        tokio::spawn(athanor_operator::run(client(Role::Operator), athanor_operator::Metrics::default(), until(stopped.clone())));
     let options = Options {
         node: config.node.clone().unwrap_or_else(hostname),
         installation,
@@ -70,7 +71,13 @@ pub(crate) async fn start(config: Config) -> anyhow::Result<()> {
         in_cluster: false,
     };
     let (ready, serving) = oneshot::channel();
-    let mut agent = tokio::spawn(athanor_boot_agent::run(options, client(Role::BootAgent), athanor_boot_agent::Metrics::default(), until(stopped), ready));
+    let mut agent = tokio::spawn(athanor_boot_agent::run(
+        options,
+        client(Role::BootAgent),
+        athanor_boot_agent::Metrics::default(),
+        until(stopped),
+        ready,
+    ));
     tokio::select! {
         serving = serving => if serving.is_err() { return Err((&mut agent).await?.err().map_or_else(|| anyhow::anyhow!("the boot plane ended"), Into::into)) },
         ended = &mut agent => { ended??; bail!("the boot plane ended"); }

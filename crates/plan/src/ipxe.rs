@@ -18,10 +18,11 @@ pub const POLL_SECONDS: u32 = 3;
 pub const WAIT_BEFORE_DISK: Duration = Duration::from_secs(27);
 /// The same in questions, for a machine whose server fell silent and tells no time.
 pub const POLLS_BEFORE_DISK: u32 = 8;
-/// After so many questions without an answer a machine asks DHCP again: the server may have moved.
-pub const LOST_POLLS: u32 = 20;
-/// How often the files of an order are asked for, with pauses of 1, 2, 4, 8 and 16 s, before the machine goes back to waiting.
-pub const FETCH_TRIES: u32 = 6;
+/// After so many questions without an answer a machine asks DHCP again: its server may be gone, and another one answers. Each may take iPXE
+/// most of a minute where the host is gone, too.
+pub const LOST_POLLS: u32 = 2;
+/// How often the files of an order are asked for, with pauses of 1 and 2 s, before the machine asks DHCP again.
+pub const FETCH_TRIES: u32 = 3;
 
 /// A text that iPXE would not take literally.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -81,7 +82,7 @@ pub fn linux(boot: &LinuxBoot) -> String {
     out.push_str("boot ||\n:retry\ninc tries\n");
     let _ = writeln!(out, "iseq ${{tries}} {FETCH_TRIES} && goto give_up ||");
     out.push_str("echo Athanor: fetching failed, trying again in ${pause} s\nsleep ${pause}\ninc pause ${pause}\ngoto again\n");
-    out.push_str(":give_up\nimgfree\necho Athanor: the files could not be fetched; asking again what to do\n");
+    out.push_str(":give_up\nimgfree\necho Athanor: the files could not be fetched here\ngoto lost\n");
     out.push_str(&ask_again());
     out
 }
@@ -95,7 +96,7 @@ fn ask_again() -> String {
         ":wait\nsleep {POLL_SECONDS}\ninc polls\niseq ${{polls}} {POLLS_BEFORE_DISK} && goto local ||\n\
          chain --replace --autofree ${{base}}/poll?{FACTS} ||\n\
          inc lost\niseq ${{lost}} {LOST_POLLS} && goto lost ||\ngoto wait\n\
-         :lost\necho Athanor: no answer, asking DHCP again\nset lost:int32 0\ndhcp && chain --replace --autofree ${{filename}} ||\ngoto wait\n\
+         :lost\necho Athanor: asking DHCP for another server\nset lost:int32 0\ndhcp && chain --replace --autofree ${{filename}} ||\ngoto wait\n\
          :local\niseq ${{disk}} yes && goto disk ||\ngoto wait\n{}",
         to_disk(LocalBoot::Exit)
     )

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use athanor_tests::{Rack, Service, service, tools, wait_for};
+use athanor_tests::{Rack, Service, service, wait_for};
 
 use super::{Figure, asker, process};
 
@@ -52,13 +52,12 @@ fn pid(service: &Service<'_>) -> anyhow::Result<u32> {
 /// A known machine asks while the services are started, with a kept verdict that nobody else is there.
 fn first_answer(rack: &Rack, service: &mut Service<'_>) -> anyhow::Result<f64> {
     let host = rack.neighbour("192.168.10.77/24")?;
-    let link = tools::run(host.command("ip").args(["-o", "link", "show", "eth0"]))?;
-    let mac = link.split("link/ether ").nth(1).and_then(|rest| rest.split(' ').next()).context("eth0 has no MAC")?;
+    let mac = host.mac()?;
     service.ctl(&format!("create machine asker --mac {mac}"))?;
     service.wait("machine", "asker", 10, |machine| machine["status"]["address"].is_string())?;
     service.kill();
     let mut command = host.command(std::env::current_exe()?);
-    let mut asking = athanor_tests::rack::Process(command.args([asker::COMMAND, mac]).stdout(Stdio::piped()).spawn()?);
+    let mut asking = athanor_tests::rack::Process(command.args([asker::COMMAND, &mac]).stdout(Stdio::piped()).spawn()?);
     let mut said = BufReader::new(asking.0.stdout.take().context("no output")?);
     said.read_line(&mut String::new())?;
     let began = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs_f64();
