@@ -34,7 +34,20 @@ pub fn all() -> Vec<CustomResourceDefinition> {
 /// # Errors
 /// Never for the types of this crate; the serializer's signature says it may.
 pub fn yaml(crd: &CustomResourceDefinition) -> Result<String, serde_saphyr::ser_error::Error> {
-    Ok(format!("# Generated from the types in crds/src by `make golden`. Do not edit.\n{}", serde_saphyr::to_string(crd)?))
+    Ok(format!("# Generated from the types in crds/src by `make golden`. Do not edit.\n{}", serde_saphyr::to_string(&plain(serde_json::json!(crd)))?))
+}
+
+/// Bounds as people and other tools write them: 1, not 1.0.
+fn plain(value: Value) -> Value {
+    match value {
+        Value::Object(map) => map.into_iter().map(|(key, value)| (key, plain(value))).collect(),
+        Value::Array(list) => list.into_iter().map(plain).collect(),
+        Value::Number(number) => match number.as_f64().filter(|float| number.is_f64() && float.fract() == 0.0 && float.abs() < 1e15) {
+            Some(whole) => Value::from(whole as i64),
+            None => Value::Number(number),
+        },
+        other => other,
+    }
 }
 
 /// Several objects as one YAML file, with the place that they come from.

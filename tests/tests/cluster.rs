@@ -146,3 +146,78 @@ fn each_component_may_do_what_the_table_says_and_nothing_else() {
         assert_eq!(allowed, wanted, "{role:?}: {verb} {resource}.{group} in {namespace:?}");
     }
 }
+
+/// What an agent's token is refused, object by object, and what it is not.
+#[test]
+fn an_agent_writes_what_is_its_own_and_nothing_beside_it() {
+    let rack = Rack::up().unwrap();
+    let plane = ControlPlane::start(&rack).unwrap();
+    let agent = plane.account(&rack, "athanor-boot-agent").unwrap();
+    let apply = |object: &Value| {
+        let file = rack.file("object.json");
+        std::fs::write(&file, object.to_string()).unwrap();
+        let mut command = rack.command(athanor_tests::tools::kubectl().unwrap());
+        let manager = "--field-manager=an-agent";
+        athanor_tests::tools::run(
+            command.env("KUBECONFIG", &agent).args(["apply", "--server-side", "--force-conflicts", manager, "-f"]).arg(&file),
+        )
+    };
+    let report = |name: &str, nodes: &[&str]| {
+        let nodes: Vec<Value> = nodes.iter().map(|node| json!({ "node": node })).collect();
+        let metadata = json!({ "name": name, "namespace": "default" });
+        json!({ "apiVersion": "metal.athanor.dev/v1alpha1", "kind": "BootReport", "metadata": metadata, "spec": { "nodes": nodes } })
+    };
+    let lease = |name: &str| {
+        let metadata = json!({ "name": name, "namespace": "athanor-system" });
+        json!({ "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": { "holderIdentity": "me" } })
+    };
+    let machine = |name: &str, more: Value| {
+        let mut spec = json!({ "interfaces": [{ "mac": format!("52:54:00:aa:04:{:02x}", name.len()), "boot": true }] });
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let metadata = json!({ "name": name, "namespace": "default" });
+        json!({ "apiVersion": "metal.athanor.dev/v1alpha1", "kind": "Machine", "metadata": metadata, "spec": spec })
+    };
+    // Another node has a part in one report already.
+    let theirs = rack.file("theirs.json");
+    std::fs::write(&theirs, report("shared", &["node-2"]).to_string()).unwrap();
+    plane.kubectl(&rack, "apply --server-side -f", Some(&theirs)).unwrap();
+
+    // The API server takes a moment to know a new policy.
+    athanor_tests::wait_for("the policies", Duration::from_secs(20), || match apply(&lease("agent-nobody")) {
+        Err(error) if error.to_string().contains("its own Lease") => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .unwrap();
+    for object in [report("own", &["node-1"]), report("shared", &["node-1"]), lease("agent-node-1")] {
+        apply(&object).unwrap();
+    }
+    for (object, why) in [
+        (report("own", &["node-2"]), "a boot-agent writes its own node's part of a BootReport and no other"),
+        (report("new", &["node-1", "node-2"]), "a boot-agent writes its own node's part of a BootReport and no other"),
+        (lease("agent-node-2"), "a boot-agent writes its own Lease, agent-<node>, and no other"),
+        (lease("athanor-operator"), "a boot-agent writes its own Lease, agent-<node>, and no other"),
+    ] {
+        let refused = apply(&object).unwrap_err().to_string();
+        assert!(refused.contains(why), "{object}: {refused}");
+    }
+    let nodes = plane.kubectl(&rack, "get bootreport shared -o jsonpath={.spec.nodes[*].node}", None).unwrap();
+    assert_eq!(nodes.split_whitespace().count(), 2, "{nodes}");
+
+    // It registers newcomers, with a create: it may not even look at Machines.
+    let create = |object: &Value| {
+        let file = rack.file("object.json");
+        std::fs::write(&file, object.to_string()).unwrap();
+        let mut command = rack.command(athanor_tests::tools::kubectl().unwrap());
+        athanor_tests::tools::run(command.env("KUBECONFIG", &agent).args(["create", "--validate=false", "-f"]).arg(&file))
+    };
+    create(&machine("a", json!({}))).unwrap();
+    let claim = json!({ "apiGroup": "metal.athanor.dev", "kind": "Deployment", "namespace": "default", "name": "x", "instanceID": "i" });
+    for more in [
+        json!({ "accepted": true }),
+        json!({ "claimRef": claim }),
+        json!({ "bmc": { "address": "redfish://10.0.0.1", "credentials": { "name": "s" } } }),
+    ] {
+        let refused = create(&machine("bb", more.clone())).unwrap_err().to_string();
+        assert!(refused.contains("it neither accepts nor claims a Machine"), "{more}: {refused}");
+    }
+}
