@@ -4,7 +4,7 @@
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},
-    process::Stdio,
+    process::{Command, Stdio},
     time::Duration,
 };
 
@@ -97,6 +97,24 @@ impl Node {
     pub fn die(&mut self) -> anyhow::Result<()> {
         self.process = None;
         self.neighbour.ip("link set eth0 down")
+    }
+
+    /// `kill -9` for its boot-agent; its kubelet starts another one.
+    ///
+    /// # Errors
+    /// It runs none.
+    pub fn kill_agent(&self) -> anyhow::Result<()> {
+        let here = self.neighbour.network()?;
+        let mut killed = false;
+        for entry in fs::read_dir("/proc")?.flatten() {
+            let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            if command.starts_with(b"/usr/bin/athanor\0start\0agent\0") && fs::read_link(entry.path().join("ns/net")).ok() == Some(here.clone()) {
+                crate::tools::run(Command::new("kill").arg("-9").arg(entry.file_name()))?;
+                killed = true;
+            }
+        }
+        anyhow::ensure!(killed, "no boot-agent runs on {}", self.name);
+        Ok(())
     }
 
     /// A host on the bridge that it is.

@@ -180,6 +180,15 @@ pub struct Neighbour {
 }
 
 impl Neighbour {
+    /// What names its network to the kernel.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn network(&self) -> anyhow::Result<PathBuf> {
+        let pid = self.namespace.holder.0.id();
+        std::fs::read_link(format!("/proc/{pid}/ns/net")).context("the namespace is gone")
+    }
+
     /// A line of `ip` on it.
     ///
     /// # Errors
