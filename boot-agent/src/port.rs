@@ -52,7 +52,7 @@ pub(crate) fn udp(
 ) -> Result<tokio::net::UdpSocket, AgentError> {
     // The kernel knows who is in the way on this interface. SO_REUSEPORT, with which a newer agent takes over, would let anybody in.
     if let Some(holder) = holder("udp", port).filter(|holder| shares && !holder.starts_with("athanor")) {
-        let hint = if service == "DHCP" { "Stop it, or set mode: proxy for this interface" } else { "Stop it" };
+        let hint = if service == "DHCP" { "Stop it, or set mode: off for the subnets of this interface" } else { "Stop it" };
         return Err(AgentError::PortInUse { service, place: interface.to_owned(), port, holder: Some(holder), hint });
     }
     let make = || -> io::Result<tokio::net::UdpSocket> {
@@ -115,7 +115,11 @@ fn explain(service: &'static str, place: &str, port: u16, source: io::Error) -> 
     match source.kind() {
         io::ErrorKind::AddrInUse => {
             let holder = holder(if matches!(service, "HTTP" | "health") { "tcp" } else { "udp" }, port);
-            let hint = if service == "DHCP" { "Stop it, or set mode: proxy for this interface" } else { "Stop it, or choose another port" };
+            let hint = if service == "DHCP" {
+                "Stop it, or set mode: off for the subnets of this interface"
+            } else {
+                "Stop it, or choose another port"
+            };
             AgentError::PortInUse { service, place: place.to_owned(), port, holder, hint }
         }
         io::ErrorKind::PermissionDenied => {

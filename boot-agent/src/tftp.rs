@@ -216,9 +216,9 @@ impl Shell {
     }
 
     fn tell(&self, peer: SocketAddr, file: &str, answer: String) {
-        tracing::debug!(%peer, file, answer, "TFTP");
+        let asked: String = crate::report::redact(file).chars().take(200).collect();
+        tracing::debug!(%peer, asked, answer, "TFTP");
         if let Some(mac) = self.shared.snapshot().mac_of(peer.ip()) {
-            let asked: String = crate::report::redact(file).chars().take(200).collect();
             self.shared.reporter.saw(mac, Seen { protocol: "TFTP", asked, answer, row: None, subnet: None });
         }
     }

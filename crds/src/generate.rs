@@ -34,7 +34,10 @@ pub fn all() -> Vec<CustomResourceDefinition> {
 /// # Errors
 /// Never for the types of this crate; the serializer's signature says it may.
 pub fn yaml(crd: &CustomResourceDefinition) -> Result<String, serde_saphyr::ser_error::Error> {
-    Ok(format!("# Generated from the types in crds/src by `make golden`. Do not edit.\n{}", serde_saphyr::to_string(&plain(serde_json::json!(crd)))?))
+    Ok(format!(
+        "# Generated from the types in crds/src by `make golden`. Do not edit.\n{}",
+        serde_saphyr::to_string(&plain(serde_json::json!(crd)))?
+    ))
 }
 
 /// Bounds as people and other tools write them: 1, not 1.0.

@@ -108,7 +108,9 @@ impl Node {
         let mut killed = false;
         for entry in fs::read_dir("/proc")?.flatten() {
             let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
-            if command.starts_with(b"/usr/bin/athanor\0start\0agent\0") && fs::read_link(entry.path().join("ns/net")).ok() == Some(here.clone()) {
+            if command.starts_with(b"/usr/bin/athanor\0start\0agent\0")
+                && fs::read_link(entry.path().join("ns/net")).ok() == Some(here.clone())
+            {
                 crate::tools::run(Command::new("kill").arg("-9").arg(entry.file_name()))?;
                 killed = true;
             }

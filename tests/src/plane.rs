@@ -63,6 +63,8 @@ pub struct ControlPlane {
     programs: PathBuf,
     folder: PathBuf,
     kubeconfig: PathBuf,
+    /// Where accounts find the API: the server itself, unless a test puts something between.
+    pub accounts_go_to: String,
     // In the order in which they must end: an API server whose etcd is gone waits for it.
     managers: Vec<Process>,
     server: Option<Process>,
@@ -101,7 +103,8 @@ impl ControlPlane {
         fs::create_dir_all(&folder)?;
         certificates(&folder, place)?;
         let kubeconfig = folder.join("admin.kubeconfig");
-        let mut this = Self { place, programs, folder, kubeconfig, managers: Vec::new(), server: None, _etcd: None };
+        let accounts_go_to = place.url();
+        let mut this = Self { place, accounts_go_to, programs, folder, kubeconfig, managers: Vec::new(), server: None, _etcd: None };
         let etcd = this.spawn(
             rack,
             "etcd",
@@ -230,7 +233,7 @@ impl ControlPlane {
         let token = self.kubectl(rack, &format!("create token {name} -n athanor-system --duration 24h {bound}"), None)?;
         let file = rack.file(&format!("plane/{name}.kubeconfig"));
         let ca = rack.file("plane/ca.crt").display().to_string();
-        fs::write(&file, kubeconfig(&ca, &self.place.url(), serde_json::json!({ "token": token.trim() })))?;
+        fs::write(&file, kubeconfig(&ca, &self.accounts_go_to, serde_json::json!({ "token": token.trim() })))?;
         Ok(file)
     }
 }

@@ -94,6 +94,19 @@ impl<'a> Service<'a> {
     pub fn start_on(rack: &'a Rack, change: impl FnOnce(String) -> String, clustered: bool) -> anyhow::Result<Self> {
         write_config(rack, change)?;
         let plane = if clustered { Some(ControlPlane::start(rack)?) } else { None };
+        Self::start_beside(rack, plane)
+    }
+
+    /// On a control plane whose accounts reach it through something else, with the default configuration.
+    ///
+    /// # Errors
+    /// The services do not become ready.
+    pub fn start_through(rack: &'a Rack, plane: ControlPlane) -> anyhow::Result<Self> {
+        write_config(rack, |config| config)?;
+        Self::start_beside(rack, Some(plane))
+    }
+
+    fn start_beside(rack: &'a Rack, plane: Option<ControlPlane>) -> anyhow::Result<Self> {
         let mut this = Self { rack, processes: Vec::new(), plane, started_in: Duration::ZERO };
         if let Some(plane) = &this.plane {
             apply_subnets(rack, plane)?;

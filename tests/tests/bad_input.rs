@@ -212,7 +212,7 @@ fn services_that_cannot_start_say_who_stands_in_the_way() {
     .unwrap();
     let said = refused(&mut Service::start_command(&rack).unwrap());
     let wanted = format!(
-        "error: cannot serve DHCP on br0: port 67 is in use by dnsmasq (pid {}). Stop it, or set mode: proxy for this interface",
+        "error: cannot serve DHCP on br0: port 67 is in use by dnsmasq (pid {}). Stop it, or set mode: off for the subnets of this interface",
         dnsmasq.0.id()
     );
     assert_eq!(said, wanted);

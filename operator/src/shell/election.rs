@@ -20,6 +20,14 @@ use crate::leader::{LIFETIME, PAUSE, RENEW_DEADLINE, Step, decide};
 /// The lease's name, in the system's namespace.
 const LEASE: &str = "athanor-operator";
 
+/// Whose the lease is, as far as a look and a write can tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Held {
+    Ours,
+    Theirs,
+    Unsure,
+}
+
 /// One candidate.
 pub(super) struct Election {
     leases: Api<Lease>,
@@ -35,7 +43,12 @@ impl Election {
 
     /// Waits until we lead.
     pub(super) async fn win(&mut self) {
-        while !self.step().await.unwrap_or_else(|error| self.failed(&error)) {
+        loop {
+            match self.step().await {
+                Ok(Held::Ours) => break,
+                Ok(Held::Theirs | Held::Unsure) => {}
+                Err(error) => self.failed(&error),
+            }
             tokio::time::sleep(PAUSE).await;
         }
         tracing::info!(identity = self.me, "leading");
@@ -48,11 +61,11 @@ impl Election {
             tokio::time::sleep(PAUSE).await;
             let left = RENEW_DEADLINE.saturating_sub(renewed.elapsed());
             match tokio::time::timeout(left, self.step()).await {
-                Ok(Ok(true)) => renewed = Instant::now(),
-                // Somebody else has it.
-                Ok(Ok(false)) => break,
-                Ok(Err(error)) => drop(self.failed(&error)),
-                Err(_) => break,
+                Ok(Ok(Held::Ours)) => renewed = Instant::now(),
+                Ok(Ok(Held::Theirs)) | Err(_) => break,
+                // Whose it is the next look tells, while there is time.
+                Ok(Ok(Held::Unsure)) => {}
+                Ok(Err(error)) => self.failed(&error),
             }
         }
         tracing::error!(identity = self.me, "the lease could not be renewed: stopping, so that another one may act");
@@ -70,22 +83,21 @@ impl Election {
         }
     }
 
-    fn failed(&self, error: &kube::Error) -> bool {
+    fn failed(&self, error: &kube::Error) {
         tracing::warn!(identity = self.me, %error, "lease not reached");
-        false
     }
 
-    /// Looks, and takes or renews it; returns whether it is ours now.
-    async fn step(&mut self) -> Result<bool, kube::Error> {
+    /// Looks, and takes or renews it; returns whose it is now.
+    async fn step(&mut self) -> Result<Held, kube::Error> {
         let lease = self.leases.get_opt(LEASE).await?;
         let spec = lease.as_ref().and_then(|lease| lease.spec.clone());
         let now = Timestamp::now();
         let unchanged_for = self.unchanged_for(spec.as_ref());
         match decide(spec.as_ref(), &self.me, unchanged_for) {
-            Step::Wait => Ok(false),
+            Step::Wait => Ok(Held::Theirs),
             Step::Renew => match &lease {
                 Some(lease) => self.write(lease, json!({ "renewTime": MicroTime(now) })).await,
-                None => Ok(false),
+                None => Ok(Held::Unsure),
             },
             Step::Take { transitions } => {
                 let taken = LeaseSpec {
@@ -101,7 +113,7 @@ impl Election {
                     None => {
                         let metadata = ObjectMeta { name: Some(LEASE.to_owned()), ..ObjectMeta::default() };
                         let created = self.leases.create(&PostParams::default(), &Lease { metadata, spec: Some(taken) }).await;
-                        lost_race(created.map(|_| true))
+                        unless_raced(created.map(|_| ()))
                     }
                 }
             }
@@ -120,15 +132,17 @@ impl Election {
     }
 
     /// Writes against the version that was read: of two that take it at once, one does.
-    async fn write(&self, read: &Lease, spec: serde_json::Value) -> Result<bool, kube::Error> {
+    async fn write(&self, read: &Lease, spec: serde_json::Value) -> Result<Held, kube::Error> {
         let patch = json!({ "metadata": { "resourceVersion": read.metadata.resource_version }, "spec": spec });
-        lost_race(self.leases.patch(LEASE, &PatchParams::default(), &Patch::Merge(patch)).await.map(|_| true))
+        unless_raced(self.leases.patch(LEASE, &PatchParams::default(), &Patch::Merge(patch)).await.map(|_| ()))
     }
 }
 
-fn lost_race(written: Result<bool, kube::Error>) -> Result<bool, kube::Error> {
+/// A conflict says that somebody wrote in between, be it ourselves with an answer that was lost; not whose it is.
+fn unless_raced(written: Result<(), kube::Error>) -> Result<Held, kube::Error> {
     match written {
-        Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
-        other => other,
+        Ok(()) => Ok(Held::Ours),
+        Err(kube::Error::Api(status)) if status.code == 409 => Ok(Held::Unsure),
+        Err(error) => Err(error),
     }
 }

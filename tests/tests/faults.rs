@@ -1,0 +1,112 @@
+//! A bad road to the API loses nothing and makes nobody run in circles.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::{BufRead as _, BufReader, Read as _},
+    process::Stdio,
+    time::Duration,
+};
+
+use athanor_tests::{ControlPlane, Rack, Service, rack::Process, wait_for};
+use serde_json::Value;
+
+const ROAD: &str = "127.0.0.1:6444";
+const MACHINES: usize = 20;
+
+/// Puts the bad road before a control plane.
+fn bad_road(rack: &Rack, plane: &mut ControlPlane, seed: u64) -> Process {
+    let mut command = rack.command(env!("CARGO_BIN_EXE_faulty"));
+    let command = command.arg(plane.folder()).args([ROAD, "127.0.0.1:6443", &seed.to_string()]);
+    let mut road = Process(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap());
+    let mut line = String::new();
+    BufReader::new(road.0.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "open\n");
+    plane.accounts_go_to = format!("https://{ROAD}");
+    road
+}
+
+fn list(service: &Service<'_>, kind: &str) -> Vec<Value> {
+    let list: Value = serde_json::from_str(&service.ctl(&format!("get {kind} -o json")).unwrap()).unwrap();
+    list["items"].as_array().cloned().unwrap_or_default()
+}
+
+fn name(object: &Value) -> String {
+    object["metadata"]["name"].as_str().unwrap_or_default().to_owned()
+}
+
+/// Waits until so many Deployments have a Machine each, and Machines and Deployments agree on who has whom.
+fn settled(service: &Service<'_>, deployments: usize) {
+    wait_for("everybody has what it asked for", Duration::from_secs(120), || {
+        let claimed: BTreeMap<String, String> = list(service, "machines")
+            .iter()
+            .filter_map(|machine| Some((machine["spec"]["claimRef"]["name"].as_str()?.to_owned(), name(machine))))
+            .collect();
+        let owners: BTreeMap<String, String> = list(service, "deployments")
+            .iter()
+            .filter(|deployment| deployment["status"]["state"] == "Claimed")
+            .map(|deployment| (name(deployment), deployment["status"]["machine"].as_str().unwrap_or_default().to_owned()))
+            .collect();
+        let free = list(service, "machines").iter().filter(|machine| machine["status"]["state"] == "Available").count();
+        if claimed == owners && owners.len() == deployments && free == MACHINES - deployments {
+            Ok(())
+        } else {
+            Err(format!("claimed {claimed:?}, owners {owners:?}, free {free}"))
+        }
+    })
+    .unwrap_or_else(|error| panic!("{error}\n{}", service.log()));
+    let addresses: BTreeSet<String> = list(service, "machines").iter().map(|machine| machine["status"]["address"].to_string()).collect();
+    assert_eq!(addresses.len(), MACHINES, "{addresses:?}");
+}
+
+#[test]
+fn a_bad_road_to_the_api_loses_nothing() {
+    let rack = Rack::up().unwrap();
+    let mut plane = ControlPlane::start(&rack).unwrap();
+    let mut road = bad_road(&rack, &mut plane, 42);
+    let service = Service::start_through(&rack, plane).unwrap();
+    for number in 0..MACHINES {
+        service.ctl(&format!("create machine m{number} --mac 52:54:00:aa:05:{number:02x} --accept")).unwrap();
+    }
+    service.ctl("create boot --name live --kernel http://192.168.10.1/k").unwrap();
+    for number in 0..MACHINES {
+        service.ctl(&format!("create deployment d{number} --profile live")).unwrap();
+    }
+    settled(&service, MACHINES);
+    for number in 0..MACHINES / 2 {
+        service.ctl(&format!("delete deployment d{number}")).unwrap();
+    }
+    settled(&service, MACHINES / 2);
+    for number in 0..MACHINES / 4 {
+        service.ctl(&format!("create deployment e{number} --profile live")).unwrap();
+    }
+    settled(&service, MACHINES / 2 + MACHINES / 4);
+
+    // Nothing happens any more: nothing is written, however bad the road.
+    let versions = || {
+        ["machines", "deployments", "addresses", "subnets"].map(|kind| {
+            let version = |object: &Value| object["metadata"]["resourceVersion"].to_string();
+            list(&service, kind).iter().map(version).collect::<Vec<_>>()
+        })
+    };
+    let quiet = wait_for("quiet", Duration::from_secs(60), || {
+        let before = versions();
+        std::thread::sleep(Duration::from_secs(5));
+        if versions() == before { Ok(before) } else { Err("still written to".to_owned()) }
+    })
+    .unwrap();
+    std::thread::sleep(Duration::from_secs(30));
+    assert_eq!(versions(), quiet, "{}", service.log());
+
+    drop(road.0.stdin.take());
+    let mut said = String::new();
+    road.0.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+    eprintln!("{said}");
+    let count =
+        |what: &str| -> u64 { said.lines().find_map(|line| line.strip_prefix(&format!("{what} "))).map_or(0, |n| n.parse().unwrap()) };
+    for fault in ["TooManyRequests", "Broken", "Unauthorized", "Conflict", "AnswerLost", "Expired", "Cut", "Slow"] {
+        assert!(count(fault) > 0, "{fault} never happened:\n{said}");
+    }
+    // A Machine's life here is a dozen writes; four times that is patience, more is a circle.
+    assert!(count("writes") < 48 * MACHINES as u64, "{said}");
+}
