@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use anyhow::Context as _;
 use athanor_tests::{ControlPlane, Rack, Service, rack::Process, wait_for};
 use serde_json::Value;
 
@@ -54,7 +55,8 @@ fn settled(service: &Service<'_>, deployments: usize) {
             Err(format!("claimed {claimed:?}, owners {owners:?}, free {free}"))
         }
     })
-    .unwrap_or_else(|error| panic!("{error}\n{}", service.log()));
+    .with_context(|| service.log())
+    .unwrap();
     let addresses: BTreeSet<String> = list(service, "machines").iter().map(|machine| machine["status"]["address"].to_string()).collect();
     assert_eq!(addresses.len(), MACHINES, "{addresses:?}");
 }
