@@ -5,6 +5,7 @@ use std::{
     collections::BTreeMap,
     io::Read as _,
     process::Stdio,
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -16,6 +17,8 @@ use athanor_tests::{
 use serde_json::{Value, json};
 
 const API: &str = "metal.athanor.dev/v1alpha1";
+/// A cluster with its machines is all that two cores can do: these tests run one after the other.
+static ALONE: Mutex<()> = Mutex::new(());
 
 /// The segment that both nodes serve, and a profile.
 fn prepare(rack: &Rack, cluster: &Cluster<'_>, guest: &Guest) {
@@ -73,6 +76,7 @@ impl Steady {
 
 #[test]
 fn from_power_on_to_proof_while_leaders_agents_and_the_api_die() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let guest = Guest::make().unwrap();
     let rack = Rack::up().unwrap();
     let mut cluster = Cluster::up(&rack, 2).unwrap();
@@ -122,6 +126,7 @@ fn from_power_on_to_proof_while_leaders_agents_and_the_api_die() {
 
 #[test]
 fn an_upgrade_is_not_noticed_and_a_node_that_dies_takes_no_machine_with_it() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let guest = Guest::make().unwrap();
     let rack = Rack::up().unwrap();
     let mut cluster = Cluster::up(&rack, 2).unwrap();
