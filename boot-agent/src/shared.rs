@@ -9,6 +9,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use athanor_crds::MachineState;
 use athanor_dhcp::Newcomer;
 use athanor_media::Library;
 use athanor_plan::{BootPlan, Loaders, Snapshot};
@@ -142,7 +143,11 @@ impl Shared {
 
     /// Whether a machine may be given its order: what we know is fresh, or it has begun already and is let finish.
     pub(crate) fn may_act(&self, plan: &BootPlan) -> bool {
-        self.silence().is_some_and(|silence| silence < FRESH)
+        if self.silence().is_some_and(|silence| silence < FRESH) {
+            return true;
+        }
+        // Begun as the operator knew when the API still answered, whichever agent it began with; or as we saw ourselves.
+        matches!(plan.state, MachineState::Provisioning | MachineState::Provisioned)
             || plan.order.as_ref().is_some_and(|order| self.reporter.has_started(plan, &order.attempt))
     }
 }

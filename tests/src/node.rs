@@ -99,6 +99,18 @@ impl Node {
         self.neighbour.ip("link set eth0 down")
     }
 
+    /// Waits until an agent of it listens for DHCP: what can be seen without an API.
+    ///
+    /// # Errors
+    /// None does.
+    pub fn wait_for_agent(&self) -> anyhow::Result<()> {
+        // A kubelet waits ten seconds and more before it starts a container once again.
+        wait_for(&format!("an agent on {}", self.name), Duration::from_secs(60), || {
+            let sockets = crate::tools::run(self.neighbour.command("cat").arg("/proc/net/udp")).map_err(|error| error.to_string())?;
+            if sockets.contains(":0043 ") { Ok(()) } else { Err("port 67 is closed".to_owned()) }
+        })
+    }
+
     /// `kill -9` for its boot-agent; its kubelet starts another one.
     ///
     /// # Errors

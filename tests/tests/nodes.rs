@@ -101,6 +101,9 @@ fn from_power_on_to_proof_while_leaders_agents_and_the_api_die() {
     for node in &cluster.nodes {
         node.kill_agent().unwrap();
     }
+    for node in &cluster.nodes {
+        node.wait_for_agent().unwrap();
+    }
     bios.power_off();
     bios.power_on().unwrap();
     bios.wait_console("ATHANOR-GUEST", 100).unwrap();
