@@ -2,6 +2,7 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
+    pin::pin,
     sync::{Arc, Mutex, PoisonError},
     time::Instant,
 };
@@ -58,11 +59,12 @@ fn exe() -> String {
 
 async fn receive(server: Arc<Server>, socket: Arc<UdpSocket>, proxy_port: bool) {
     let mut buffer = vec![0; MAX_PACKET];
+    let mut closed = pin!(server.shared.closed());
     loop {
         let received = tokio::select! {
             biased;
             received = socket.recv_from(&mut buffer) => received,
-            () = server.shared.closed() => return,
+            () = &mut closed => return,
         };
         match received {
             Ok((length, from)) => server.handle(&socket, &buffer[..length], from, proxy_port).await,

@@ -12,7 +12,6 @@ use std::{
     time::Duration,
 };
 
-use athanor_crds::SubnetSpec;
 use athanor_plan::{BootPlan, boot_plan::FORMAT, snapshot::NamedSubnet};
 use athanor_wire::MacAddr;
 use serde::{Deserialize, Serialize};
@@ -30,20 +29,10 @@ pub(crate) struct Kept {
     format: u32,
     /// Another installation's plans are nobody's here.
     installation: String,
-    subnets: BTreeMap<String, SubnetSpec>,
-    plans: Vec<BootPlan>,
+    pub(crate) subnets: Vec<NamedSubnet>,
+    pub(crate) plans: Vec<Arc<BootPlan>>,
     /// The attempts that machines have begun.
     pub(crate) started: BTreeMap<MacAddr, String>,
-}
-
-impl Kept {
-    pub(crate) fn subnets(&self) -> Vec<NamedSubnet> {
-        self.subnets.iter().map(|(name, spec)| NamedSubnet { name: name.clone(), spec: spec.clone() }).collect()
-    }
-
-    pub(crate) fn plans(&mut self) -> Vec<Arc<BootPlan>> {
-        std::mem::take(&mut self.plans).into_iter().map(Arc::new).collect()
-    }
 }
 
 /// What this installation's agent kept here, if anything can be read.
@@ -63,15 +52,17 @@ pub(crate) fn load(data_dir: &Path, installation: &str) -> Option<Kept> {
 /// Keeps what is known, whenever it changes.
 pub(crate) async fn keep(shared: Arc<Shared>) {
     let mut changes = shared.changes();
-    let mut kept = Vec::new();
+    // The attempts that are on disk with the snapshot; none before it is written.
+    let mut kept = None;
     loop {
         // Attempts begin without a change of the snapshot.
-        let _ = tokio::time::timeout(PAUSE, changes.changed()).await;
-        let bytes = serde_json::to_vec(&now(&shared)).unwrap_or_default();
-        if bytes != kept {
-            let (folder, copy) = (shared.options.data_dir.clone(), bytes.clone());
-            match tokio::task::spawn_blocking(move || write(&folder, &copy)).await {
-                Ok(Ok(())) => kept = bytes,
+        let changed = tokio::time::timeout(PAUSE, changes.changed()).await.is_ok();
+        let now = now(&shared);
+        if changed || kept.as_ref() != Some(&now.started) {
+            kept = None;
+            let (folder, started) = (shared.options.data_dir.clone(), now.started.clone());
+            match tokio::task::spawn_blocking(move || write(&folder, &now)).await {
+                Ok(Ok(())) => kept = Some(started),
                 Ok(Err(error)) => tracing::warn!(%error, "the snapshot is not kept"),
                 Err(_) => {}
             }
@@ -85,17 +76,18 @@ fn now(shared: &Shared) -> Kept {
     Kept {
         format: FORMAT,
         installation: shared.options.installation.clone(),
-        subnets: snapshot.subnets().iter().map(|subnet| (subnet.name.clone(), subnet.spec.clone())).collect(),
-        plans: snapshot.plans().iter().map(|plan| BootPlan::clone(plan)).collect(),
+        subnets: snapshot.subnets().to_vec(),
+        plans: snapshot.plans().to_vec(),
         started: shared.reporter.started(),
     }
 }
 
 /// Whole or not at all, and for its owner only: plans have tokens.
-fn write(folder: &Path, bytes: &[u8]) -> io::Result<()> {
+fn write(folder: &Path, kept: &Kept) -> io::Result<()> {
+    let bytes = serde_json::to_vec(kept)?;
     let new: PathBuf = folder.join(format!("{FILE}.new"));
     let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-    file.write_all(bytes)?;
+    file.write_all(&bytes)?;
     fs::rename(new, folder.join(FILE))
 }
 
@@ -110,7 +102,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let started = [("52:54:00:aa:00:01".parse().unwrap(), "a-1".to_owned())].into();
         let kept = Kept { format: FORMAT, installation: "here".to_owned(), started, ..Kept::default() };
-        write(folder.path(), &serde_json::to_vec(&kept).unwrap()).unwrap();
+        write(folder.path(), &kept).unwrap();
         let mode = fs::metadata(folder.path().join(FILE)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         assert_eq!(load(folder.path(), "here").unwrap().started, kept.started);

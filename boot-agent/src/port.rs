@@ -9,11 +9,15 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::AgentError;
 
+/// What to do about a port that somebody else has, where it is DHCP's.
+const HINT_DHCP: &str = "Stop it, or set mode: off for the subnets of this interface";
+/// The same, where it can be another one.
+const HINT_PORT: &str = "Stop it, or choose another port";
+
 /// The program that holds a port in this network namespace, as `name (pid n)`; never this very process.
 pub fn holder(table: &str, port: u16) -> Option<String> {
-    let text = fs::read_to_string(format!("/proc/net/{table}")).ok()?;
-    let inodes: Vec<String> = text.lines().skip(1).filter_map(|line| inode_on(line, port)).collect();
-    if inodes.is_empty() {
+    let wanted = sockets_on(table, port);
+    if wanted.is_empty() {
         return None;
     }
     let own = std::process::id().to_string();
@@ -22,15 +26,25 @@ pub fn holder(table: &str, port: u16) -> Option<String> {
         if pid == own || !pid.bytes().all(|byte| byte.is_ascii_digit()) {
             continue;
         }
-        let Ok(files) = fs::read_dir(entry.path().join("fd")) else { continue };
-        let links = files.flatten().filter_map(|file| fs::read_link(file.path()).ok());
-        let sockets: Vec<String> = links.map(|link| link.to_string_lossy().into_owned()).collect();
-        if inodes.iter().any(|inode| sockets.contains(&format!("socket:[{inode}]"))) {
+        let files = files_of(&pid);
+        if wanted.iter().any(|socket| files.contains(socket)) {
             let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
             return Some(format!("{} (pid {pid})", name.trim()));
         }
     }
     None
+}
+
+/// The sockets of this network namespace that have a port, as `/proc/PID/fd` names them.
+fn sockets_on(table: &str, port: u16) -> Vec<String> {
+    let text = fs::read_to_string(format!("/proc/net/{table}")).unwrap_or_default();
+    text.lines().skip(1).filter_map(|line| inode_on(line, port)).map(|inode| format!("socket:[{inode}]")).collect()
+}
+
+/// What a process has open; nothing where we may not look.
+fn files_of(pid: &str) -> Vec<String> {
+    let files = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    files.filter_map(|file| fs::read_link(file.path()).ok()).map(|link| link.to_string_lossy().into_owned()).collect()
 }
 
 /// The inode of a line of /proc/net/udp whose local port is this one; for TCP only listeners.
@@ -52,7 +66,7 @@ pub(crate) fn udp(
 ) -> Result<tokio::net::UdpSocket, AgentError> {
     // The kernel knows who is in the way on this interface. SO_REUSEPORT, with which a newer agent takes over, would let anybody in.
     if let Some(holder) = holder("udp", port).filter(|holder| shares && !holder.starts_with("athanor")) {
-        let hint = if service == "DHCP" { "Stop it, or set mode: off for the subnets of this interface" } else { "Stop it" };
+        let hint = if service == "DHCP" { HINT_DHCP } else { "Stop it" };
         return Err(AgentError::PortInUse { service, place: interface.to_owned(), port, holder: Some(holder), hint });
     }
     let make = || -> io::Result<tokio::net::UdpSocket> {
@@ -69,25 +83,14 @@ pub(crate) fn udp(
 
 /// Whether another process has a UDP port of this network namespace, too. Sockets of other pods are seen, their processes are not.
 pub(crate) fn is_shared(port: u16) -> bool {
-    let own: Vec<String> = fs::read_dir("/proc/self/fd")
-        .map(|files| {
-            files.flatten().filter_map(|file| fs::read_link(file.path()).ok()).map(|link| link.to_string_lossy().into_owned()).collect()
-        })
-        .unwrap_or_default();
-    let table = fs::read_to_string("/proc/net/udp").unwrap_or_default();
-    table.lines().skip(1).filter_map(|line| inode_on(line, port)).any(|inode| !own.contains(&format!("socket:[{inode}]")))
+    let own = files_of("self");
+    sockets_on("udp", port).iter().any(|socket| !own.contains(socket))
 }
 
 /// A TCP listener on every address. One that shares its port lets a newer agent in.
 pub(crate) fn tcp(service: &'static str, port: u16, shares: bool) -> Result<tokio::net::TcpListener, AgentError> {
     if let Some(holder) = holder("tcp", port).filter(|holder| shares && !holder.starts_with("athanor")) {
-        return Err(AgentError::PortInUse {
-            service,
-            place: "0.0.0.0".to_owned(),
-            port,
-            holder: Some(holder),
-            hint: "Stop it, or choose another port",
-        });
+        return Err(AgentError::PortInUse { service, place: "0.0.0.0".to_owned(), port, holder: Some(holder), hint: HINT_PORT });
     }
     listener((Ipv4Addr::UNSPECIFIED, port).into(), shares).map_err(|source| explain(service, "0.0.0.0", port, source))
 }
@@ -115,11 +118,7 @@ fn explain(service: &'static str, place: &str, port: u16, source: io::Error) -> 
     match source.kind() {
         io::ErrorKind::AddrInUse => {
             let holder = holder(if matches!(service, "HTTP" | "health") { "tcp" } else { "udp" }, port);
-            let hint = if service == "DHCP" {
-                "Stop it, or set mode: off for the subnets of this interface"
-            } else {
-                "Stop it, or choose another port"
-            };
+            let hint = if service == "DHCP" { HINT_DHCP } else { HINT_PORT };
             AgentError::PortInUse { service, place: place.to_owned(), port, holder, hint }
         }
         io::ErrorKind::PermissionDenied => {

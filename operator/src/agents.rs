@@ -147,12 +147,10 @@ fn pod(settings: &AgentSettings, installation: &str) -> PodSpec {
 
 /// The node's folders that an agent reads, and the names of their volumes.
 fn folders(settings: &AgentSettings) -> impl Iterator<Item = (String, &String)> {
-    let named = |kind: &'static str, list: &'_ [String]| -> Vec<(String, usize)> {
-        (0..list.len()).map(|index| (format!("{kind}-{index}"), index)).collect()
-    };
-    let media = named("media", &settings.media_dirs).into_iter().map(|(name, index)| (name, &settings.media_dirs[index]));
-    let loaders = named("loaders", &settings.loader_dirs).into_iter().map(|(name, index)| (name, &settings.loader_dirs[index]));
-    media.chain(loaders)
+    fn named<'a>(kind: &'static str, list: &'a [String]) -> impl Iterator<Item = (String, &'a String)> {
+        list.iter().enumerate().map(move |(index, path)| (format!("{kind}-{index}"), path))
+    }
+    named("media", &settings.media_dirs).chain(named("loaders", &settings.loader_dirs))
 }
 
 fn container(settings: &AgentSettings, installation: &str) -> Container {

@@ -24,18 +24,14 @@ pub struct Cluster<'a> {
 /// # Errors
 /// It is not built.
 pub fn image() -> anyhow::Result<PathBuf> {
-    let me = std::env::current_exe()?;
-    let named = std::env::var_os("ATHANOR_IMAGE").map(PathBuf::from);
-    let built = || me.ancestors().map(|folder| folder.join("image/athanor.tar")).find(|path| path.is_file());
-    named.or_else(built).context("the image is not built; `make image` first, as `make test-cluster` does")
+    let named = std::env::var_os("ATHANOR_IMAGE").map(|path| Ok(PathBuf::from(path)));
+    named.unwrap_or_else(|| tools::built("image/athanor.tar", "`make image` first, as `make test-cluster` does"))
 }
 
 /// The same program as another image, with this tag.
 fn another_image(rack: &Rack, tag: &str) -> anyhow::Result<PathBuf> {
-    let me = std::env::current_exe()?;
-    let beside = |name: &str| me.ancestors().map(|folder| folder.join(name)).find(|path| path.is_file());
-    let builder = beside("athanor-image").context("the image builder is not built")?;
-    let program = beside("x86_64-unknown-linux-gnu/release/athanor").context("the static program is not built; `make image` first")?;
+    let builder = tools::built("athanor-image", "`make build` first")?;
+    let program = tools::built("x86_64-unknown-linux-gnu/release/athanor", "`make image` first")?;
     let out = rack.file(&format!("{tag}.tar"));
     let name = format!("localhost/athanor:{tag}");
     let mut command = std::process::Command::new(builder);

@@ -15,6 +15,7 @@
 pub mod capture;
 pub mod cluster;
 pub mod disk;
+pub mod firmware_client;
 pub mod guest;
 pub mod newc;
 pub mod node;
@@ -25,6 +26,7 @@ pub mod tools;
 pub mod vm;
 
 pub use capture::Capture;
+pub use firmware_client::FirmwareClient;
 pub use guest::Guest;
 pub use node::Node;
 pub use plane::ControlPlane;

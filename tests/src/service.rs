@@ -2,6 +2,7 @@
 //! processes of their own against a real control plane. The tests are the same for both.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -17,6 +18,8 @@ use crate::{
     tools, wait_for,
 };
 
+/// How long nothing must happen to be quiet, and how often it is looked.
+const LOOK: Duration = Duration::from_secs(5);
 /// What the services log.
 const LOG: &str = "athanor_boot_agent=debug,info";
 
@@ -60,9 +63,7 @@ pub fn binary() -> anyhow::Result<PathBuf> {
     if let Some(path) = std::env::var_os("ATHANOR_BIN") {
         return Ok(path.into());
     }
-    let me = std::env::current_exe()?;
-    let found = me.ancestors().skip(1).take(3).map(|folder| folder.join("athanor")).find(|path| path.is_file());
-    found.context("the binary athanor is not built; `cargo build -p athanor` first, as `make test` does")
+    tools::built("athanor", "`cargo build -p athanor` first, as `make test` does")
 }
 
 impl<'a> Service<'a> {
@@ -241,6 +242,51 @@ impl<'a> Service<'a> {
     /// It does not exist.
     pub fn get(&self, kind: &str, name: &str) -> anyhow::Result<Value> {
         Ok(serde_json::from_str(&self.ctl(&format!("get {kind} {name} -o json"))?)?)
+    }
+
+    /// Every object of a kind in the default namespace, as JSON.
+    ///
+    /// # Errors
+    /// The API cannot be asked.
+    pub fn list(&self, kind: &str) -> anyhow::Result<Vec<Value>> {
+        let list: Value = serde_json::from_str(&self.ctl(&format!("get {kind} -o json"))?)?;
+        Ok(list["items"].as_array().cloned().unwrap_or_default())
+    }
+
+    /// The versions of all objects of some kinds.
+    ///
+    /// # Errors
+    /// The API cannot be asked.
+    pub fn versions(&self, kinds: &[&str]) -> anyhow::Result<BTreeMap<String, String>> {
+        let mut all = BTreeMap::new();
+        for kind in kinds {
+            for object in self.list(kind)? {
+                let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
+                all.insert(format!("{kind}/{}", text("name")), text("resourceVersion"));
+            }
+        }
+        Ok(all)
+    }
+
+    /// Waits, so long at the most, until nothing was written to these kinds for five seconds, and then makes sure that nothing is for some
+    /// time more.
+    ///
+    /// # Errors
+    /// Something is still written to.
+    pub fn stays_quiet(&self, kinds: &[&str], within: Duration, watched: Duration) -> anyhow::Result<()> {
+        let quiet = wait_for("quiet", within, || {
+            let before = self.versions(kinds).map_err(|error| error.to_string())?;
+            std::thread::sleep(LOOK);
+            let now = self.versions(kinds).map_err(|error| error.to_string())?;
+            if now == before { Ok(before) } else { Err("still written to".to_owned()) }
+        })?;
+        let began = Instant::now();
+        while began.elapsed() < watched {
+            std::thread::sleep(LOOK);
+            let now = self.versions(kinds)?;
+            anyhow::ensure!(now == quiet, "after {:?}: {now:?}, where it was {quiet:?}\n{}", began.elapsed(), self.log());
+        }
+        Ok(())
     }
 
     /// Waits until an object looks right; what it looks like is the error.

@@ -44,6 +44,16 @@ pub fn kubectl() -> anyhow::Result<std::path::PathBuf> {
     found.context("kubectl is missing; `make setup` provides one")
 }
 
+/// A file that was built beside this program, by its path below the folder of what is built.
+///
+/// # Errors
+/// It is not built; `how` says how it is.
+pub fn built(path: &str, how: &str) -> anyhow::Result<std::path::PathBuf> {
+    let me = std::env::current_exe()?;
+    let found = me.ancestors().skip(1).take(4).map(|folder| folder.join(path)).find(|path| path.is_file());
+    found.with_context(|| format!("{path} is not built; {how}"))
+}
+
 fn exists(tool: &str) -> bool {
     if tool.starts_with('/') {
         return Path::new(tool).exists();

@@ -27,11 +27,6 @@ fn bad_road(rack: &Rack, plane: &mut ControlPlane, seed: u64) -> Process {
     road
 }
 
-fn list(service: &Service<'_>, kind: &str) -> Vec<Value> {
-    let list: Value = serde_json::from_str(&service.ctl(&format!("get {kind} -o json")).unwrap()).unwrap();
-    list["items"].as_array().cloned().unwrap_or_default()
-}
-
 fn name(object: &Value) -> String {
     object["metadata"]["name"].as_str().unwrap_or_default().to_owned()
 }
@@ -39,16 +34,20 @@ fn name(object: &Value) -> String {
 /// Waits until so many Deployments have a Machine each, and Machines and Deployments agree on who has whom.
 fn settled(service: &Service<'_>, deployments: usize) {
     wait_for("everybody has what it asked for", Duration::from_secs(120), || {
-        let claimed: BTreeMap<String, String> = list(service, "machines")
+        let claimed: BTreeMap<String, String> = service
+            .list("machines")
+            .unwrap()
             .iter()
             .filter_map(|machine| Some((machine["spec"]["claimRef"]["name"].as_str()?.to_owned(), name(machine))))
             .collect();
-        let owners: BTreeMap<String, String> = list(service, "deployments")
+        let owners: BTreeMap<String, String> = service
+            .list("deployments")
+            .unwrap()
             .iter()
             .filter(|deployment| deployment["status"]["state"] == "Claimed")
             .map(|deployment| (name(deployment), deployment["status"]["machine"].as_str().unwrap_or_default().to_owned()))
             .collect();
-        let free = list(service, "machines").iter().filter(|machine| machine["status"]["state"] == "Available").count();
+        let free = service.list("machines").unwrap().iter().filter(|machine| machine["status"]["state"] == "Available").count();
         if claimed == owners && owners.len() == deployments && free == MACHINES - deployments {
             Ok(())
         } else {
@@ -57,7 +56,8 @@ fn settled(service: &Service<'_>, deployments: usize) {
     })
     .with_context(|| service.log())
     .unwrap();
-    let addresses: BTreeSet<String> = list(service, "machines").iter().map(|machine| machine["status"]["address"].to_string()).collect();
+    let addresses: BTreeSet<String> =
+        service.list("machines").unwrap().iter().map(|machine| machine["status"]["address"].to_string()).collect();
     assert_eq!(addresses.len(), MACHINES, "{addresses:?}");
 }
 
@@ -85,20 +85,8 @@ fn a_bad_road_to_the_api_loses_nothing() {
     settled(&service, MACHINES / 2 + MACHINES / 4);
 
     // Nothing happens any more: nothing is written, however bad the road.
-    let versions = || {
-        ["machines", "deployments", "addresses", "subnets"].map(|kind| {
-            let version = |object: &Value| object["metadata"]["resourceVersion"].to_string();
-            list(&service, kind).iter().map(version).collect::<Vec<_>>()
-        })
-    };
-    let quiet = wait_for("quiet", Duration::from_secs(60), || {
-        let before = versions();
-        std::thread::sleep(Duration::from_secs(5));
-        if versions() == before { Ok(before) } else { Err("still written to".to_owned()) }
-    })
-    .unwrap();
-    std::thread::sleep(Duration::from_secs(30));
-    assert_eq!(versions(), quiet, "{}", service.log());
+    let kinds = ["machines", "deployments", "addresses", "subnets"];
+    service.stays_quiet(&kinds, Duration::from_secs(60), Duration::from_secs(30)).unwrap();
 
     drop(road.0.stdin.take());
     let mut said = String::new();

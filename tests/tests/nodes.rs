@@ -43,12 +43,17 @@ fn prepare(rack: &Rack, cluster: &Cluster<'_>, guest: &Guest) {
     cluster.wait("subnet", "rack", 40, both).unwrap();
 }
 
+/// A machine that is accepted.
+fn accept(cluster: &Cluster<'_>, name: &str, mac: impl ToString) {
+    let spec = json!({ "accepted": true, "interfaces": [{ "mac": mac.to_string(), "boot": true }] });
+    cluster
+        .apply(&json!({ "apiVersion": API, "kind": "Machine", "metadata": { "name": name, "namespace": "default" }, "spec": spec }))
+        .unwrap();
+}
+
 /// A machine that is accepted, and what it is to run.
 fn deploy(cluster: &Cluster<'_>, vm: &Vm<'_>, hostname: &str) {
-    let spec = json!({ "accepted": true, "interfaces": [{ "mac": vm.mac, "boot": true }] });
-    cluster
-        .apply(&json!({ "apiVersion": API, "kind": "Machine", "metadata": { "name": vm.name(), "namespace": "default" }, "spec": spec }))
-        .unwrap();
+    accept(cluster, &vm.name(), vm.mac);
     let spec = json!({ "machine": { "name": vm.name() }, "profile": { "name": "live" }, "hostname": hostname });
     cluster
         .apply(&json!({ "apiVersion": API, "kind": "Deployment", "metadata": { "name": hostname, "namespace": "default" }, "spec": spec }))
@@ -136,10 +141,7 @@ fn an_upgrade_is_not_noticed_and_a_node_that_dies_takes_no_machine_with_it() {
     prepare(&rack, &cluster, &guest);
     let asker = rack.neighbour("192.168.10.77/24").unwrap();
     let mac = asker.mac().unwrap();
-    let spec = json!({ "accepted": true, "interfaces": [{ "mac": mac, "boot": true }] });
-    cluster
-        .apply(&json!({ "apiVersion": API, "kind": "Machine", "metadata": { "name": "asker", "namespace": "default" }, "spec": spec }))
-        .unwrap();
+    accept(&cluster, "asker", &mac);
     cluster.wait("machine", "asker", 20, |machine| machine["status"]["address"].is_string()).unwrap();
     let mut vm = Vm::plug(&rack, Firmware::Bios, "52:54:00:aa:03:11").unwrap();
     deploy(&cluster, &vm, "web-1");

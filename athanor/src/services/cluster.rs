@@ -126,3 +126,16 @@ fn read_settings(path: &Path) -> anyhow::Result<AgentSettings> {
 pub(super) async fn until(mut stopped: watch::Receiver<bool>) {
     let _ = stopped.wait_for(|stop| *stop).await;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kubernetes_waits_longer_than_an_agent_drains() {
+        let settings: AgentSettings = serde_json::from_str(r#"{"image": "a"}"#).unwrap();
+        let pod = athanor_operator::agents::daemonset(&settings, "lab", None).spec.template.spec.unwrap();
+        let grace = u64::try_from(pod.termination_grace_period_seconds.unwrap()).unwrap();
+        assert!(grace > athanor_boot_agent::DRAIN.as_secs(), "{grace}");
+    }
+}

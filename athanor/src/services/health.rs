@@ -3,8 +3,10 @@
 
 use std::{
     convert::Infallible,
+    io,
     net::SocketAddr,
     path::{Path, PathBuf},
+    pin::pin,
     sync::Arc,
     time::Duration,
 };
@@ -12,6 +14,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use clap::Args;
+use futures::{Stream, StreamExt as _, stream::poll_fn};
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::{body::Incoming, service::service_fn};
@@ -64,30 +67,31 @@ pub(crate) fn tell(args: &HealthArgs, registry: Registry, ready: watch::Receiver
     let health = Arc::new(Health { registry, ready, places: Arc::new(Semaphore::new(MOST)) });
     if let Some(address) = args.health_listen {
         let listener = athanor_boot_agent::shared_listener("health", address)?;
-        let health = health.clone();
-        tokio::spawn(async move {
-            loop {
-                match listener.accept().await {
-                    Ok((stream, _)) => accept(&health, stream).await,
-                    Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
-                }
-            }
-        });
+        let connections = poll_fn(move |task| listener.poll_accept(task).map_ok(|(stream, _)| stream).map(Some));
+        tokio::spawn(serve(health.clone(), connections));
     }
     if let Some(path) = &args.health_socket {
         // One that is left over belongs to nobody: the folder is the pod's own.
         let _ = std::fs::remove_file(path);
         let listener = UnixListener::bind(path).with_context(|| path.display().to_string())?;
-        tokio::spawn(async move {
-            loop {
-                match listener.accept().await {
-                    Ok((stream, _)) => accept(&health, stream).await,
-                    Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
-                }
-            }
-        });
+        let connections = poll_fn(move |task| listener.poll_accept(task).map_ok(|(stream, _)| stream).map(Some));
+        tokio::spawn(serve(health, connections));
     }
     Ok(())
+}
+
+/// Serves whoever connects.
+async fn serve<S>(health: Arc<Health>, connections: impl Stream<Item = io::Result<S>>)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let mut connections = pin!(connections);
+    while let Some(connection) = connections.next().await {
+        match connection {
+            Ok(stream) => accept(&health, stream).await,
+            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+    }
 }
 
 /// Serves one who asks, when there is a place.

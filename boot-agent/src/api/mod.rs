@@ -101,11 +101,10 @@ pub async fn run(
 }
 
 /// Serves what an earlier agent knew, until the API answers.
-fn serve_kept(shared: &Shared, mut kept: Kept) {
-    let (subnets, plans) = (kept.subnets(), kept.plans());
-    tracing::warn!(machines = plans.len(), "the API does not answer; serving what an earlier agent kept, and starting nothing new");
-    shared.reporter.resume(std::mem::take(&mut kept.started));
-    shared.publish(Snapshot::new(subnets, plans, shared.loaders.clone()));
+fn serve_kept(shared: &Shared, kept: Kept) {
+    tracing::warn!(machines = kept.plans.len(), "the API does not answer; serving what an earlier agent kept, and starting nothing new");
+    shared.reporter.resume(kept.started);
+    shared.publish(Snapshot::new(kept.subnets, kept.plans, shared.loaders.clone()));
 }
 
 /// Looks again and again whether every file of every order can be served: images come, go and change without telling anybody.

@@ -34,16 +34,11 @@ pub(super) async fn run(shared: Arc<Shared>, client: Client, mut registrations: 
         } else {
             tokio::time::timeout(AGAIN, registrations.recv()).await.unwrap_or_default()
         };
-        if let Some(newcomer) = next {
-            let until = Instant::now() + PATIENCE;
+        // What else has come is taken in before the API is asked: it may be slow.
+        let until = Instant::now() + PATIENCE;
+        for newcomer in next.into_iter().chain(std::iter::from_fn(|| registrations.try_recv().ok())) {
             if waiting.len() < WAITING || waiting.contains_key(&newcomer.mac) {
                 waiting.insert(newcomer.mac, (newcomer, until));
-            }
-            // What else has come is taken in before the API is asked: it may be slow.
-            while let Ok(more) = registrations.try_recv() {
-                if waiting.len() < WAITING {
-                    waiting.insert(more.mac, (more, until));
-                }
             }
         }
         register_all(&shared, &client, &mut waiting).await;

@@ -3,7 +3,7 @@
 mod places;
 mod range;
 
-use std::{collections::HashMap, convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::HashMap, convert::Infallible, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use ::http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use athanor_plan::BootPlan;
@@ -43,11 +43,12 @@ type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 /// Serves until another agent does.
 pub(crate) async fn run(shared: Arc<Shared>, listener: TcpListener) {
     let places = Arc::new(Places::default());
+    let mut closed = pin!(shared.closed());
     loop {
         let accepted = tokio::select! {
             biased;
             accepted = listener.accept() => accepted,
-            () = shared.closed() => return,
+            () = &mut closed => return,
         };
         let Ok((stream, peer)) = accepted else {
             tokio::time::sleep(Duration::from_millis(100)).await;

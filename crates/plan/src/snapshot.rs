@@ -4,11 +4,12 @@ use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use athanor_crds::SubnetSpec;
 use athanor_wire::MacAddr;
+use serde::{Deserialize, Serialize};
 
 use crate::{boot_plan::BootPlan, loader::Loaders};
 
 /// A Subnet by name.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NamedSubnet {
     /// Its name.
     pub name: String,

@@ -13,13 +13,8 @@ use std::{
 };
 
 use anyhow::Context as _;
-use dhcproto::{
-    Encodable as _,
-    v4::{DhcpOption, Flags, Message, MessageType, Opcode},
-};
+use athanor_tests::FirmwareClient;
 
-/// The broadcast address of the rack's network.
-const NETWORK: Ipv4Addr = Ipv4Addr::new(192, 168, 10, 255);
 /// A file that every agent has.
 const FILE: &str = "undionly.kpxe";
 /// How often each is asked, and how long it may take.
@@ -64,16 +59,9 @@ fn longest_silence(ended: &AtomicBool, mut question: impl FnMut() -> bool) -> Du
 }
 
 fn dhcp(mac: athanor_wire::MacAddr) -> anyhow::Result<Box<dyn FnMut() -> bool + Send>> {
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 68))?;
-    socket.set_broadcast(true)?;
-    socket.set_read_timeout(Some(PATIENCE))?;
-    let nobody = Ipv4Addr::UNSPECIFIED;
-    let mut message = Message::new(nobody, nobody, nobody, nobody, &mac.0);
-    message.set_opcode(Opcode::BootRequest).set_flags(Flags::default().set_broadcast());
-    message.opts_mut().insert(DhcpOption::MessageType(MessageType::Discover));
-    message.opts_mut().insert(DhcpOption::ClassIdentifier(b"PXEClient:Arch:00000:UNDI:002001".to_vec()));
-    let packet = message.to_vec()?;
-    Ok(Box::new(move || socket.send_to(&packet, (NETWORK, 67)).is_ok() && socket.recv(&mut [0; 1500]).is_ok()))
+    let client = FirmwareClient::new(mac)?;
+    client.socket.set_read_timeout(Some(PATIENCE))?;
+    Ok(Box::new(move || client.ask()))
 }
 
 fn tftp(server: Ipv4Addr) -> std::io::Result<bool> {
