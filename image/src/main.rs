@@ -3,6 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::ExitCode,
 };
 
 use anyhow::{Context as _, bail};
@@ -32,8 +33,17 @@ struct Args {
     out: PathBuf,
 }
 
-fn main() -> anyhow::Result<()> {
-    let args = Args::parse();
+fn main() -> ExitCode {
+    match build(Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn build(args: Args) -> anyhow::Result<()> {
     let sbom = materials::spdx(&args.name, &materials::crates()?, &[materials::debian(LOADER_PACKAGE)?]);
     let entrypoint = vec![PROGRAM.to_owned()];
     let image = Image { name: args.name, entrypoint, layers: vec![loaders()?, program(&args.binary, &sbom)?] };

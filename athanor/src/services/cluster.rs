@@ -103,7 +103,7 @@ pub(crate) async fn agent(client: Client, args: AgentArgs) -> anyhow::Result<()>
     let mut agent = tokio::spawn(athanor_boot_agent::run(options, client, metrics, until(stopped), ready));
     tokio::select! {
         ended = &mut agent => return Ok(ended??),
-        _ = serving => tracing::info!("serving"),
+        Ok(()) = serving => tracing::info!("serving"),
     }
     tell_ready.send_replace(true);
     tokio::select! {

@@ -72,13 +72,17 @@ pub async fn run(
     let (shared, registrations) = Shared::new(options, inventory, metrics);
     let mut tasks = tokio::task::JoinSet::new();
     let (listed, first) = oneshot::channel();
+    // Before anything is watched: what comes from the API stands, however late it comes.
+    let kept = kept.map(|kept| take_kept(&shared, kept));
     tasks.spawn(watch(shared.clone(), client.clone(), listed));
     tasks.spawn(newcomers::run(shared.clone(), client.clone(), registrations));
     tasks.spawn(reports::run(shared.clone(), client.clone()));
     let patience = if kept.is_some() { FIRST_LISTS_KEPT } else { FIRST_LISTS };
     match (tokio::time::timeout(patience, first).await, kept) {
         (Ok(Ok(())), _) => {}
-        (_, Some(kept)) => serve_kept(&shared, kept),
+        (_, Some(machines)) => {
+            tracing::warn!(machines, "the API does not answer; serving what an earlier agent kept, and starting nothing new");
+        }
         _ => return Err(AgentError::Api(format!("no list of plans and Subnets came in {} s", FIRST_LISTS.as_secs()))),
     }
     let (started, links) = oneshot::channel();
@@ -100,11 +104,12 @@ pub async fn run(
     Ok(())
 }
 
-/// Serves what an earlier agent knew, until the API answers.
-fn serve_kept(shared: &Shared, kept: Kept) {
-    tracing::warn!(machines = kept.plans.len(), "the API does not answer; serving what an earlier agent kept, and starting nothing new");
+/// Takes over what an earlier agent knew, to serve it until the API answers; returns how many machines that are.
+fn take_kept(shared: &Shared, kept: Kept) -> usize {
+    let machines = kept.plans.len();
     shared.reporter.resume(kept.started);
     shared.publish(Snapshot::new(kept.subnets, kept.plans, shared.loaders.clone()));
+    machines
 }
 
 /// Looks again and again whether every file of every order can be served: images come, go and change without telling anybody.

@@ -56,7 +56,8 @@ async fn register_all(shared: &Shared, client: &Client, waiting: &mut Waiting) {
         match tokio::time::timeout(CALL, register(shared, client, &newcomer)).await {
             Ok(Ok(())) => drop(waiting.remove(&newcomer.mac)),
             Ok(Err(error)) => {
-                let refused = matches!(&error, kube::Error::Api(status) if (400..500).contains(&status.code) && status.code != 429);
+                // A token that has run out, a slow answer and too many questions are no refusals.
+                let refused = matches!(&error, kube::Error::Api(status) if (400..500).contains(&status.code) && !matches!(status.code, 401 | 408 | 429));
                 let why = match error {
                     kube::Error::Api(status) => status.message,
                     other => other.to_string(),
