@@ -120,7 +120,8 @@ pub(crate) async fn keep_current(shared: Arc<Shared>, duty: Duty) {
     // A verdict is about a wire: the same interface with other addresses may be on another one.
     let place = format!("{interface} {:?}", duty.link.addresses);
     let (mut changes, mut suspicions) = (shared.changes(), shared.authority.suspicions.subscribe());
-    let mut suspected = false;
+    // What an earlier process found out holds at once, and is looked at again: somebody may have come since.
+    let mut suspected = true;
     loop {
         changes.mark_unchanged();
         suspicions.mark_unchanged();
@@ -129,10 +130,12 @@ pub(crate) async fn keep_current(shared: Arc<Shared>, duty: Duty) {
             let _ = changes.changed().await;
             continue;
         }
-        if let Some(age) = shared.authority.fresh(&place).filter(|_| !suspected) {
+        if let Some(age) = shared.authority.fresh(&place) {
             shared.authority.set(&interface, Authority::Alone);
-            suspected = tokio::time::timeout(VERDICT_LIFETIME.saturating_sub(age), suspicions.changed()).await.is_ok();
-            continue;
+            if !suspected {
+                suspected = tokio::time::timeout(VERDICT_LIFETIME.saturating_sub(age), suspicions.changed()).await.is_ok();
+                continue;
+            }
         }
         let (name, mac, installation) = (interface.clone(), duty.mac, shared.options.installation.clone());
         let addresses = duty.link.addresses.clone();
@@ -156,7 +159,8 @@ pub(crate) async fn keep_current(shared: Arc<Shared>, duty: Duty) {
             }
             Err(_) => FAILED_AGAIN,
         };
-        suspected = tokio::time::timeout(pause, suspicions.changed()).await.is_ok();
+        let failed = pause == FAILED_AGAIN;
+        suspected = tokio::time::timeout(pause, suspicions.changed()).await.is_ok() || failed;
     }
 }
 

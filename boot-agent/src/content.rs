@@ -59,6 +59,8 @@ pub(crate) struct Found {
     /// The machine it belongs to, and the name in its order, if it is part of one.
     pub(crate) plan: Option<Arc<BootPlan>>,
     pub(crate) file: Option<String>,
+    /// The prefix of the tree that it is in, if it is in one.
+    pub(crate) tree: Option<String>,
     /// The script was rendered with the order in it.
     pub(crate) acting: bool,
     pub(crate) script: bool,
@@ -126,7 +128,7 @@ fn render(shared: &Shared, plan: &Arc<BootPlan>, base: &str) -> Found {
     let text = ipxe::script(plan, acting, &place, shared.reporter.boot_age(plan));
     let etag = format!("{:x}", fnv(text.as_bytes()));
     let content = Content::Memory(Bytes::from(text));
-    Found { content, etag, plan: Some(plan.clone()), file: None, acting: acting && plan.order.is_some(), script: true }
+    Found { content, etag, plan: Some(plan.clone()), file: None, tree: None, acting: acting && plan.order.is_some(), script: true }
 }
 
 /// FNV-1a: an ETag needs no more.
@@ -144,19 +146,19 @@ fn loader(shared: &Shared, name: &str) -> Result<Found, Missing> {
 /// A file below the prefix of some order's media; only while that order stands. Where several have the prefix, the asking machine's own
 /// counts, and of two prefixes the longer.
 fn tree(shared: &Shared, snapshot: &Snapshot, asks: Option<MacAddr>, path: &str) -> Result<Found, Missing> {
-    let mut found: Option<((bool, usize), &Source, &str)> = None;
+    let mut found: Option<((bool, &str), &Source, &str)> = None;
     for plan in snapshot.plans() {
         let own = asks.is_some_and(|mac| plan.interface(mac).is_some());
         for (prefix, source) in plan.order.iter().flat_map(|order| &order.trees) {
             let member = path.strip_prefix(prefix.as_str()).and_then(|rest| rest.strip_prefix('/'));
-            let rank = (own, prefix.len());
-            if let Some(member) = member.filter(|_| found.as_ref().is_none_or(|(best, ..)| rank > *best)) {
-                found = Some((rank, source, member));
+            let better = |(theirs, longest): (bool, &str)| (own, prefix.len()) > (theirs, longest.len());
+            if let Some(member) = member.filter(|_| found.as_ref().is_none_or(|(best, ..)| better(*best))) {
+                found = Some(((own, prefix), source, member));
             }
         }
     }
-    let (_, source, member) = found.ok_or(Missing::NotFound)?;
-    open(shared, source, member)
+    let ((_, prefix), source, member) = found.ok_or(Missing::NotFound)?;
+    Ok(Found { tree: Some(prefix.to_owned()), ..open(shared, source, member)? })
 }
 
 pub(crate) fn open(shared: &Shared, source: &Source, below: &str) -> Result<Found, Missing> {
@@ -169,7 +171,7 @@ pub(crate) fn open(shared: &Shared, source: &Source, below: &str) -> Result<Foun
 }
 
 fn plain(content: Content, etag: String) -> Found {
-    Found { content, etag, plan: None, file: None, acting: false, script: false }
+    Found { content, etag, plan: None, file: None, tree: None, acting: false, script: false }
 }
 
 fn stamp(length: u64, modified: Option<SystemTime>) -> String {

@@ -14,6 +14,7 @@ use athanor_dhcp::{
     packet::{MAX_PACKET, MessageType},
     reply::{destination, encode},
 };
+use athanor_plan::Snapshot;
 use athanor_sys::PacketSocket;
 use tokio::{net::UdpSocket, task::JoinSet};
 
@@ -125,7 +126,7 @@ impl Server {
         if let Answer::Register(newcomer) = &decision.answer {
             decision = self.register(newcomer.clone(), bytes, decision.clone()).await;
         }
-        self.note(&request, &decision);
+        self.note(&snapshot, &request, &decision);
         if let Answer::Reply(reply) = &decision.answer
             && let Err(error) = self.send(socket, &request, reply, from, proxy_port).await
         {
@@ -166,7 +167,7 @@ impl Server {
         }
     }
 
-    fn note(&self, request: &Request, decision: &Decision) {
+    fn note(&self, snapshot: &Snapshot, request: &Request, decision: &Decision) {
         let answer = match &decision.answer {
             Answer::Reply(reply) => format!("{} {}", reply.message, decision.detail),
             _ => format!("no answer: {}", decision.detail),
@@ -176,7 +177,7 @@ impl Server {
         }
         let client = athanor_dhcp::Client::of(request);
         if client.boots_from_network() {
-            self.shared.reporter.firmware_asked(request.mac);
+            self.shared.reporter.firmware_asked(snapshot.told_as(request.mac));
         }
         self.shared.metrics.dhcp(decision.row.name());
         let asked = format!("{} {}", request.message, client.describe());
@@ -184,7 +185,7 @@ impl Server {
         // What is meant for others is noise: a busy segment has a lot of it.
         if !matches!(decision.row, Row::Sibling) {
             let (row, subnet) = (Some(decision.row.name().to_owned()), decision.subnet.clone());
-            self.shared.reporter.saw(request.mac, Seen { protocol: "DHCP", asked, answer, row, subnet });
+            self.shared.reporter.saw(snapshot.told_as(request.mac), Seen { protocol: "DHCP", asked, answer, row, subnet });
         }
     }
 

@@ -42,6 +42,14 @@ pub(crate) struct Seen {
     pub(crate) subnet: Option<String>,
 }
 
+/// What a client fetched out of one tree, one file after the other.
+#[derive(Debug, Default)]
+struct Tally {
+    asked: String,
+    files: u64,
+    bytes: u64,
+}
+
 #[derive(Debug)]
 struct Client {
     events: VecDeque<BootEvent>,
@@ -52,6 +60,7 @@ struct Client {
     boot_began: Option<Instant>,
     attempt: AttemptReport,
     files: BTreeSet<String>,
+    tally: Tally,
     problems: Vec<String>,
     first: Instant,
     last: Instant,
@@ -72,6 +81,7 @@ impl Client {
             boot_began: None,
             attempt: AttemptReport::default(),
             files: BTreeSet::new(),
+            tally: Tally::default(),
             problems: Vec::new(),
             first: now,
             last: now,
@@ -87,6 +97,15 @@ impl Client {
             self.attempt = AttemptReport { id: attempt.to_owned(), ..AttemptReport::default() };
             self.files.clear();
         }
+    }
+
+    fn push(&mut self, seen: Seen) {
+        if self.events.len() == MAX_EVENTS {
+            self.events.pop_front();
+        }
+        let Seen { protocol, asked, answer, row, .. } = seen;
+        self.events.push_back(BootEvent { time: MicroTime(now()), protocol: protocol.to_owned(), asked, answer, row });
+        self.mark(false);
     }
 
     fn mark(&mut self, urgent: bool) {
@@ -152,20 +171,31 @@ impl Reporter {
             // A machine that waits asks the same every few seconds; once is enough to know.
             let seen = Seen { asked: plain(&seen.asked, 256), answer: plain(&seen.answer, 512), ..seen };
             let repeated = client.events.back().is_some_and(|last| last.asked == seen.asked && last.answer == seen.answer);
-            if repeated {
-                return;
+            if !repeated {
+                client.push(seen);
             }
-            if client.events.len() == MAX_EVENTS {
-                client.events.pop_front();
+        });
+    }
+
+    /// A file out of a tree was fetched. An installer fetches a thousand of them: together they are one event.
+    pub(crate) fn saw_of_tree(&self, mac: MacAddr, tree: &str, path: &str, bytes: u64) {
+        self.with(mac, |client| {
+            let asked = format!("{}/…", plain(tree, 200));
+            let goes_on = client.events.back().is_some_and(|last| last.asked == asked) && client.tally.asked == asked;
+            if !goes_on {
+                client.tally = Tally { asked: asked.clone(), ..Tally::default() };
             }
-            client.events.push_back(BootEvent {
-                time: MicroTime(now()),
-                protocol: seen.protocol.to_owned(),
-                asked: seen.asked,
-                answer: seen.answer,
-                row: seen.row,
-            });
-            client.mark(false);
+            client.tally.files += 1;
+            client.tally.bytes += bytes;
+            let last = path.trim_start_matches('/').strip_prefix(tree).unwrap_or(path).trim_start_matches('/');
+            let answer = format!("{} files, {} bytes; the last is {}", client.tally.files, client.tally.bytes, plain(last, 256));
+            match client.events.back_mut().filter(|_| goes_on) {
+                Some(event) => {
+                    event.answer = answer;
+                    client.mark(false);
+                }
+                None => client.push(Seen { protocol: "HTTP", asked, answer, row: None, subnet: None }),
+            }
         });
     }
 
@@ -226,16 +256,18 @@ impl Reporter {
         });
     }
 
-    /// A guest reported, with the token of its attempt.
-    pub(crate) fn guest(&self, plan: &BootPlan, report: GuestReport) {
-        let (Some(mac), Some(order)) = (boot_mac(plan), &plan.order) else { return };
+    /// A guest reported, with the token of its attempt. An attempt has one outcome: what stands already is returned.
+    pub(crate) fn guest(&self, plan: &BootPlan, report: GuestReport) -> Option<GuestReport> {
+        let (mac, order) = boot_mac(plan).zip(plan.order.as_ref())?;
         self.with(mac, |client| {
             client.begin(&order.attempt);
             if client.attempt.guest.is_none() {
                 client.attempt.guest = Some(report);
                 client.mark(true);
+                return None;
             }
-        });
+            client.attempt.guest.clone()
+        })
     }
 
     /// What of a plan cannot be served here.
@@ -304,7 +336,8 @@ impl Reporter {
     /// attempt that the machine's plan orders.
     pub(crate) fn inherit(&self, mac: MacAddr, earlier: NodeReport, current: Option<&str>) -> NodeReport {
         self.with(mac, |client| {
-            let mut events: Vec<BootEvent> = earlier.events.into_iter().filter(|event| !client.events.contains(event)).collect();
+            let known = |event: &BootEvent| client.events.iter().any(|known| known.time == event.time && known.asked == event.asked);
+            let mut events: Vec<BootEvent> = earlier.events.into_iter().filter(|event| !known(event)).collect();
             events.extend(client.events.drain(..));
             events.sort_by_key(|event| event.time.0);
             client.events = events.split_off(events.len().saturating_sub(MAX_EVENTS)).into();

@@ -218,8 +218,9 @@ impl Shell {
     fn tell(&self, peer: SocketAddr, file: &str, answer: String) {
         let asked: String = crate::report::redact(file).chars().take(200).collect();
         tracing::debug!(%peer, asked, answer, "TFTP");
-        if let Some(mac) = self.shared.snapshot().mac_of(peer.ip()) {
-            self.shared.reporter.saw(mac, Seen { protocol: "TFTP", asked, answer, row: None, subnet: None });
+        let snapshot = self.shared.snapshot();
+        if let Some(mac) = snapshot.mac_of(peer.ip()) {
+            self.shared.reporter.saw(snapshot.told_as(mac), Seen { protocol: "TFTP", asked, answer, row: None, subnet: None });
         }
     }
 }

@@ -128,6 +128,10 @@ fn match_expressions(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         "type": "array", "maxItems": 16,
         "items": {
             "type": "object", "required": ["key", "operator"],
+            "x-kubernetes-validations": rules(&[
+                ("self.operator in ['In', 'NotIn'] ? has(self.values) && self.values.size() > 0 : !has(self.values) || self.values.size() == 0",
+                 "In and NotIn need values; Exists and DoesNotExist take none", ".values"),
+            ]),
             "properties": {
                 "key": { "type": "string", "maxLength": 316 },
                 "operator": { "type": "string", "enum": ["In", "NotIn", "Exists", "DoesNotExist"] },

@@ -107,7 +107,17 @@ pub struct MachineSpec {
 impl MachineSpec {
     /// The interface that it boots from.
     pub fn boot_interface(&self) -> Option<&Interface> {
-        self.interfaces.iter().find(|interface| interface.boot).or(self.interfaces.first())
+        self.boot_interfaces().next()
+    }
+
+    /// All that it may boot from: those that say so, else the first.
+    pub fn boot_interfaces(&self) -> impl Iterator<Item = &Interface> {
+        let said = self.interfaces.iter().any(|interface| interface.boot);
+        self.interfaces
+            .iter()
+            .enumerate()
+            .filter(move |(index, interface)| if said { interface.boot } else { *index == 0 })
+            .map(|(_, interface)| interface)
     }
 }
 

@@ -36,6 +36,8 @@ use crate::schema::{self, rules};
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = rules(&[
     ("!isCIDR(self.cidr) || !has(self.gateway) || cidr(self.cidr).containsIP(self.gateway)", "must be inside the cidr", ".gateway"),
+    ("!isCIDR(self.cidr) || !has(self.gateway) || !isIP(self.gateway) || cidr(self.cidr).prefixLength() >= 31 || ip(self.gateway) != cidr(self.cidr).masked().ip()",
+     "is the network's own address, not a gateway's", ".gateway"),
     ("!isCIDR(self.cidr) || !has(self.ranges) || self.ranges.all(r, cidr(self.cidr).containsIP(r.from) && cidr(self.cidr).containsIP(r.to))",
      "every range must be inside the cidr", ".ranges"),
     ("!isCIDR(self.cidr) || !has(self.reserved) || self.reserved.all(r, cidr(self.cidr).containsIP(r))", "every reserved address must be inside the cidr", ".reserved"),
@@ -375,6 +377,21 @@ impl SubnetSpec {
             IpNet::V6(net) => ip == IpAddr::V6(net.network()),
         };
         self.cidr.contains(&ip) && !edge && !self.reserved.contains(&ip) && self.gateway != Some(ip)
+    }
+
+    /// What is wrong with it that its schema cannot say: CEL has no order of addresses.
+    pub fn fault(&self) -> Option<String> {
+        let mut ranges: Vec<&AddressRange> = self.ranges.iter().collect();
+        ranges.sort_by_key(|range| range.from);
+        if let Some([one, other]) = ranges.array_windows().find(|[one, other]| one.contains(other.from)) {
+            return Some(format!("spec.ranges: {}–{} and {}–{} overlap; make one range of them", one.from, one.to, other.from, other.to));
+        }
+        match self.cidr {
+            IpNet::V4(net) if net.prefix_len() < 31 && self.gateway == Some(IpAddr::V4(net.broadcast())) => {
+                Some(format!("spec.gateway: {} is the broadcast address of {net}", net.broadcast()))
+            }
+            _ => None,
+        }
     }
 
     /// The subnet mask, for IPv4.

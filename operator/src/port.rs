@@ -62,7 +62,10 @@ pub trait Cluster: Send + Sync + 'static {
     /// Like [`Self::patch`], on the status subresource.
     fn patch_status<K: Object>(&self, read: &K, patch: Value) -> impl Future<Output = Result<K, PortError>> + Send;
 
-    /// Deletes an object; that it is gone already is no error.
+    /// Deletes the object that was read, and only that: its uid is a precondition. That it is gone, or another one by now, is no error.
+    fn delete_read<K: Object>(&self, read: &K) -> impl Future<Output = Result<(), PortError>> + Send;
+
+    /// Deletes an object by name; that it is gone already is no error.
     fn delete<K: Object>(&self, namespace: Option<&str>, name: &str) -> impl Future<Output = Result<(), PortError>> + Send;
 }
 

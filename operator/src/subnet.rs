@@ -102,21 +102,22 @@ fn judge(subnet: &Subnet, others: &[Arc<Subnet>], status: &mut SubnetStatus, now
         (mode, _) => (false, reasons::MODE_WITHOUT_AUTHORITY, format!("mode {mode} gives no addresses")),
     };
     set(list, types::AUTHORITATIVE, authoritative, reason, message);
-    let (ready, reason, message) = match (overlapping, spec.mode) {
-        (Some(other), _) => {
+    let (ready, reason, message) = match (spec.fault(), overlapping, spec.mode) {
+        (Some(fault), ..) => (false, reasons::INVALID, fault),
+        (None, Some(other), _) => {
             let message =
                 format!("its cidr {} overlaps that of Subnet {} ({}); change one of the two", spec.cidr, other.name_any(), other.spec.cidr);
             (false, reasons::OVERLAP, message)
         }
-        (None, Mode::Off) => {
+        (None, None, Mode::Off) => {
             (false, reasons::MODE_WITHOUT_AUTHORITY, "mode off: nothing is served; set spec.mode to dhcp or proxy".to_owned())
         }
-        (None, _) if status.servers.is_empty() => (
+        (None, None, _) if status.servers.is_empty() => (
             false,
             reasons::NO_SERVER,
             format!("no agent has an interface in {}; give one an address there, or name it in spec.interfaces", spec.cidr),
         ),
-        (None, mode) => {
+        (None, None, mode) => {
             let places: Vec<String> = status.servers.iter().map(|server| format!("{} on {}", server.interface, server.node)).collect();
             (true, reasons::SERVING, format!("mode {mode}, served by {}", places.join(", ")))
         }

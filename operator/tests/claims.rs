@@ -186,6 +186,15 @@ impl Cluster for Memory {
         self.merge(read, &patch, true)
     }
 
+    async fn delete_read<K: Object>(&self, read: &K) -> Result<(), PortError> {
+        let key = Self::key::<K>(read.meta().namespace.as_deref(), read.meta().name.as_deref().unwrap_or_default());
+        let mut now = self.now.lock().unwrap();
+        if now.get(&key).is_some_and(|object| object["metadata"]["uid"].as_str() == read.meta().uid.as_deref()) {
+            now.remove(&key);
+        }
+        Ok(())
+    }
+
     async fn delete<K: Object>(&self, namespace: Option<&str>, name: &str) -> Result<(), PortError> {
         self.now.lock().unwrap().remove(&Self::key::<K>(namespace, name));
         Ok(())

@@ -278,7 +278,8 @@ impl<'a> Service<'a> {
             let before = self.versions(kinds).map_err(|error| error.to_string())?;
             std::thread::sleep(LOOK);
             let now = self.versions(kinds).map_err(|error| error.to_string())?;
-            let changed: Vec<&String> = now.iter().filter(|(key, version)| before.get(*key) != Some(*version)).map(|(key, _)| key).collect();
+            let changed: Vec<&String> =
+                now.iter().filter(|(key, version)| before.get(*key) != Some(*version)).map(|(key, _)| key).collect();
             if now == before { Ok(before) } else { Err(format!("still written to: {changed:?}")) }
         })?;
         let began = Instant::now();

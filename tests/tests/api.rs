@@ -90,6 +90,21 @@ fn kubectl_works_as_people_know_it() {
     kubectl.ok("apply -f -", "apiVersion: v1\nkind: Secret\nmetadata: {name: bmc}\nstringData: {username: root, password: x}\n");
     kubectl.ok("label secret bmc kind=bmc", "");
     assert_eq!(kubectl.ok("get secret bmc -o jsonpath={.data.username}", ""), "cm9vdA==");
+    for (secret, says) in [
+        ("{name: bmc}, type: kubernetes.io/tls, data: {tls.crt: \"\", tls.key: \"\"}", "type"),
+        ("{name: new, labels: {\"a b\": x}}", "a b"),
+        ("{name: new, labels: {a: -x}}", "-x"),
+        ("{name: new}, data: {\"a/b\": \"\"}", "a/b"),
+    ] {
+        let said = kubectl.refused("apply -f -", &format!("{{apiVersion: v1, kind: Secret, metadata: {secret}}}"));
+        assert!(said.contains("nvalid") && said.contains(says), "{secret}\nsaid: {said}");
+    }
+    kubectl.ok("patch secret bmc -p {\"immutable\":true}", "");
+    for patch in ["{\"immutable\":false}", "{\"data\":{\"username\":\"eA==\"}}"] {
+        let said = kubectl.refused(&format!("patch secret bmc -p {patch}"), "");
+        assert!(said.contains("field is immutable when `immutable` is set"), "{patch}\nsaid: {said}");
+    }
+    assert!(kubectl.refused("create namespace a.b", "").contains("a.b"));
     assert!(kubectl.ok("patch am m1 --type=merge -p {\"spec\":{\"cordoned\":true}}", "").contains("patched"));
     service.wait("machine", "m1", 10, |machine| machine["status"]["conditions"].to_string().contains("Cordoned")).unwrap();
     assert!(kubectl.ok("delete am m1 m2", "").contains("deleted"));
@@ -206,6 +221,7 @@ fn what_cannot_be_is_refused_with_the_field_and_what_to_do() {
         ("Subnet", "{cidr: 10.0.0.0}", "must be a network in CIDR notation, like 192.168.10.0/24"),
         ("Subnet", "{cidr: 10.0.0.1/24}", "has bits set behind its prefix"),
         ("Subnet", "{cidr: 10.0.0.0/24, gateway: 10.0.1.1}", "spec.gateway"),
+        ("Subnet", "{cidr: 10.0.0.0/24, gateway: 10.0.0.0}", "is the network's own address, not a gateway's"),
         ("Subnet", "{cidr: 10.0.0.0/24, gateway: here}", "must be an IPv4 or IPv6 address"),
         ("Subnet", "{cidr: 10.0.0.0/24, ranges: [{from: 10.0.0.9, to: 10.0.0.3}]}", "from must not come after to"),
         ("Subnet", "{cidr: 10.0.0.0/24, ranges: [{from: 10.0.0.9, to: 10.0.1.3}]}", "every range must be inside the cidr"),
@@ -219,6 +235,11 @@ fn what_cannot_be_is_refused_with_the_field_and_what_to_do() {
         ("BootProfile", "{live: {}, kernel: k, media: {url: \"http://b/c\"}}", "media from a url needs a checksum"),
         ("BootProfile", "{image: {url: \"file:///etc/passwd\", checksum: \"sha256:00\"}}", "should match"),
         ("Deployment", "{machine: {name: a, mac: \"52:54:00:aa:00:01\"}, profile: {name: p}}", "give one of name, mac, or selector"),
+        (
+            "Deployment",
+            "{machine: {selector: {matchExpressions: [{key: rack, operator: In}]}}, profile: {name: p}}",
+            "In and NotIn need values; Exists and DoesNotExist take none",
+        ),
         ("Deployment", "{machine: {}, profile: {}}", "give exactly one of name and inline"),
         ("Deployment", "{profile: {name: p}}", "spec.machine: Required value"),
         ("Deployment", "{machine: {}, profile: {name: p}, hostname: Web_1}", "spec.hostname"),
@@ -247,4 +268,23 @@ fn an_acknowledged_write_survives_kill_9() {
     service.restart().unwrap();
     let names = service.ctl("get machines -o name").unwrap();
     assert_eq!(names.lines().count(), 20, "{names}");
+}
+
+#[test]
+fn what_the_file_does_not_name_is_kubectls_to_change() {
+    let rack = Rack::up().unwrap();
+    let mut service = Service::start(&rack).unwrap();
+    if !service.is_embedded() {
+        // Only the embedded API has a file.
+        return;
+    }
+    let subnet = |service: &Service<'_>, field: &str| service.get("subnet", "lab").unwrap()["spec"][field].clone();
+    {
+        let kubectl = Kubectl { rack: &rack, service: &service };
+        kubectl.ok("patch subnet lab --type=merge -p {\"spec\":{\"leaseSeconds\":600,\"domain\":\"lab.example\",\"mode\":\"off\"}}", "");
+    }
+    service.restart().unwrap();
+    assert_eq!(subnet(&service, "leaseSeconds"), 600);
+    assert_eq!(subnet(&service, "domain"), "lab.example");
+    assert_eq!(subnet(&service, "mode"), "dhcp", "what the file says is so at the next start");
 }

@@ -55,6 +55,7 @@ fn the_command_line_says_what_is_wrong_and_what_to_do() {
         (format!("apply -f {folder}/nothing.yaml"), format!("error: -f {folder}/nothing.yaml: cannot be read: No such file or directory (os error 2)")),
         ("wait machine nobody --timeout 1s".to_owned(), "machine/nobody: does not exist\nmachine/nobody is not ready after 1 s: does not exist".to_owned()),
         ("wait machine nobody --timeout soon".to_owned(), "error: invalid value 'soon' for '--timeout <TIMEOUT>': write it like 90s, 10m or 2h".to_owned()),
+        ("wait machine nobody --for blah".to_owned(), "error: invalid value 'blah' for '--for <WHAT>': write ready, deleted, condition=TYPE or state=STATE".to_owned()),
         ("explain nobody".to_owned(), "error: there is no machine \"nobody\"".to_owned()),
     ] {
         let said = refused(&mut service.ctl_command(&line).unwrap());
@@ -106,6 +107,10 @@ fn objects_that_cannot_go_on_say_why() {
     service.wait_state("deployment", "first", "Claimed", 10).unwrap();
     service.ctl("create deployment second --machine a --profile live").unwrap();
     says("deployment", "second", "Machine a belongs to Deployment first; delete that one first, or choose another Machine");
+    let said = refused(&mut service.ctl_command("update deployment first --mac 52:54:00:aa:00:42").unwrap());
+    assert_eq!(said, "error: deployment/first is on machine a and stays there; delete it and deploy it anew to have it on another one");
+    service.ctl("update deployment unknown --mac 52:54:00:aa:00:98").unwrap();
+    says("deployment", "unknown", "no Machine in this namespace has 52:54:00:aa:00:98");
     let said = refused(&mut service.ctl_command("deploy --machine e --type preseed --hostname third --wait").unwrap());
     assert!(said.contains("deployment/third will not run: profile preseed: preseed profiles are stored"), "{said}");
 
@@ -136,10 +141,21 @@ fn objects_that_cannot_go_on_say_why() {
     fs::write(&patch, "apiVersion: metal.athanor.dev/v1alpha1\nkind: Deployment\nmetadata: {name: sixth}\nspec: {machine: {name: a}, profile: {name: live}}\n").unwrap();
     service.ctl(&format!("apply --force-conflicts -f {}", patch.display())).unwrap();
     says("deployment", "sixth", "spec.machine now means another one, which takes effect when this Deployment is deleted and created again");
+}
 
+#[test]
+fn profiles_and_subnets_that_cannot_be_used_say_why() {
+    let guest = Guest::make().unwrap();
+    let rack = Rack::up().unwrap();
+    let service = Service::start(&rack).unwrap();
+    let iso = service.add_media("guest.iso", &guest.iso).unwrap();
+    let says = |kind: &str, name: &str, words: &str| says(&service, kind, name, words);
+    service.ctl(&format!("create boot --name live --iso-path {} --kernel live/vmlinuz", iso.display())).unwrap();
     fs::copy(&iso, rack.file("media/copy.iso")).unwrap();
     service.ctl("create boot --name other --iso-path copy.iso --iso-prefix live --kernel live/vmlinuz").unwrap();
     says("bootprofile", "other", "live is also where profile default/live serves another image; choose another prefix for one of the two");
+    service.ctl("create subnet --name twice --cidr 10.7.0.0/24 --range 10.7.0.10-10.7.0.20,10.7.0.15-10.7.0.30").unwrap();
+    says("subnet", "twice", "spec.ranges: 10.7.0.10–10.7.0.20 and 10.7.0.15–10.7.0.30 overlap; make one range of them");
     service.ctl("create boot --name ftp --kernel ftp://example.com/k").unwrap();
     says("bootprofile", "ftp", "ftp://example.com/k: only http URLs and paths inside spec.media are fetched; name one of these");
     service.ctl("create boot --name nowhere --kernel live/vmlinuz").unwrap();

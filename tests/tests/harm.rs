@@ -7,7 +7,7 @@ use std::{
 };
 
 use athanor_tests::{
-    Capture, Firmware, Rack, Service, Vm, disk,
+    Capture, Firmware, Neighbour, Rack, Service, Vm, disk,
     rack::{self, Process},
     tools, wait_for,
 };
@@ -60,10 +60,8 @@ fn a_uefi_machine_with_an_operating_system_is_handed_back_to_its_disk() {
     handed_back(Firmware::Uefi, "52:54:00:aa:00:12").unwrap();
 }
 
-#[test]
-fn a_dnsmasq_that_was_there_first_keeps_all_its_clients() {
-    let rack = Rack::up().unwrap();
-    let other = rack.neighbour("192.168.10.2/24").unwrap();
+/// A dnsmasq that gives addresses on the segment, at 192.168.10.2.
+fn dnsmasq(rack: &Rack, other: &Neighbour) -> Process {
     let mut dnsmasq = other.command("dnsmasq");
     dnsmasq.args([
         "--no-daemon",
@@ -75,19 +73,43 @@ fn a_dnsmasq_that_was_there_first_keeps_all_its_clients() {
         "--user=root",
     ]);
     dnsmasq.args(["--dhcp-range=192.168.10.50,192.168.10.60,1h"]).arg(format!("--dhcp-leasefile={}", rack.file("leases").display()));
-    let _dnsmasq = Process(dnsmasq.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    let dnsmasq = Process(dnsmasq.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
     wait_for("dnsmasq", Duration::from_secs(10), || {
         let table = tools::run(other.command("cat").arg("/proc/net/udp")).map_err(|error| error.to_string())?;
         if table.contains(":0043 ") { Ok(()) } else { Err(table) }
     })
     .unwrap();
+    dnsmasq
+}
+
+/// Waits until somebody else is seen to answer.
+fn wait_foreign(service: &Service<'_>) -> serde_json::Value {
+    let foreign = |subnet: &serde_json::Value| {
+        let conditions = subnet["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        conditions.iter().any(|condition| condition["type"] == "ForeignDHCP" && condition["status"] == "True")
+    };
+    service.wait("subnet", "lab", 20, foreign).unwrap()
+}
+
+#[test]
+fn a_dnsmasq_that_came_while_nobody_looked_is_noticed_at_the_next_start() {
+    let rack = Rack::up().unwrap();
+    let mut service = Service::start(&rack).unwrap();
+    service.wait("subnet", "lab", 20, |subnet| subnet["status"]["conditions"].to_string().contains("Probed")).unwrap();
+    service.kill();
+    let other = rack.neighbour("192.168.10.2/24").unwrap();
+    let _dnsmasq = dnsmasq(&rack, &other);
+    service.restart().unwrap();
+    wait_foreign(&service);
+}
+
+#[test]
+fn a_dnsmasq_that_was_there_first_keeps_all_its_clients() {
+    let rack = Rack::up().unwrap();
+    let other = rack.neighbour("192.168.10.2/24").unwrap();
+    let _dnsmasq = dnsmasq(&rack, &other);
     let service = Service::start(&rack).unwrap();
-    let subnet = service
-        .wait("subnet", "lab", 20, |subnet| {
-            let conditions = subnet["status"]["conditions"].as_array().cloned().unwrap_or_default();
-            conditions.iter().any(|condition| condition["type"] == "ForeignDHCP" && condition["status"] == "True")
-        })
-        .unwrap();
+    let subnet = wait_foreign(&service);
     assert!(subnet["status"]["conditions"].to_string().contains("192.168.10.2 also answers DHCP"), "{subnet}");
 
     // A client of dnsmasq's, and firmware that nobody knows: both are left to it.

@@ -169,6 +169,13 @@ fn what_a_guest_was_thanked_for_survives_kill_9_and_what_ran_is_not_free() {
     let mut thanked = machine.host.command("curl");
     thanked.args(["-sSf", "--max-time", "20", "-d", "{\"outcome\": \"Success\", \"message\": \"up\"}"]).arg(format!("{report}/{token}"));
     assert_eq!(tools::run(&mut thanked).unwrap(), "noted\n");
+    assert_eq!(tools::run(&mut thanked).unwrap(), "noted already\n");
+    let mut contradicts = machine.host.command("curl");
+    contradicts
+        .args(["-sS", "-w", "%{http_code}", "-d", "{\"outcome\": \"Failure\", \"message\": \"down\"}"])
+        .arg(format!("{report}/{token}"));
+    let said = tools::run(&mut contradicts).unwrap();
+    assert!(said.starts_with("refused: this attempt has reported success already") && said.ends_with("409"), "{said}");
     service.kill();
     service.restart().unwrap();
     // In a cluster the lease of the operator that was killed runs out first.
@@ -221,4 +228,25 @@ fn a_killed_server_loses_nothing_and_the_machine_boots() {
     vm.power_on().unwrap();
     service.wait_state("deployment", "web-1", "Provisioned", 120).unwrap();
     vm.wait_console("ATHANOR-GUEST", 30).unwrap();
+}
+
+#[test]
+fn a_machine_boots_from_each_interface_that_says_so() {
+    let rack = Rack::up().unwrap();
+    let service = Service::start(&rack).unwrap();
+    let port = FakeIpxe::plug(&rack);
+    let file = rack.file("two.yaml");
+    let interfaces =
+        format!("[{{mac: \"52:54:00:aa:00:51\", boot: true}}, {{mac: \"{}\", boot: true}}, {{mac: \"52:54:00:aa:00:53\"}}]", port.mac);
+    fs::write(&file, format!("apiVersion: metal.athanor.dev/v1alpha1\nkind: Machine\nmetadata: {{name: two}}\nspec: {{accepted: true, interfaces: {interfaces}}}\n")).unwrap();
+    service.ctl(&format!("apply -f {}", file.display())).unwrap();
+    let machine = service.wait_state("machine", "two", "Available", 10).unwrap();
+    let given = machine["status"]["interfaces"].as_array().unwrap().len();
+    assert_eq!(given, 2, "each that boots has an address: {machine:#}");
+    assert!(port.boot_file(&rack).ends_with("/boot.ipxe"));
+    wait_for("the story", Duration::from_secs(20), || {
+        let told = service.ctl("explain two").map_err(|error| error.to_string())?;
+        if told.contains("ipxe") { Ok(()) } else { Err(told) }
+    })
+    .unwrap();
 }

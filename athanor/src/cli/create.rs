@@ -14,7 +14,7 @@ use athanor_wire::MacAddr;
 use clap::{Args, Subcommand, ValueEnum};
 use ipnet::IpNet;
 use kube::{
-    Api, Client,
+    Api, Client, ResourceExt as _,
     api::{Patch, PostParams},
 };
 use serde_json::{Value, json};
@@ -242,9 +242,30 @@ pub(crate) async fn update(global: &Global, what: Update) -> anyhow::Result<()> 
     let client = connect::client(global).await?;
     let api: Api<Deployment> = Api::namespaced(client.clone(), &global.namespace);
     let name = find(&client, global, &args).await?;
-    let spec = changes(&args)?;
+    let mut spec = changes(&args)?;
+    if args.name.is_some() && (args.mac.is_some() || args.machine.is_some()) {
+        let now = api.get(&name).await?;
+        check_stays(&client, global, &now, &args).await?;
+        spec["machine"] = json!({ "name": args.machine, "mac": args.mac, "selector": null, "minimum": null });
+    }
+    if spec == json!({}) {
+        bail!("nothing to change: give --profile, --hostname, --address, --packages, --ssh-key, or for one that waits --mac or --machine");
+    }
     api.patch(&name, &connect::patch_params(), &Patch::Merge(json!({ "spec": spec }))).await?;
     out(&format!("deployment/{name} updated; its machine is served the change at its next request\n"));
+    Ok(())
+}
+
+/// A deployment that has a machine stays on it.
+async fn check_stays(client: &Client, global: &Global, now: &Deployment, args: &DeploymentArgs) -> anyhow::Result<()> {
+    let Some(has) = now.status.as_ref().and_then(|status| status.machine.clone()) else { return Ok(()) };
+    let meant = match args.mac {
+        Some(mac) => lifecycle::machine_with(client, global, mac).await.ok(),
+        None => args.machine.clone(),
+    };
+    if meant.as_ref() != Some(&has) {
+        bail!("deployment/{0} is on machine {has} and stays there; delete it and deploy it anew to have it on another one", now.name_any());
+    }
     Ok(())
 }
 
@@ -265,9 +286,6 @@ fn changes(args: &DeploymentArgs) -> anyhow::Result<Value> {
     }
     if args.ssh_key.is_some() {
         spec["users"] = json!(users(args)?);
-    }
-    if spec == json!({}) {
-        bail!("nothing to change: give --profile, --hostname, --address, --packages or --ssh-key");
     }
     Ok(spec)
 }

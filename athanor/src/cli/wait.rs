@@ -1,11 +1,13 @@
 //! `wait`, and what `deploy --wait` and `delete --wait` tell while they wait.
 
 use std::{
+    fmt,
     process::ExitCode,
+    str::FromStr,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use athanor_crds::{BootProfile, Deployment, Machine, conditions, conditions::types};
 use clap::Args;
 use kube::{Api, Client};
@@ -25,10 +27,42 @@ pub(crate) struct WaitArgs {
     name: String,
     /// For what: ready, deleted, condition=TYPE, state=STATE
     #[arg(long = "for", default_value = "ready", value_name = "WHAT")]
-    what: String,
+    what: Goal,
     /// How long
     #[arg(long, default_value = "10m", value_parser = duration)]
     timeout: Duration,
+}
+
+/// What is waited for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Goal {
+    Deleted,
+    Condition(String),
+    State(String),
+}
+
+impl FromStr for Goal {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match (text, text.split_once('=')) {
+            ("ready", _) => Ok(Self::Condition(types::READY.to_owned())),
+            ("deleted", _) => Ok(Self::Deleted),
+            (_, Some(("condition", type_))) if !type_.is_empty() => Ok(Self::Condition(type_.to_owned())),
+            (_, Some(("state", state))) if !state.is_empty() => Ok(Self::State(state.to_owned())),
+            _ => Err("write ready, deleted, condition=TYPE or state=STATE"),
+        }
+    }
+}
+
+impl fmt::Display for Goal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Deleted => f.write_str("deleted"),
+            Self::Condition(type_) if type_ == types::READY => f.write_str("ready"),
+            Self::Condition(what) | Self::State(what) => f.write_str(what),
+        }
+    }
 }
 
 /// `90s`, `10m`, `2h`.
@@ -58,7 +92,7 @@ pub(crate) async fn run(global: &Global, args: WaitArgs) -> anyhow::Result<ExitC
     let mut said = String::new();
     loop {
         let object = api.get_opt(&args.name).await?.map(serde_json::to_value).transpose()?;
-        let (done, now) = judge(&args.what, object.as_ref()).with_context(|| format!("--for {}", args.what))?;
+        let (done, now) = judge(&args.what, object.as_ref());
         if done {
             out(&format!("{}/{} {now}\n", kind.singular, args.name));
             return Ok(ExitCode::SUCCESS);
@@ -75,25 +109,23 @@ pub(crate) async fn run(global: &Global, args: WaitArgs) -> anyhow::Result<ExitC
     }
 }
 
-fn judge(what: &str, object: Option<&Value>) -> anyhow::Result<(bool, String)> {
-    if what == "deleted" {
-        return Ok((object.is_none(), if object.is_none() { "deleted".to_owned() } else { "still there".to_owned() }));
-    }
-    let Some(object) = object else { return Ok((false, "does not exist".to_owned())) };
-    if let Some(state) = what.strip_prefix("state=") {
-        let is = object["status"]["state"].as_str().unwrap_or("unknown");
-        return Ok((is.eq_ignore_ascii_case(state), is.to_owned()));
-    }
-    let type_ = match what.strip_prefix("condition=") {
-        Some(type_) => type_.to_owned(),
-        None if what == "ready" => types::READY.to_owned(),
-        None => bail!("write ready, deleted, condition=TYPE or state=STATE"),
+/// Whether it is so far, and how far it is.
+fn judge(goal: &Goal, object: Option<&Value>) -> (bool, String) {
+    let (type_, object) = match (goal, object) {
+        (Goal::Deleted, None) => return (true, "deleted".to_owned()),
+        (Goal::Deleted, Some(_)) => return (false, "still there".to_owned()),
+        (_, None) => return (false, "does not exist".to_owned()),
+        (Goal::State(state), Some(object)) => {
+            let is = object["status"]["state"].as_str().unwrap_or("unknown");
+            return (is.eq_ignore_ascii_case(state), is.to_owned());
+        }
+        (Goal::Condition(type_), Some(object)) => (type_, object),
     };
     let mut conditions = object["status"]["conditions"].as_array().into_iter().flatten();
-    let found = conditions.find(|condition| condition["type"].as_str().is_some_and(|name| name.eq_ignore_ascii_case(&type_)));
-    let Some(condition) = found else { return Ok((false, format!("has no condition {type_} yet"))) };
+    let found = conditions.find(|condition| condition["type"].as_str().is_some_and(|name| name.eq_ignore_ascii_case(type_)));
+    let Some(condition) = found else { return (false, format!("has no condition {type_} yet")) };
     let text = |field: &str| condition[field].as_str().unwrap_or_default().to_owned();
-    Ok((condition["status"] == "True", format!("{}: {}", text("reason"), text("message"))))
+    (condition["status"] == "True", format!("{}: {}", text("reason"), text("message")))
 }
 
 /// Tells how a Deployment goes until it runs, cannot run, or time is up.

@@ -1,7 +1,7 @@
 //! `config detect`: a complete configuration out of this machine's real network.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     net::{IpAddr, Ipv4Addr, UdpSocket},
     time::Duration,
@@ -159,6 +159,7 @@ fn propose(findings: &Findings) -> (Config, SubnetSpec) {
         api: Api::default(),
         http: Http::default(),
         subnets: [("lab".to_owned(), spec.clone())].into(),
+        written: BTreeMap::new(),
     };
     (config, spec)
 }

@@ -39,6 +39,9 @@ pub(crate) struct Config {
     #[serde(default)]
     #[schemars(schema_with = "subnets_schema")]
     pub(crate) subnets: BTreeMap<String, SubnetSpec>,
+    /// The Subnets as the file has them, without what is filled in by default: a default is nobody's wish, and is nobody's field.
+    #[serde(skip)]
+    pub(crate) written: BTreeMap<String, Value>,
 }
 
 /// The API.
@@ -118,7 +121,9 @@ fn parse(file: &str, text: &str) -> anyhow::Result<Config> {
     inline(&mut schema);
     tree.mean_off(&schema);
     tree::check(file, &tree, &schema, "")?;
-    let config: Config = match serde_path_to_error::deserialize(tree.to_json()) {
+    let json = tree.to_json();
+    let written = json["subnets"].as_object().into_iter().flatten().map(|(name, spec)| (name.clone(), spec.clone())).collect();
+    let mut config: Config = match serde_path_to_error::deserialize(json) {
         Ok(config) => config,
         Err(error) => {
             let path = error.path().to_string();
@@ -126,6 +131,7 @@ fn parse(file: &str, text: &str) -> anyhow::Result<Config> {
             bail!("{file}:{line}:{column}: {path}: {}", error.inner());
         }
     };
+    config.written = written;
     for (name, subnet) in &config.subnets {
         if subnet.cidr != subnet.cidr.trunc() {
             let (line, column) = tree.locate(&["subnets", name, "cidr"]);
@@ -166,6 +172,7 @@ mod tests {
         let config = parse("athanor.yaml", GOOD).unwrap();
         assert_eq!(config.subnets["lab"].ranges.len(), 1);
         assert_eq!(config.api.listen.port(), 7480);
+        assert_eq!(config.written["lab"].as_object().unwrap().len(), 4, "{:?}", config.written);
         let off = parse("athanor.yaml", &GOOD.replace("mode: dhcp", "mode: off")).unwrap();
         assert_eq!(off.subnets["lab"].mode, athanor_crds::subnet::Mode::Off);
     }
@@ -189,6 +196,8 @@ mod tests {
             "athanor.yaml:4:11: subnets.lab.cidr: 192.168.10.7/24 has bits set behind its prefix; write 192.168.10.0/24"
         );
         assert!(message("subnets:\n  lab: {mode: dhcp}\n").starts_with("athanor.yaml:2:8: subnets.lab: cidr is missing"));
+        assert!(message("subnets: {lab: }\n").contains("subnets.lab: cidr is missing"));
+        assert!(parse("athanor.yaml", "subnets:\nhttp:\n").is_ok());
         assert!(message("subnets: {lab: [}\n").starts_with("athanor.yaml:1:"));
     }
 }

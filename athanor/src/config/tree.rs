@@ -164,7 +164,9 @@ pub(crate) fn check(file: &str, node: &Node, schema: &Value, path: &str) -> anyh
     let place = format!("{file}:{}:{}", node.line, node.column);
     let wanted = schema["type"].as_str().or_else(|| schema["type"][0].as_str()).unwrap_or_default();
     let fits = match (&node.tree, wanted) {
-        (Tree::Scalar(Value::Null), _) | (_, "") => true,
+        // A key with nothing behind it says nothing, unless something must be said there.
+        (Tree::Scalar(Value::Null), _) => return check_map(file, &place, &[], schema, path),
+        (_, "") => true,
         (Tree::Map(_), "object") | (Tree::List(_), "array") => true,
         (Tree::Scalar(value), "string") => value.is_string(),
         (Tree::Scalar(value), "boolean") => value.is_boolean(),

@@ -56,7 +56,7 @@ pub(crate) async fn start(config: Config) -> anyhow::Result<()> {
     let listener = listen(&config).await?;
     let (stop, stopped) = watch::channel(false);
     let client = |role| Client::new(server.service(Identity { role }), "default");
-    apply_subnets(&client(Role::Admin), &config).await?;
+    let subnets = apply_subnets(&client(Role::Admin), &config).await?;
 
     let api = tokio::spawn(serve_api(server.clone(), listener, pki, tokens, until(stopped.clone())));
     let operator =
@@ -82,7 +82,7 @@ pub(crate) async fn start(config: Config) -> anyhow::Result<()> {
         serving = serving => if serving.is_err() { return Err((&mut agent).await?.err().map_or_else(|| anyhow::anyhow!("the boot plane ended"), Into::into)) },
         ended = &mut agent => { ended??; bail!("the boot plane ended"); }
     }
-    banner(&config, began);
+    banner(&config, &subnets, began);
     wait_for_signal().await?;
     tracing::info!("stopping");
     let _ = stop.send(true);
@@ -121,10 +121,10 @@ fn hostname() -> String {
     if name.is_empty() { "athanor".to_owned() } else { name }
 }
 
-/// The Subnets of the file become objects; those that the file had before and has no more go.
-async fn apply_subnets(client: &Client, config: &Config) -> anyhow::Result<()> {
+/// The Subnets of the file become objects; those that the file had before and has no more go. Returns all that there are.
+async fn apply_subnets(client: &Client, config: &Config) -> anyhow::Result<Vec<SubnetSpec>> {
     let api: Api<Subnet> = Api::all(client.clone());
-    for (name, spec) in &config.subnets {
+    for (name, spec) in &config.written {
         let object = json!({
             "apiVersion": athanor_crds::API_VERSION, "kind": "Subnet",
             "metadata": { "name": name, "labels": { FROM_CONFIG: "true" } }, "spec": spec
@@ -141,13 +141,14 @@ async fn apply_subnets(client: &Client, config: &Config) -> anyhow::Result<()> {
             .await
             .with_context(|| format!("subnets.{old}: it left the configuration, but cannot be deleted"))?;
     }
-    Ok(())
+    Ok(api.list(&ListParams::default()).await?.items.into_iter().map(|subnet| subnet.spec).collect())
 }
 
-fn banner(config: &Config, began: Instant) {
+fn banner(config: &Config, subnets: &[SubnetSpec], began: Instant) {
     let mut out = format!("athanor {}\n", env!("CARGO_PKG_VERSION"));
     out.push_str(&format!("  api    https://{:<24} athanor kubeconfig > ~/.kube/athanor\n", config.api.listen));
-    for (interface, spec, address) in served(config) {
+    let served = served(subnets);
+    for (interface, spec, address) in &served {
         let ranges: Vec<String> = spec.ranges.iter().map(|range| format!("{}–{}", range.from, range.to)).collect();
         let pool = if ranges.is_empty() { String::new() } else { format!(", pool {}", ranges.join(" ")) };
         out.push_str(&format!("  dhcp   {:<32} mode {}{pool}\n", format!("{interface} {}", spec.cidr), spec.mode));
@@ -157,17 +158,22 @@ fn banner(config: &Config, began: Instant) {
     for folder in missing {
         out.push_str(&format!("  note   mediaDirs: {} does not exist yet; put ISOs there\n", folder.display()));
     }
-    out.push_str(&format!("ready in {:.1} s. Plug a machine in and watch: athanorctl get machines -w\n", began.elapsed().as_secs_f64()));
+    let next = if served.is_empty() {
+        "No interface of this machine serves a Subnet, so no machine is met: add one to subnets (athanor config detect), or see athanorctl get subnets -o wide"
+    } else {
+        "Plug a machine in and watch: athanorctl get machines -w"
+    };
+    out.push_str(&format!("ready in {:.1} s. {next}\n", began.elapsed().as_secs_f64()));
     crate::output::out(&out);
 }
 
-/// The interfaces that serve each Subnet of the file, and the address that each answers from.
-fn served(config: &Config) -> Vec<(String, &SubnetSpec, Ipv4Addr)> {
+/// The interfaces that serve each Subnet, and the address that each answers from.
+fn served(subnets: &[SubnetSpec]) -> Vec<(String, &SubnetSpec, Ipv4Addr)> {
     let mut rows = Vec::new();
     for interface in interfaces().into_iter().filter(|interface| interface.up && interface.mac.is_some()) {
         let addresses: Vec<IpAddr> = interface.addresses.iter().map(|(ip, _)| IpAddr::V4(*ip)).collect();
         let Some((address, _)) = interface.addresses.first() else { continue };
-        let here = config.subnets.values().filter(|spec| spec.is_served_on(&interface.name, &addresses));
+        let here = subnets.iter().filter(|spec| spec.is_served_on(&interface.name, &addresses));
         rows.extend(here.map(|spec| (interface.name.clone(), spec, *address)));
     }
     rows

@@ -95,6 +95,7 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>, peer: SocketAdd
     let base = format!("http://{}:{}", local.ip(), local.port());
     let snapshot = shared.snapshot();
     let asks = snapshot.mac_of(peer.ip());
+    let told_as = asks.map(|mac| snapshot.told_as(mac));
     let found = match content::script(&shared, &snapshot, &base, &path) {
         Some(found) => found,
         None => {
@@ -103,7 +104,7 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>, peer: SocketAdd
         }
     };
     let by_token = || Some(found.as_ref().ok()?.plan.as_ref()?.boot_interface()?.mac);
-    let mac = asks.or_else(by_token);
+    let mac = told_as.or_else(by_token);
     match found {
         Ok(found) => serve(&shared, &request, &path, found, mac),
         Err(missing) => {
@@ -160,8 +161,11 @@ fn serve(shared: &Arc<Shared>, request: &Request<Incoming>, path: &str, found: F
         shared: shared.clone(),
         plan: found.plan,
         file: found.file,
+        tree: found.tree,
         mac,
         path: path.to_owned(),
+        script: found.script,
+        sent: length,
         size,
         started: std::time::Instant::now(),
         _transfer: shared.under_way.begin(),
@@ -201,8 +205,11 @@ struct Delivery {
     shared: Arc<Shared>,
     plan: Option<Arc<BootPlan>>,
     file: Option<String>,
+    tree: Option<String>,
     mac: Option<MacAddr>,
     path: String,
+    script: bool,
+    sent: u64,
     size: u64,
     started: std::time::Instant,
     _transfer: Transfer,
@@ -213,9 +220,14 @@ impl Delivery {
         if let (true, Some(plan), Some(file)) = (whole, &self.plan, &self.file) {
             self.shared.reporter.served(plan, file);
         }
-        if self.file.is_some() {
-            let answer = format!("{} bytes in {:.2} s", self.size, self.started.elapsed().as_secs_f64());
-            tell(&self.shared, self.mac, &self.path, answer, None);
+        // What a script said was told when it was asked for.
+        if !self.script {
+            let of = if whole { String::new() } else { format!(" of {}", self.size) };
+            let answer = format!("{}{of} bytes in {:.2} s", self.sent, self.started.elapsed().as_secs_f64());
+            match (&self.tree, self.mac) {
+                (Some(tree), Some(mac)) => self.shared.reporter.saw_of_tree(mac, tree, &self.path, self.sent),
+                _ => tell(&self.shared, self.mac, &self.path, answer, None),
+            }
         }
     }
 }
@@ -274,23 +286,32 @@ async fn guest(shared: &Shared, token: &str, request: Request<Incoming>) -> Resp
         }
     };
     let report = GuestReport { message: report::plain(&report.message, 512), ..report };
-    let what = match report.outcome {
+    let _under_way = shared.under_way.begin();
+    let what = outcome(&report);
+    let stands = shared.reporter.guest(&plan, report.clone());
+    let contradicted = stands.as_ref().filter(|stands| stands.outcome != report.outcome).map(outcome);
+    let answer = match (contradicted, &stands) {
+        (Some(first), _) => format!("refused: this attempt has reported {first} already"),
+        (None, Some(_)) => "noted already".to_owned(),
+        (None, None) => "noted".to_owned(),
+    };
+    tracing::info!(machine = %plan.machine, outcome = what, answer, "guest reported");
+    if let Some(interface) = plan.boot_interface() {
+        let asked = format!("{what}: {}", report.message).chars().take(200).collect();
+        shared.reporter.saw(interface.mac, Seen { protocol: "GUEST", asked, answer: answer.clone(), row: None, subnet: None });
+    }
+    // What is acknowledged is stored: a guest reports once.
+    match contradicted {
+        Some(_) => text(StatusCode::CONFLICT, &format!("{answer}; what runs is told by its Deployment's next attempt\n")),
+        None if shared.reporter.all_stored(&plan).await => text(StatusCode::OK, &format!("{answer}\n")),
+        None => text(StatusCode::SERVICE_UNAVAILABLE, "the API did not store the report yet; report again\n"),
+    }
+}
+
+fn outcome(report: &GuestReport) -> &'static str {
+    match report.outcome {
         GuestOutcome::Success => "success",
         GuestOutcome::Failure => "failure",
-    };
-    tracing::info!(machine = %plan.machine, outcome = what, "guest reported");
-    if let Some(interface) = plan.boot_interface() {
-        let answer = "noted".to_owned();
-        let asked = format!("{what}: {}", report.message).chars().take(200).collect();
-        shared.reporter.saw(interface.mac, Seen { protocol: "GUEST", asked, answer, row: None, subnet: None });
-    }
-    let _under_way = shared.under_way.begin();
-    shared.reporter.guest(&plan, report);
-    // What is acknowledged is stored: a guest reports once.
-    if shared.reporter.all_stored(&plan).await {
-        text(StatusCode::OK, "noted\n")
-    } else {
-        text(StatusCode::SERVICE_UNAVAILABLE, "the API did not store the report yet; report again\n")
     }
 }
 

@@ -1,5 +1,8 @@
 //! What happens to an object on its way into the store: identity, pruning, defaults, validation, generation.
 
+mod core_kinds;
+mod metadata;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize as _;
 use serde_json::{Map, Value, json};
@@ -21,6 +24,8 @@ pub(crate) enum Unknown {
 
 /// The longest object name (RFC 1123 subdomain).
 const MAX_NAME: usize = 253;
+/// The longest name of a namespace (RFC 1123 label).
+const MAX_LABEL: usize = 63;
 /// Random letters behind a `generateName`, as Kubernetes draws them.
 const GENERATED: usize = 5;
 
@@ -81,12 +86,21 @@ fn required(kind: &Kind, field: &str, message: &str) -> ApiError {
     ApiError::invalid(kind, "", &[cause])
 }
 
-fn check_name(kind: &Kind, name: &str) -> Result<()> {
+/// A name of a DNS subdomain (RFC 1123).
+fn is_subdomain(text: &str) -> bool {
     let part = |part: &str| {
         let edges = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
         part.starts_with(edges) && part.ends_with(edges) && part.chars().all(|c| edges(c) || c == '-')
     };
-    if name.len() <= MAX_NAME && name.split('.').all(part) {
+    text.split('.').all(part)
+}
+
+fn check_name(kind: &Kind, name: &str) -> Result<()> {
+    if kind.storage == "namespaces" && (name.len() > MAX_LABEL || name.contains('.')) {
+        let message = format!("Invalid value: {name:?}: a namespace's name is one label of at most {MAX_LABEL} characters, without '.'");
+        return Err(ApiError::invalid(kind, name, &[Cause { reason: "FieldValueInvalid", field: "metadata.name".to_owned(), message }]));
+    }
+    if name.len() <= MAX_NAME && is_subdomain(name) {
         return Ok(());
     }
     let message = format!(
@@ -147,39 +161,9 @@ fn nearest(structure: &Value, path: &str) -> String {
 /// 422 with every cause.
 pub(crate) fn validate(kind: &Kind, name: &str, object: &Value, old: Option<&Value>) -> Result<()> {
     let mut causes = schema::validate(kind, object, old);
-    causes.extend(check_metadata(object));
+    causes.extend(metadata::check(object));
+    causes.extend(core_kinds::check(kind, object, old));
     if causes.is_empty() { Ok(()) } else { Err(ApiError::invalid(kind, name, &causes)) }
-}
-
-/// The parts of metadata that clients write.
-fn check_metadata(object: &Value) -> Vec<Cause> {
-    let invalid = |field: &str, message: &str| Cause { reason: "FieldValueInvalid", field: field.to_owned(), message: message.to_owned() };
-    let metadata = &object["metadata"];
-    let mut causes = Vec::new();
-    for field in ["labels", "annotations"] {
-        match &metadata[field] {
-            Value::Null => {}
-            Value::Object(map) if map.values().all(Value::is_string) => {}
-            _ => causes.push(invalid(&format!("metadata.{field}"), "must be a map of texts")),
-        }
-    }
-    let labels = metadata["labels"].as_object();
-    for (key, value) in labels.into_iter().flatten() {
-        let value = value.as_str().unwrap_or_default();
-        let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-        if value.len() > 63 || !value.chars().all(fine) {
-            causes.push(invalid(
-                "metadata.labels",
-                &format!("Invalid value: {value:?} of {key:?}: at most 63 letters, digits, '-', '_' or '.'"),
-            ));
-        }
-    }
-    match &metadata["finalizers"] {
-        Value::Null => {}
-        Value::Array(list) if list.iter().all(|name| name.as_str().is_some_and(|name| name.contains('/') || name == "orphan")) => {}
-        _ => causes.push(invalid("metadata.finalizers", "every finalizer needs a domain, like example.com/name")),
-    }
-    causes
 }
 
 /// A new object: what the server writes into its metadata.

@@ -19,6 +19,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited, StreamBody, combinators::UnsyncBoxBody};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::Semaphore};
 use tower::Service;
@@ -272,10 +273,7 @@ impl ApiServer {
     }
 
     fn delete(&self, call: &Call, target: &Target, name: &str) -> Result<Response<Body>> {
-        let body = if call.body.is_empty() { Value::Null } else { call.object()? };
-        let text = |field: &str| body["preconditions"][field].as_str().map(str::to_owned);
-        let dry_run = call.query.contains_key("dryRun") || body["dryRun"].as_array().is_some_and(|list| !list.is_empty());
-        let options = DeleteOptions { uid: text("uid"), resource_version: text("resourceVersion"), dry_run };
+        let options = call.delete_options()?;
         Ok(reply(StatusCode::OK, &verbs::delete(&self.store, target, name, &options, &now())?, &[]))
     }
 
@@ -285,9 +283,9 @@ impl ApiServer {
             let text = |field: &str| object["metadata"][field].as_str().map(str::to_owned);
             names.push((text("namespace"), text("name").unwrap_or_default()));
         })?;
+        let options = call.delete_options()?;
         for (namespace, name) in names {
             let here = Target { namespace, ..target.clone() };
-            let options = DeleteOptions { dry_run: call.query.contains_key("dryRun"), ..DeleteOptions::default() };
             match verbs::delete(&self.store, &here, &name, &options, &now()) {
                 Err(error) if error.code != StatusCode::NOT_FOUND => return Err(error),
                 _ => {}
@@ -298,6 +296,16 @@ impl ApiServer {
 }
 
 impl Call {
+    /// What a delete insists on: an option that cannot be read is not one that may be left out.
+    fn delete_options(&self) -> Result<DeleteOptions> {
+        let body = if self.body.is_empty() { json!({}) } else { self.object()? };
+        let options: meta::DeleteOptions =
+            serde_json::from_value(body).map_err(|error| ApiError::bad_request(format!("the DeleteOptions cannot be read: {error}")))?;
+        let preconditions = options.preconditions.unwrap_or_default();
+        let dry_run = self.query.contains_key("dryRun") || options.dry_run.is_some_and(|list| !list.is_empty());
+        Ok(DeleteOptions { uid: preconditions.uid, resource_version: preconditions.resource_version, dry_run })
+    }
+
     fn flag(&self, name: &str) -> bool {
         matches!(self.query.get(name).map(String::as_str), Some("true" | "1"))
     }

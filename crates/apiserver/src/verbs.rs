@@ -110,20 +110,36 @@ fn finish_core(target: &Target, object: &mut Value) {
     match (target.kind.kind.as_str(), target.kind.group.as_str()) {
         ("Namespace", "") => object["status"] = json!({ "phase": "Active" }),
         ("Secret", "") => {
-            if let Some(texts) = object["stringData"].as_object().cloned() {
-                use base64::Engine as _;
-                for (name, text) in texts {
-                    let encoded = base64::engine::general_purpose::STANDARD.encode(text.as_str().unwrap_or_default());
-                    object["data"][name] = encoded.into();
-                }
-            }
+            encode_texts(target, object);
             if let Some(fields) = object.as_object_mut() {
-                fields.remove("stringData");
                 fields.entry("type").or_insert_with(|| "Opaque".into());
             }
         }
         _ => {}
     }
+}
+
+/// A Secret's `stringData` is only for writing: it becomes `data`.
+fn encode_texts(target: &Target, object: &mut Value) {
+    use base64::Engine as _;
+    if !is_secret(target) {
+        return;
+    }
+    let texts = object.as_object_mut().and_then(|fields| fields.remove("stringData"));
+    for (name, text) in texts.iter().filter_map(Value::as_object).flatten() {
+        object["data"][name] = base64::engine::general_purpose::STANDARD.encode(text.as_str().unwrap_or_default()).into();
+    }
+}
+
+/// A change that does not name a Secret's type leaves it.
+fn keep_type(target: &Target, live: &Value, new: &mut Value) {
+    if is_secret(target) && new["type"].is_null() {
+        new["type"] = live["type"].clone();
+    }
+}
+
+fn is_secret(target: &Target) -> bool {
+    target.kind.kind == "Secret" && target.kind.is_core()
 }
 
 fn check_namespace(store: &Store, target: &Target) -> Result<()> {
@@ -206,7 +222,8 @@ fn change(
         check_preconditions(target, name, live, &new)?;
         warnings = admission::shape(kind, &mut new, options.unknown)?;
         admission::carry_metadata(kind, live, &mut new, target.status);
-        finish_core_change(target, &mut new);
+        encode_texts(target, &mut new);
+        keep_type(target, live, &mut new);
         admission::validate(kind, name, &new, Some(live))?;
         if !new["metadata"]["managedFields"].is_array() {
             new["metadata"]["managedFields"] = live["metadata"]["managedFields"].clone();
@@ -222,12 +239,6 @@ fn change(
     })?;
     settle_namespace(store, target, &object)?;
     Ok(Written { object: events::from_stored(kind, object), code: StatusCode::OK, warnings })
-}
-
-fn finish_core_change(target: &Target, object: &mut Value) {
-    if target.kind.kind == "Secret" && target.kind.is_core() {
-        finish_core(target, object);
-    }
 }
 
 fn check_preconditions(target: &Target, name: &str, live: &Value, new: &Value) -> Result<()> {
@@ -272,7 +283,7 @@ fn apply(store: &Store, target: &Target, name: &str, mut config: Value, options:
         Some(structure) => drop(crate::schema::prune(structure, &mut config)),
         None => config = shaped,
     }
-    finish_core_change(target, &mut config);
+    encode_texts(target, &mut config);
     let writer = Writer { manager: options.manager, status: target.status, force: options.force, now: &options.now };
     if store.get(&key(target, name))?.is_none() && !target.status {
         check_namespace(store, target)?;
@@ -292,6 +303,7 @@ fn apply(store: &Store, target: &Target, name: &str, mut config: Value, options:
             crate::schema::fill_defaults(structure, &mut new);
         }
         admission::carry_metadata(kind, live, &mut new, target.status);
+        keep_type(target, live, &mut new);
         admission::validate(kind, name, &new, Some(live))?;
         if ssa::without_managers(&new) == ssa::without_managers(live)
             && new["metadata"]["managedFields"] == live["metadata"]["managedFields"]

@@ -33,7 +33,7 @@ pub fn choose<'a>(deployment: &Deployment, architecture: Option<Architecture>, m
                 format!("spec.machine.name: there is no Machine {name} in this namespace; athanorctl get machines lists them"),
             )
         };
-        return named(machine.copied().ok_or_else(unknown)?, architecture);
+        return named(deployment, machine.copied().ok_or_else(unknown)?, architecture);
     }
     if let Some(mac) = claim.mac {
         let unknown = || {
@@ -42,7 +42,7 @@ pub fn choose<'a>(deployment: &Deployment, architecture: Option<Architecture>, m
                 format!("spec.machine.mac: no Machine in this namespace has {mac}; switch it on so that it registers itself, or create it"),
             )
         };
-        return named(crate::identity::owner_of(mac, machines.iter().copied()).ok_or_else(unknown)?, architecture);
+        return named(deployment, crate::identity::owner_of(mac, machines.iter().copied()).ok_or_else(unknown)?, architecture);
     }
     any(claim.selector.as_ref(), claim.minimum.as_ref(), architecture, machines)
 }
@@ -79,13 +79,16 @@ fn obstacle(reason: &'static str, message: String) -> Obstacle {
     Obstacle { reason, message }
 }
 
-fn named(machine: &Machine, architecture: Option<Architecture>) -> Result<&Machine, Obstacle> {
+fn named<'a>(deployment: &Deployment, machine: &'a Machine, architecture: Option<Architecture>) -> Result<&'a Machine, Obstacle> {
     let name = machine.metadata.name.as_deref().unwrap_or_default();
     if let Some(claim) = &machine.spec.claim_ref {
-        return Err(obstacle(
-            reasons::MACHINE_TAKEN,
-            format!("Machine {name} belongs to Deployment {}; delete that one first, or choose another Machine", claim.name),
-        ));
+        // A Deployment that was deleted and created again is another instance; its Machine says what the first one waits for.
+        let message = if Some(&claim.name) == deployment.metadata.name.as_ref() {
+            format!("Machine {name} still belongs to an earlier Deployment of this name: {}", what_it_says(machine))
+        } else {
+            format!("Machine {name} belongs to Deployment {}; delete that one first, or choose another Machine", claim.name)
+        };
+        return Err(obstacle(reasons::MACHINE_TAKEN, message));
     }
     if let (Some(wanted), Some(has)) = (architecture, machine.spec.architecture)
         && wanted != has
@@ -168,6 +171,10 @@ fn why_not_free(machine: &Machine) -> String {
     if machine.spec.externally_provisioned {
         return "somebody else installed it (spec.externallyProvisioned)".to_owned();
     }
+    what_it_says(machine)
+}
+
+fn what_it_says(machine: &Machine) -> String {
     let ready = machine.status.iter().flat_map(|status| &status.conditions).find(|condition| condition.type_ == "Ready");
     ready.map_or_else(|| "the operator has not seen it yet".to_owned(), |condition| condition.message.clone())
 }

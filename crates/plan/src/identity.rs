@@ -1,5 +1,7 @@
 //! Who a machine is: never its name, always the set {MACs, SMBIOS UUID, serial}.
 
+use std::net::IpAddr;
+
 use athanor_crds::{Machine, MachineInventory};
 use athanor_wire::{
     MacAddr,
@@ -14,6 +16,14 @@ pub fn owner_of<'a>(mac: MacAddr, machines: impl IntoIterator<Item = &'a Machine
         .into_iter()
         .filter(|machine| machine.spec.interfaces.iter().any(|interface| interface.mac == mac))
         .min_by_key(|machine| (registered_itself(machine), created(&machine.metadata), machine.metadata.name.clone()))
+}
+
+/// An older Machine for which a person fixed an address that another one asks for, too.
+pub fn first_promised<'a>(ip: IpAddr, asks: &Machine, machines: impl IntoIterator<Item = &'a Machine>) -> Option<&'a Machine> {
+    let age = |machine: &Machine| (created(&machine.metadata), machine.metadata.namespace.clone(), machine.metadata.name.clone());
+    let promised =
+        |machine: &&Machine| machine.spec.interfaces.iter().flat_map(|interface| &interface.addresses).any(|claim| claim.ip == ip);
+    machines.into_iter().filter(promised).filter(|other| age(other) < age(asks)).min_by_key(|machine| age(machine))
 }
 
 fn registered_itself(machine: &Machine) -> bool {

@@ -73,6 +73,11 @@ impl Snapshot {
         self.by_mac.get(&mac).and_then(|&index| self.plans.get(index))
     }
 
+    /// Under which MAC a client's story is told: a machine's under that of its boot interface, whichever of its interfaces asks.
+    pub fn told_as(&self, mac: MacAddr) -> MacAddr {
+        self.by_mac(mac).and_then(|plan| plan.boot_interface()).map_or(mac, |interface| interface.mac)
+    }
+
     /// The interface behind an address: the one that a plan gives it to.
     pub fn mac_of(&self, ip: IpAddr) -> Option<MacAddr> {
         self.by_ip.get(&ip).copied()

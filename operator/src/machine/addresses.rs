@@ -13,6 +13,7 @@ use athanor_crds::{
 use athanor_plan::{
     PlanAddress, PlanInterface,
     address::{self, AddressError},
+    identity,
     lifecycle::Obstacle,
 };
 use athanor_wire::MacAddr;
@@ -88,7 +89,7 @@ pub(crate) async fn ensure(world: &World, cluster: &impl Cluster) -> Result<Addr
         }
     }
     for stale in all.iter().filter(|address| owned_by(address, world) && !kept.contains(&address.name_any())) {
-        cluster.delete::<Address>(None, &stale.name_any()).await?;
+        cluster.delete_read(&**stale).await?;
     }
     Ok(Addresses { interfaces, obstacle })
 }
@@ -98,7 +99,7 @@ fn as_obstacle(error: &AddressError) -> Obstacle {
     Obstacle { reason, message: error.to_string() }
 }
 
-/// What a person fixed, on the Machine or through its Deployment, and one address at home for the boot interface.
+/// What a person fixed, on the Machine or through its Deployment, and one address at home for each boot interface.
 fn wishes(world: &World, all: &[Arc<Address>]) -> (Vec<Wish>, Option<Obstacle>) {
     let (mut wishes, mut obstacle): (Vec<Wish>, _) = (Vec::new(), None);
     let boot = world.machine.spec.boot_interface();
@@ -114,20 +115,25 @@ fn wishes(world: &World, all: &[Arc<Address>]) -> (Vec<Wish>, Option<Obstacle>) 
             Err(error) => obstacle = Some(as_obstacle(&error)),
         }
     }
-    // Whoever runs something stays where it is, whatever is asked elsewhere in its name.
+    for boot in world.machine.spec.boot_interfaces() {
+        if let Some((subnet, spec)) = at_home(world, boot.mac, all)
+            && spec.mode == Mode::Dhcp
+            && !wishes.iter().any(|wish| wish.mac == boot.mac && wish.subnet == *subnet)
+        {
+            wishes.push(Wish { mac: boot.mac, subnet: subnet.clone(), fixed: None });
+        }
+    }
+    (wishes, obstacle)
+}
+
+/// The Subnet where a boot interface is given an address. Whoever runs something stays where it is, whatever is asked elsewhere in its name.
+fn at_home<'a>(world: &'a World, mac: MacAddr, all: &[Arc<Address>]) -> Option<&'a (String, SubnetSpec)> {
     let asked = home(world);
-    let mut own = all.iter().filter(|address| owned_by(address, world) && boot.is_some_and(|boot| boot.mac == address.spec.mac));
+    let mut own = all.iter().filter(|address| owned_by(address, world) && mac == address.spec.mac);
     let moved = !own.clone().any(|address| asked.is_some_and(|(name, _)| *name == address.spec.subnet));
     let before = own.find(|address| !address.spec.fixed).map(|address| &address.spec.subnet);
     let stays = before.filter(|_| moved && world.machine.spec.occupancy.is_some());
-    let at_home = stays.and_then(|before| world.subnets.iter().find(|(name, _)| name == before)).or(asked);
-    if let (Some(boot), Some((subnet, spec))) = (boot, at_home)
-        && spec.mode == Mode::Dhcp
-        && !wishes.iter().any(|wish| wish.mac == boot.mac && wish.subnet == *subnet)
-    {
-        wishes.push(Wish { mac: boot.mac, subnet: subnet.clone(), fixed: None });
-    }
-    (wishes, obstacle)
+    stays.and_then(|before| world.subnets.iter().find(|(name, _)| name == before)).or(asked)
 }
 
 fn owned_by(address: &Address, world: &World) -> bool {
@@ -158,6 +164,14 @@ async fn grant(
         && !world.servers.contains(&has.spec.ip)
     {
         return Ok(Ok(has.spec.ip));
+    }
+    // Whom of two Machines an address was promised to first does not depend on which one is looked at first.
+    if let Some(ip) = wish.fixed
+        && has(world, wish, all).is_none_or(|address| address.spec.ip != ip)
+        && let Some(older) = identity::first_promised(ip, &world.machine, world.machines.iter().map(AsRef::as_ref))
+    {
+        let owner = format!("Machine {}/{}", older.namespace().unwrap_or_default(), older.name_any());
+        return Ok(Err(AddressError::Taken { ip, owner }));
     }
     if let Some(ip) = wish.fixed.filter(|ip| world.servers.contains(ip)) {
         return Ok(Err(AddressError::Taken { ip, owner: "a server of this Subnet".to_owned() }));
@@ -206,7 +220,7 @@ async fn take(world: &World, wish: &Wish, ip: std::net::IpAddr, cluster: &impl C
 pub(crate) async fn release_all(namespace: &str, name: &str, cluster: &impl Cluster) -> Result<(), PortError> {
     for address in cluster.list::<Address>(None).await? {
         if address.spec.owner.as_ref().is_some_and(|owner| owner.namespace == namespace && owner.name == name) {
-            cluster.delete::<Address>(None, &address.name_any()).await?;
+            cluster.delete_read(&*address).await?;
         }
     }
     Ok(())

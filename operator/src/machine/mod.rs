@@ -26,6 +26,9 @@ use serde_json::json;
 
 use crate::{Clock, Cluster, Ids, PortError, finalizer};
 
+/// How soon an address that could not be had is asked for again: not everything that frees one is an event for who waits.
+const ADDRESS_AGAIN: Duration = Duration::from_secs(60);
+
 /// Everything that a decision about a Machine looks at.
 pub(crate) struct World {
     pub(crate) machine: Machine,
@@ -69,15 +72,18 @@ pub async fn reconcile(
     let decision = decide(&world, addresses.obstacle.clone(), clock);
     let issued = apply(&mut world, &decision, cluster, clock, ids).await?;
     let obstacle = plan::write(&world, &decision, &addresses, cluster, ids).await?.or_else(|| unservable(&world, &decision));
+    let again = decision.again.or(addresses.obstacle.as_ref().map(|_| ADDRESS_AGAIN));
     status::write(&world, &decision, &addresses, obstacle, issued, cluster, clock).await?;
-    Ok(decision.again)
+    Ok(again)
 }
 
 async fn dereference(machine: Machine, cluster: &impl Cluster) -> Result<World, PortError> {
     let namespace = machine.namespace().unwrap_or_default();
     let name = machine.name_any();
     let all = cluster.list::<Subnet>(None).await?;
-    let subnets = all.iter().map(|subnet| (subnet.name_any(), subnet.spec.clone())).collect();
+    let mut subnets: Vec<(String, SubnetSpec)> = all.iter().map(|subnet| (subnet.name_any(), subnet.spec.clone())).collect();
+    // A list has no order: where two Subnets fit, every look must take the same, and that is the narrower one.
+    subnets.sort_by(|(a, one), (b, other)| other.cidr.prefix_len().cmp(&one.cidr.prefix_len()).then_with(|| a.cmp(b)));
     let servers = all.iter().filter_map(|subnet| subnet.status.as_ref()).flat_map(|status| &status.servers);
     let servers = servers.filter_map(|server| server.address.parse().ok()).collect();
     let deployment = match &machine.spec.claim_ref {

@@ -10,7 +10,7 @@ use athanor_crds::{Address, Deployment, Machine, MachineInventory, Subnet};
 use futures::{StreamExt as _, stream::BoxStream};
 use kube::{
     Api, Client,
-    api::{GetParams, ListParams, Patch, PatchParams, PostParams},
+    api::{DeleteParams, GetParams, ListParams, Patch, PatchParams, PostParams, Preconditions},
     core::{ObjectList, Request},
     runtime::{
         WatchStreamExt as _,
@@ -164,8 +164,18 @@ impl Cluster for KubeCluster {
         self.send(path::<K>(read.meta().namespace.as_deref()).patch_subresource("status", &name, &params, &guarded(read, patch))).await
     }
 
+    async fn delete_read<K: Object>(&self, read: &K) -> Result<(), PortError> {
+        let name = read.meta().name.clone().unwrap_or_default();
+        let preconditions = Some(Preconditions { uid: read.meta().uid.clone(), ..Preconditions::default() });
+        let params = DeleteParams { preconditions, ..DeleteParams::default() };
+        match self.send::<Value>(path::<K>(read.meta().namespace.as_deref()).delete(&name, &params)).await {
+            Ok(_) | Err(PortError::NotFound(_) | PortError::Conflict(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     async fn delete<K: Object>(&self, namespace: Option<&str>, name: &str) -> Result<(), PortError> {
-        match self.send::<Value>(path::<K>(namespace).delete(name, &kube::api::DeleteParams::default())).await {
+        match self.send::<Value>(path::<K>(namespace).delete(name, &DeleteParams::default())).await {
             Ok(_) | Err(PortError::NotFound(_)) => Ok(()),
             Err(error) => Err(error),
         }

@@ -29,7 +29,7 @@ async fn prune(cluster: &impl Cluster) -> Result<(), PortError> {
     reports.retain(|report| report.spec.mac.is_some_and(|mac| report.name_any() == names::stranger_report(mac)));
     reports.sort_by_key(|report| Reverse(newest(report)));
     for old in reports.iter().skip(MOST) {
-        cluster.delete::<BootReport>(Some(names::SYSTEM_NAMESPACE), &old.name_any()).await?;
+        cluster.delete_read(&**old).await?;
     }
     Ok(())
 }
