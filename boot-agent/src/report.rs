@@ -229,9 +229,15 @@ impl Reporter {
                 client.last_boot = Some(now);
                 client.mark(plan.state == athanor_crds::MachineState::Releasing);
             }
-            if let Some(order) = order {
-                client.begin(&order.attempt);
-                client.attempt.started = true;
+            match order {
+                Some(order) => {
+                    client.begin(&order.attempt);
+                    client.attempt.started = true;
+                    client.attempt.started_at.get_or_insert(MicroTime(now));
+                }
+                // Its firmware runs, and has nothing to run: what was started before is over.
+                None if plan.order.is_none() => client.begin(""),
+                None => {}
             }
             if facts.is_some() && client.facts != facts {
                 client.facts = facts;
@@ -280,6 +286,17 @@ impl Reporter {
                 client.problems = problems;
                 client.mark(true);
             });
+        }
+    }
+
+    /// A plan came from the API. Where it does not know what was started on its machine, that is told again: the API's data may have been
+    /// restored from an older copy.
+    pub(crate) fn reconsider(&self, plan: &BootPlan) {
+        let ordered = plan.order.as_ref().map(|order| order.attempt.as_str());
+        let unknown = |client: &Client| client.attempt.started && ordered != Some(&client.attempt.id);
+        let Some(mac) = boot_mac(plan) else { return };
+        if self.clients.lock().unwrap_or_else(PoisonError::into_inner).get(&mac).is_some_and(unknown) {
+            self.with(mac, |client| client.mark(true));
         }
     }
 

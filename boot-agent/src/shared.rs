@@ -13,7 +13,7 @@ use athanor_crds::MachineState;
 use athanor_dhcp::Newcomer;
 use athanor_media::Library;
 use athanor_plan::{BootPlan, Loaders, Snapshot};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
 use crate::{authority::Verdicts, handover::UnderWay, interface::Duty, metrics::Metrics, options::Options, report::Reporter};
 
@@ -45,6 +45,7 @@ pub(crate) struct Shared {
     changed: watch::Sender<u64>,
     duties: watch::Sender<Vec<Duty>>,
     closing: watch::Sender<bool>,
+    rewound: Notify,
     born: Instant,
     /// Milliseconds since `born` at which the API last answered; [`NEVER`] before the first time.
     contact: AtomicU64,
@@ -63,6 +64,7 @@ impl Shared {
             newcomers,
             under_way: UnderWay::default(),
             closing: watch::Sender::new(false),
+            rewound: Notify::new(),
             disks: Arc::new(Semaphore::new(DISK_WAITERS)),
             snapshot: ArcSwap::from_pointee(Snapshot::new(Vec::new(), Vec::new(), loaders.clone())),
             loaders,
@@ -123,6 +125,16 @@ impl Shared {
         let now = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(NEVER - 1);
         self.contact.store(now, Ordering::Relaxed);
         self.metrics.heard_from_api();
+    }
+
+    /// The API's data was restored from an older copy: its watches tell nothing until they are begun anew.
+    pub(crate) fn api_went_back(&self) {
+        self.rewound.notify_one();
+    }
+
+    /// Waits until the API's data was restored.
+    pub(crate) async fn rewound(&self) {
+        self.rewound.notified().await;
     }
 
     /// How long the API has said nothing; `None` when it never did.

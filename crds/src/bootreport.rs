@@ -95,6 +95,9 @@ pub struct AttemptReport {
     /// Its script was fetched.
     #[serde(default)]
     pub started: bool,
+    /// When its script was first fetched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<MicroTime>,
     /// Its kernel and every initrd were fetched whole.
     #[serde(default)]
     pub served: bool,
@@ -109,6 +112,7 @@ impl AttemptReport {
     pub fn with(self, other: &Self) -> Self {
         Self {
             started: self.started || other.started,
+            started_at: self.started_at.or_else(|| other.started_at.clone()),
             served: self.served || other.served,
             guest: self.guest.or_else(|| other.guest.clone()),
             id: self.id,

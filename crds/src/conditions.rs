@@ -87,6 +87,10 @@ pub mod reasons {
     pub const SUPPORTED: &str = "Supported";
     /// BootProfile: it contradicts itself in a way that the schema cannot say.
     pub const INVALID: &str = "Invalid";
+    /// Something was started on the Machine that no Deployment owns.
+    pub const UNKNOWN_OCCUPANT: &str = "UnknownOccupant";
+    /// The object cannot be read as its kind: another version stored it.
+    pub const UNREADABLE: &str = "Unreadable";
     /// BootProfile: another one serves other media under its prefix.
     pub const PREFIX_TAKEN: &str = "PrefixTaken";
     /// Deployment: a file that its profile names cannot be served.
@@ -137,8 +141,17 @@ pub fn set(conditions: &mut Vec<Condition>, now: Timestamp, type_: &str, status:
     }
 }
 
+/// Says of which generation of the object the conditions speak.
+pub fn observe(conditions: &mut [Condition], generation: Option<i64>) {
+    for condition in conditions {
+        condition.observed_generation = generation;
+    }
+}
+
 /// Reasons that tell of something a person should look at, rather than of a step on the way.
-const TROUBLE: [&str; 19] = [
+const TROUBLE: [&str; 21] = [
+    reasons::UNKNOWN_OCCUPANT,
+    reasons::UNREADABLE,
     reasons::PREFIX_TAKEN,
     reasons::ADDRESS_CONFLICT,
     reasons::CLAIM_LOST,

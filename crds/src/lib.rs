@@ -21,6 +21,7 @@ pub mod bootreport;
 pub mod conditions;
 pub mod deployment;
 pub mod generate;
+pub mod history;
 pub mod inventory;
 pub mod machine;
 pub mod names;

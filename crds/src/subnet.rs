@@ -36,7 +36,7 @@ use crate::schema::{self, rules};
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = rules(&[
     ("!isCIDR(self.cidr) || !has(self.gateway) || cidr(self.cidr).containsIP(self.gateway)", "must be inside the cidr", ".gateway"),
-    ("!isCIDR(self.cidr) || !has(self.gateway) || !isIP(self.gateway) || cidr(self.cidr).prefixLength() >= 31 || ip(self.gateway) != cidr(self.cidr).masked().ip()",
+    ("!isCIDR(self.cidr) || !has(self.gateway) || cidr(self.cidr).prefixLength() >= 31 || !self.cidr.startsWith(self.gateway + '/')",
      "is the network's own address, not a gateway's", ".gateway"),
     ("!isCIDR(self.cidr) || !has(self.ranges) || self.ranges.all(r, cidr(self.cidr).containsIP(r.from) && cidr(self.cidr).containsIP(r.to))",
      "every range must be inside the cidr", ".ranges"),
@@ -336,6 +336,10 @@ pub struct SubnetServer {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub foreign_server: Option<String>,
+    /// The agent's version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub version: Option<String>,
 }
 
 impl SubnetSpec {

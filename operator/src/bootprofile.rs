@@ -49,6 +49,7 @@ pub async fn reconcile(namespace: &str, name: &str, cluster: &impl Cluster, cloc
         (None, None) => (support.supported, support.reason, support.message),
     };
     conditions::set(&mut new.conditions, now, types::READY, ready, reason, message);
+    conditions::observe(&mut new.conditions, new.observed_generation);
     let (old, new) = (Seen { status: &old, conditions: &old.conditions }, Seen { status: &new, conditions: &new.conditions });
     status::write(&profile, old, new, cluster, clock).await?;
     Ok(())

@@ -15,8 +15,11 @@ use athanor_plan::{
     claim,
     lifecycle::{Obstacle, Release, release},
 };
-use k8s_openapi::{api::core::v1::Namespace, apimachinery::pkg::apis::meta::v1::Time};
-use kube::{Resource as _, ResourceExt as _};
+use k8s_openapi::{
+    api::core::v1::Namespace, apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+    apimachinery::pkg::apis::meta::v1::Time,
+};
+use kube::{CustomResourceExt as _, Resource as _, ResourceExt as _, core::ObjectMeta};
 use serde_json::json;
 
 use crate::{
@@ -104,10 +107,7 @@ async fn give_back(deployment: &Deployment, cluster: &impl Cluster, clock: &impl
         return Ok(());
     }
     let namespace = deployment.namespace().unwrap_or_default();
-    let on_purpose = match cluster.get::<Namespace>(None, &namespace).await? {
-        Some(found) => found.metadata.deletion_timestamp.is_none(),
-        None => false,
-    };
+    let on_purpose = on_purpose(&namespace, cluster).await?;
     let retain = deployment.spec.deletion_policy == DeletionPolicy::Retain;
     // The list may be old: what was chosen is looked at in any case, and what is released is what the Machine says now.
     let mut names: BTreeSet<String> = cluster.list::<Machine>(Some(&namespace)).await?.iter().map(|machine| machine.name_any()).collect();
@@ -119,6 +119,15 @@ async fn give_back(deployment: &Deployment, cluster: &impl Cluster, clock: &impl
         }
     }
     finalizer::take_off(deployment, cluster).await
+}
+
+/// Whether a Deployment was deleted for its own sake, and not with its namespace or its whole kind.
+async fn on_purpose(namespace: &str, cluster: &impl Cluster) -> Result<bool, PortError> {
+    let stays = |metadata: ObjectMeta| metadata.deletion_timestamp.is_none();
+    let namespace = cluster.get::<Namespace>(None, namespace).await?;
+    // The embedded API has no such kind, and its kinds cannot be deleted.
+    let kind = cluster.get::<CustomResourceDefinition>(None, Deployment::crd_name()).await?;
+    Ok(namespace.is_some_and(|found| stays(found.metadata)) && kind.is_none_or(|found| stays(found.metadata)))
 }
 
 async fn release_one(machine: &Machine, how: Release, cluster: &impl Cluster, clock: &impl Clock) -> Result<(), PortError> {
@@ -159,6 +168,7 @@ async fn write_status(
         (None, Some(obstacle)) => wait(&mut new, obstacle, clock),
         (None, None) => {}
     }
+    conditions::observe(&mut new.conditions, new.observed_generation);
     let (old, new) = (Seen { status: &old, conditions: &old.conditions }, Seen { status: &new, conditions: &new.conditions });
     status::write(deployment, old, new, cluster, clock).await?;
     Ok(())

@@ -1,6 +1,7 @@
 //! How every status is written: only what changed, against the object that was read, and told as an Event when the reason of `Ready` changed.
 
 use athanor_crds::conditions::{self, types};
+use jiff::Timestamp;
 use k8s_openapi::{
     api::{core::v1::ObjectReference, events::v1::Event},
     apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, ObjectMeta},
@@ -35,10 +36,12 @@ pub(crate) async fn write<K: Object, S: Serialize + Sync>(
 ) -> Result<bool, PortError> {
     let Some(patch) = diff::merge_patch(&json!(old.status), &json!(new.status)) else { return Ok(false) };
     let written = cluster.patch_status(read, json!({ "status": patch })).await?;
-    if let Some(ready) = news(old.conditions, new.conditions)
-        && let Err(error) = cluster.create(&event(&written, ready, clock)).await
-    {
-        tracing::debug!(object = %read.name_any(), %error, "event not written");
+    if let Some(ready) = news(old.conditions, new.conditions) {
+        let trouble = ready.status != "True" && conditions::is_trouble(&ready.reason);
+        let news = News { trouble, reason: &ready.reason, message: &ready.message };
+        if let Err(error) = cluster.create(&event::<K>(written.meta(), news, clock.now())).await {
+            tracing::debug!(object = %read.name_any(), %error, "event not written");
+        }
     }
     Ok(true)
 }
@@ -50,23 +53,28 @@ fn news<'a>(old: &[Condition], new: &'a [Condition]) -> Option<&'a Condition> {
     (!same).then_some(now)
 }
 
-/// Named by the revision of the write that it tells of: telling it twice is one Event.
-fn event<K: Object>(about: &K, ready: &Condition, clock: &impl Clock) -> Event {
-    let meta = about.meta();
-    let revision = meta.resource_version.clone().unwrap_or_default();
-    let trouble = ready.status != "True" && conditions::is_trouble(&ready.reason);
+/// News about an object.
+pub(crate) struct News<'a> {
+    pub(crate) trouble: bool,
+    pub(crate) reason: &'a str,
+    pub(crate) message: &'a str,
+}
+
+/// Named by the revision of the object that it tells of: telling it twice is one Event.
+pub(crate) fn event<K: Object>(meta: &ObjectMeta, news: News<'_>, now: Timestamp) -> Event {
+    let (name, revision) = (meta.name.clone().unwrap_or_default(), meta.resource_version.clone().unwrap_or_default());
     Event {
         metadata: ObjectMeta {
-            name: Some(format!("{}.{revision}", about.name_any())),
+            name: Some(format!("{name}.{revision}")),
             // Events of cluster-scoped objects are in `default`, as everywhere in Kubernetes.
             namespace: Some(meta.namespace.clone().unwrap_or_else(|| "default".to_owned())),
             ..ObjectMeta::default()
         },
-        event_time: Some(MicroTime(clock.now())),
+        event_time: Some(MicroTime(now)),
         action: Some("Reconcile".to_owned()),
-        reason: Some(ready.reason.clone()),
-        note: Some(cut(&ready.message)),
-        type_: Some(if trouble { "Warning" } else { "Normal" }.to_owned()),
+        reason: Some(news.reason.to_owned()),
+        note: Some(cut(news.message)),
+        type_: Some(if news.trouble { "Warning" } else { "Normal" }.to_owned()),
         regarding: Some(ObjectReference {
             api_version: Some(K::api_version(&()).into_owned()),
             kind: Some(K::kind(&()).into_owned()),
@@ -90,7 +98,6 @@ fn cut(message: &str) -> String {
 #[cfg(test)]
 mod tests {
     use athanor_crds::conditions::{reasons, set};
-    use jiff::Timestamp;
 
     use super::*;
 

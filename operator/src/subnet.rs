@@ -40,6 +40,7 @@ pub async fn reconcile(name: &str, cluster: &impl Cluster, clock: &impl Clock) -
         conditions: old.conditions.clone(),
     };
     judge(&subnet, &others, &mut new, now);
+    conditions::observe(&mut new.conditions, new.observed_generation);
     let (old, new) = (Seen { status: &old, conditions: &old.conditions }, Seen { status: &new, conditions: &new.conditions });
     status::write(&subnet, old, new, cluster, clock).await?;
     Ok(())
@@ -66,6 +67,7 @@ fn servers(name: &str, leases: &[Arc<Lease>], now: Timestamp) -> Vec<SubnetServe
                 address: served.address,
                 authority: Some(served.authority),
                 foreign_server: served.foreign_server,
+                version: served.version,
             }))
         })
         .flatten()

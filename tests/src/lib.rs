@@ -4,6 +4,7 @@
 //!   Rack (namespace, bridge) ── Service (athanor start services; or operator and agent on a ControlPlane) ── ctl
 //!     ├── Node (containerd and kubelet of a ControlPlane, with its network on the bridge)
 //!     ├── Vm (QEMU: SeaBIOS with its iPXE ROM, or OVMF; disks; serial console)
+//!     ├── FakeIpxe (iPXE's side of DHCP, TFTP and HTTP, without firmware)
 //!     ├── Neighbour (another host on the same bridge: dnsmasq)
 //!     └── Capture (what went over the bridge)
 //!   guest: kernel out of a Debian package, a one-file initramfs, an ISO; made at test time
@@ -15,6 +16,7 @@
 pub mod capture;
 pub mod cluster;
 pub mod disk;
+pub mod fake_ipxe;
 pub mod firmware_client;
 pub mod guest;
 pub mod newc;
@@ -26,6 +28,7 @@ pub mod tools;
 pub mod vm;
 
 pub use capture::Capture;
+pub use fake_ipxe::FakeIpxe;
 pub use firmware_client::FirmwareClient;
 pub use guest::Guest;
 pub use node::Node;

@@ -68,7 +68,7 @@ pub struct ControlPlane {
     // In the order in which they must end: an API server whose etcd is gone waits for it.
     managers: Vec<Process>,
     server: Option<Process>,
-    _etcd: Option<Process>,
+    etcd: Option<Process>,
 }
 
 impl ControlPlane {
@@ -104,14 +104,8 @@ impl ControlPlane {
         certificates(&folder, place)?;
         let kubeconfig = folder.join("admin.kubeconfig");
         let accounts_go_to = place.url();
-        let mut this = Self { place, accounts_go_to, programs, folder, kubeconfig, managers: Vec::new(), server: None, _etcd: None };
-        let etcd = this.spawn(
-            rack,
-            "etcd",
-            "--data-dir etcd --listen-client-urls http://127.0.0.1:2379 --advertise-client-urls http://127.0.0.1:2379 \
-             --listen-peer-urls http://127.0.0.1:2380 --unsafe-no-fsync=true",
-        )?;
-        this._etcd = Some(etcd);
+        let mut this = Self { place, accounts_go_to, programs, folder, kubeconfig, managers: Vec::new(), server: None, etcd: None };
+        this.start_store(rack)?;
         this.start_api(rack)?;
         let manager = this.spawn(
             rack,
@@ -156,6 +150,45 @@ impl ControlPlane {
         .map_err(|why| anyhow::anyhow!("{why}: {}", log().lines().rev().take(5).collect::<Vec<_>>().join("\n")))?;
         self.server = Some(server);
         Ok(())
+    }
+
+    fn start_store(&mut self, rack: &Rack) -> anyhow::Result<()> {
+        self.etcd = Some(self.spawn(
+            rack,
+            "etcd",
+            "--data-dir etcd --listen-client-urls http://127.0.0.1:2379 --advertise-client-urls http://127.0.0.1:2379 \
+             --listen-peer-urls http://127.0.0.1:2380 --unsafe-no-fsync=true",
+        )?);
+        Ok(())
+    }
+
+    /// Stops the API with its store, does something with the store's folder, and starts both again.
+    fn with_store_at_rest(&mut self, rack: &Rack, change: impl FnOnce(&Path) -> anyhow::Result<()>) -> anyhow::Result<()> {
+        (self.server, self.etcd) = (None, None);
+        change(&self.folder.join("etcd"))?;
+        self.start_store(rack)?;
+        self.start_api(rack)
+    }
+
+    /// Keeps a copy of all the API's data.
+    ///
+    /// # Errors
+    /// It cannot be copied, or the API does not come back.
+    pub fn save(&mut self, rack: &Rack, name: &str) -> anyhow::Result<()> {
+        let copy = self.folder.join(name);
+        self.with_store_at_rest(rack, |store| tools::run(Command::new("cp").arg("-a").arg(store).arg(copy)).map(|_| ()))
+    }
+
+    /// Puts the API's data back as they were when the copy was made.
+    ///
+    /// # Errors
+    /// As [`Self::save`].
+    pub fn restore(&mut self, rack: &Rack, name: &str) -> anyhow::Result<()> {
+        let copy = self.folder.join(name);
+        self.with_store_at_rest(rack, |store| {
+            fs::remove_dir_all(store)?;
+            Ok(fs::rename(copy, store)?)
+        })
     }
 
     /// Kills the API server.
@@ -209,7 +242,7 @@ impl ControlPlane {
     }
 
     fn install(&self, rack: &Rack) -> anyhow::Result<()> {
-        let crds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crds/generated");
+        let crds = crds();
         self.kubectl(rack, "apply --server-side -f", Some(&crds))?;
         self.kubectl(rack, "wait --for=condition=Established --timeout=30s crd --all", None)?;
         for namespace in ["athanor-system", "athanor-plans"] {
@@ -236,6 +269,11 @@ impl ControlPlane {
         fs::write(&file, kubeconfig(&ca, &self.accounts_go_to, serde_json::json!({ "token": token.trim() })))?;
         Ok(file)
     }
+}
+
+/// The folder of our CRDs.
+pub fn crds() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../crds/generated")
 }
 
 /// The programs, built once into the cache.

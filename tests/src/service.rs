@@ -188,6 +188,17 @@ impl<'a> Service<'a> {
         drop(self.processes.remove(0));
     }
 
+    /// That the first operator ended by itself.
+    ///
+    /// # Errors
+    /// It runs.
+    pub fn operator_ended(&mut self) -> anyhow::Result<()> {
+        let ended = self.processes.first_mut().is_some_and(|process| matches!(process.0.try_wait(), Ok(Some(_))));
+        anyhow::ensure!(ended, "it runs");
+        self.kill_operator();
+        Ok(())
+    }
+
     /// `kill -9`.
     pub fn kill(&mut self) {
         self.processes.clear();
@@ -196,6 +207,14 @@ impl<'a> Service<'a> {
     /// The services' process id: that of the binary itself, since every wrapper before it replaced itself.
     pub fn pid(&self) -> Option<u32> {
         self.processes.first().map(|process| process.0.id())
+    }
+
+    /// The control plane that it runs on.
+    ///
+    /// # Errors
+    /// It runs on the embedded API.
+    pub fn plane(&mut self) -> anyhow::Result<&mut ControlPlane> {
+        self.plane.as_mut().context("there is no control plane")
     }
 
     /// Whether the API is our own.

@@ -60,7 +60,7 @@ fn a_system_in_which_nothing_happens_is_not_written_to() {
 }
 
 /// Everything that somebody might ask for: our kinds, what we use of others', and what is nobody's business.
-const RESOURCES: [(&str, &str); 20] = [
+const RESOURCES: [(&str, &str); 23] = [
     ("metal.athanor.dev", "machines"),
     ("metal.athanor.dev", "machines/status"),
     ("metal.athanor.dev", "deployments"),
@@ -81,6 +81,9 @@ const RESOURCES: [(&str, &str); 20] = [
     ("events.k8s.io", "events"),
     ("coordination.k8s.io", "leases"),
     ("rbac.authorization.k8s.io", "clusterroles"),
+    ("apiextensions.k8s.io", "customresourcedefinitions"),
+    ("apps", "daemonsets"),
+    ("apps", "deployments"),
 ];
 
 #[test]

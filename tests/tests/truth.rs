@@ -7,65 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use athanor_tests::{Firmware, Guest, Neighbour, Rack, Service, Vm, tools, wait_for};
-
-/// A machine that speaks DHCP as iPXE does, without the wait for firmware: busybox' client with the user class "iPXE".
-struct FakeIpxe {
-    host: Neighbour,
-    mac: String,
-}
-
-impl FakeIpxe {
-    fn plug(rack: &Rack) -> Self {
-        let host = rack.neighbour("192.168.10.77/24").unwrap();
-        let link = tools::run(host.command("ip").args(["-o", "link", "show", "eth0"])).unwrap();
-        let mac = link.split("link/ether ").nth(1).unwrap().split(' ').next().unwrap().to_owned();
-        fs::write(rack.file("lease.sh"), "#!/bin/sh\n[ \"$1\" = bound ] && echo \"file=$boot_file ip=$ip\"\nexit 0\n").unwrap();
-        tools::run(std::process::Command::new("chmod").arg("+x").arg(rack.file("lease.sh"))).unwrap();
-        Self { host, mac }
-    }
-
-    fn name(&self) -> String {
-        format!("m-{}", self.mac.replace(':', ""))
-    }
-
-    /// The boot file that DHCP names.
-    fn boot_file(&self, rack: &Rack) -> String {
-        let mut command = self.host.command("busybox");
-        command.args([
-            "udhcpc",
-            "-i",
-            "eth0",
-            "-n",
-            "-q",
-            "-f",
-            "-t",
-            "15",
-            "-T",
-            "1",
-            "-V",
-            "PXEClient:Arch:00000:UNDI:002001",
-            "-x",
-            "0x4d:69505845",
-            "-s",
-        ]);
-        let said = tools::run(command.arg(rack.file("lease.sh"))).unwrap();
-        said.lines().find_map(|line| line.split("file=").nth(1)).unwrap_or_default().split(' ').next().unwrap().to_owned()
-    }
-
-    /// What a URL answers; the error is the client's.
-    fn http(&self, url: &str) -> anyhow::Result<Vec<u8>> {
-        let output = self.host.command("curl").args(["-sSf", "--path-as-is", "--max-time", "10", url]).output()?;
-        anyhow::ensure!(output.status.success(), "{} {}", output.status, String::from_utf8_lossy(&output.stderr));
-        Ok(output.stdout)
-    }
-
-    /// The same name by TFTP.
-    fn tftp(&self, url: &str) -> anyhow::Result<Vec<u8>> {
-        let path = url.splitn(4, '/').nth(3).unwrap_or_default();
-        self.http(&format!("tftp://192.168.10.1/{path}"))
-    }
-}
+use athanor_tests::{FakeIpxe, Firmware, Guest, Rack, Service, Vm, tools, wait_for};
 
 #[test]
 fn what_is_served_is_what_the_objects_say_now() {
@@ -73,9 +15,9 @@ fn what_is_served_is_what_the_objects_say_now() {
     let rack = Rack::up().unwrap();
     let service = Service::start(&rack).unwrap();
     let iso = service.add_media("guest.iso", &guest.iso).unwrap();
-    let machine = FakeIpxe::plug(&rack);
+    let machine = FakeIpxe::plug(&rack).unwrap();
     // It is seen, accepted, and deployed.
-    let first = machine.boot_file(&rack);
+    let first = machine.boot_file().unwrap();
     assert!(first.ends_with("/boot.ipxe"), "{first:?}\n{}", service.log());
     assert!(String::from_utf8(machine.http(&first).unwrap()).unwrap().contains("NotAccepted"));
     service.ctl(&format!("accept {}", machine.name())).unwrap();
@@ -86,12 +28,7 @@ fn what_is_served_is_what_the_objects_say_now() {
     service.wait_state("machine", &machine.name(), "Claimed", 10).unwrap();
 
     // A machine that waits with its old name for the script is led to the new one.
-    let script = wait_for("its order", Duration::from_secs(5), || {
-        let script = machine.http(&first.replace("boot.ipxe", "poll")).map_err(|error| error.to_string())?;
-        let script = String::from_utf8_lossy(&script).into_owned();
-        if script.contains("/f/kernel") { Ok(script) } else { Err(script) }
-    })
-    .unwrap();
+    let script = machine.order(&first).unwrap();
     let base = script.lines().find_map(|line| line.strip_prefix("set base ")).unwrap().to_owned();
     let kernel = format!("{base}/f/kernel");
     assert!(!first.starts_with(&base), "the token was not rotated at acceptance");
@@ -128,8 +65,8 @@ fn a_deleted_machine_is_served_no_longer_and_may_come_again() {
     let rack = Rack::up().unwrap();
     let service = Service::start(&rack).unwrap();
     let iso = service.add_media("guest.iso", &guest.iso).unwrap();
-    let machine = FakeIpxe::plug(&rack);
-    let first = machine.boot_file(&rack);
+    let machine = FakeIpxe::plug(&rack).unwrap();
+    let first = machine.boot_file().unwrap();
     service.ctl(&format!("accept {}", machine.name())).unwrap();
     service.ctl(&format!("create boot --name live --iso-path {} --kernel live/vmlinuz", iso.display())).unwrap();
     service.ctl(&format!("deploy --mac {} --profile live --hostname web-1", machine.mac)).unwrap();
@@ -142,7 +79,7 @@ fn a_deleted_machine_is_served_no_longer_and_may_come_again() {
     service.wait("deployment", "web-1", 10, |deployment| deployment["status"]["state"] == "Pending").unwrap();
 
     // It asks again, and is a newcomer like any other: nobody has accepted it.
-    let again = machine.boot_file(&rack);
+    let again = machine.boot_file().unwrap();
     assert!(again.ends_with("/boot.ipxe") && again != first, "{again:?}");
     assert_eq!(service.get("machine", &machine.name()).unwrap()["spec"]["accepted"], false);
 }
@@ -153,28 +90,17 @@ fn what_a_guest_was_thanked_for_survives_kill_9_and_what_ran_is_not_free() {
     let rack = Rack::up().unwrap();
     let mut service = Service::start(&rack).unwrap();
     let iso = service.add_media("guest.iso", &guest.iso).unwrap();
-    let machine = FakeIpxe::plug(&rack);
-    let first = machine.boot_file(&rack);
+    let machine = FakeIpxe::plug(&rack).unwrap();
+    let first = machine.boot_file().unwrap();
     service.ctl(&format!("accept {}", machine.name())).unwrap();
     service.ctl(&format!("create boot --name live --iso-path {} --kernel live/vmlinuz", iso.display())).unwrap();
     service.ctl(&format!("deploy --mac {} --profile live --hostname web-1", machine.mac)).unwrap();
-    let script = wait_for("its order", Duration::from_secs(5), || {
-        let script = machine.http(&first.replace("boot.ipxe", "poll")).map_err(|error| error.to_string())?;
-        let script = String::from_utf8_lossy(&script).into_owned();
-        if script.contains("/f/kernel") { Ok(script) } else { Err(script) }
-    })
-    .unwrap();
-    let report = script.lines().find_map(|line| line.strip_prefix("set report ")).unwrap();
-    let token = script.split("athanor.report=${report}/").nth(1).unwrap().split_whitespace().next().unwrap();
-    let mut thanked = machine.host.command("curl");
-    thanked.args(["-sSf", "--max-time", "20", "-d", "{\"outcome\": \"Success\", \"message\": \"up\"}"]).arg(format!("{report}/{token}"));
+    let script = machine.order(&first).unwrap();
+    let mut thanked = machine.report(&script, "Success").unwrap();
     assert_eq!(tools::run(&mut thanked).unwrap(), "noted\n");
     assert_eq!(tools::run(&mut thanked).unwrap(), "noted already\n");
-    let mut contradicts = machine.host.command("curl");
-    contradicts
-        .args(["-sS", "-w", "%{http_code}", "-d", "{\"outcome\": \"Failure\", \"message\": \"down\"}"])
-        .arg(format!("{report}/{token}"));
-    let said = tools::run(&mut contradicts).unwrap();
+    let mut contradicts = machine.report(&script, "Failure").unwrap();
+    let said = tools::run(contradicts.args(["-w", "%{http_code}"])).unwrap();
     assert!(said.starts_with("refused: this attempt has reported success already") && said.ends_with("409"), "{said}");
     service.kill();
     service.restart().unwrap();
@@ -184,7 +110,7 @@ fn what_a_guest_was_thanked_for_survives_kill_9_and_what_ran_is_not_free() {
     // It runs: a release waits until it asked the network again.
     service.ctl("delete deployment web-1").unwrap();
     service.wait_state("machine", &machine.name(), "Releasing", 10).unwrap();
-    let again = machine.boot_file(&rack);
+    let again = machine.boot_file().unwrap();
     wait_for("free", Duration::from_secs(10), || {
         let _ = machine.http(&again);
         let object = service.get("machine", &machine.name()).map_err(|error| error.to_string())?;
@@ -234,7 +160,7 @@ fn a_killed_server_loses_nothing_and_the_machine_boots() {
 fn a_machine_boots_from_each_interface_that_says_so() {
     let rack = Rack::up().unwrap();
     let service = Service::start(&rack).unwrap();
-    let port = FakeIpxe::plug(&rack);
+    let port = FakeIpxe::plug(&rack).unwrap();
     let file = rack.file("two.yaml");
     let interfaces =
         format!("[{{mac: \"52:54:00:aa:00:51\", boot: true}}, {{mac: \"{}\", boot: true}}, {{mac: \"52:54:00:aa:00:53\"}}]", port.mac);
@@ -243,7 +169,7 @@ fn a_machine_boots_from_each_interface_that_says_so() {
     let machine = service.wait_state("machine", "two", "Available", 10).unwrap();
     let given = machine["status"]["interfaces"].as_array().unwrap().len();
     assert_eq!(given, 2, "each that boots has an address: {machine:#}");
-    assert!(port.boot_file(&rack).ends_with("/boot.ipxe"));
+    assert!(port.boot_file().unwrap().ends_with("/boot.ipxe"));
     wait_for("the story", Duration::from_secs(20), || {
         let told = service.ctl("explain two").map_err(|error| error.to_string())?;
         if told.contains("ipxe") { Ok(()) } else { Err(told) }

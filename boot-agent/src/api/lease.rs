@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use athanor_crds::{
+    history::History,
     names,
     subnet::{self, Mode},
 };
@@ -33,7 +34,7 @@ pub(super) async fn run(shared: Arc<Shared>, client: Client) {
     let name = format!("agent-{}", shared.options.node);
     let (mut subnets, mut duties, mut verdicts) = (shared.changes(), shared.duties(), shared.authority.changes());
     let mut written: Option<Vec<Served>> = None;
-    let mut due = Instant::now();
+    let (mut due, mut history) = (Instant::now(), History::default());
     loop {
         let served = served(&shared, &duties.borrow_and_update());
         verdicts.mark_unchanged();
@@ -42,7 +43,10 @@ pub(super) async fn run(shared: Arc<Shared>, client: Client) {
             let lease = lease(&name, &shared.options.node, &served);
             let params = PatchParams::apply("athanor-boot-agent").force();
             match leases.patch(&name, &params, &Patch::Apply(&lease)).await {
-                Ok(_) => {
+                Ok(lease) => {
+                    if history.went_back(lease.metadata.resource_version.as_deref()) {
+                        shared.api_went_back();
+                    }
                     shared.heard_from_api();
                     (written, due) = (Some(served), Instant::now() + RENEW);
                 }
@@ -82,6 +86,7 @@ fn served(shared: &Shared, duties: &[Duty]) -> Vec<Served> {
                 address: duty.link.addresses.first().map(ToString::to_string).unwrap_or_default(),
                 authority: authority.to_owned(),
                 foreign_server,
+                version: Some(env!("CARGO_PKG_VERSION").to_owned()),
             });
         }
     }

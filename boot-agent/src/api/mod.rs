@@ -12,6 +12,7 @@ use futures::{StreamExt as _, stream};
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Api, Client, ResourceExt as _,
+    core::DeserializeGuard,
     runtime::{WatchStreamExt as _, watcher, watcher::Event},
 };
 use tokio::sync::oneshot;
@@ -38,7 +39,8 @@ const FIRST_LISTS: Duration = Duration::from_secs(30);
 #[allow(clippy::large_enum_variant, reason = "one at a time, and gone at once")]
 enum Change {
     Plan(Event<Secret>),
-    Subnet(Event<Subnet>),
+    /// One that cannot be read, as another version may have stored it, keeps nobody from the others.
+    Subnet(Event<DeserializeGuard<Subnet>>),
 }
 
 /// What is known so far; it becomes a snapshot when both lists are whole.
@@ -128,17 +130,28 @@ async fn check_content(shared: &Arc<Shared>, plan: &Arc<BootPlan>) {
     shared.reporter.problems(plan, found.unwrap_or_else(|| vec![content::Missing::Hangs.to_string()]));
 }
 
-/// Watches plans and Subnets, and swaps in a snapshot after each change.
+/// Watches plans and Subnets for ever. What was known is served on while everything is listed anew.
 async fn watch(shared: Arc<Shared>, client: Client, listed: oneshot::Sender<()>) {
+    let mut listed = Some(listed);
+    loop {
+        tokio::select! {
+            () = watch_one_history(&shared, client.clone(), &mut listed) => return,
+            () = shared.rewound() => tracing::warn!("the API's data is older than it was; listing everything anew"),
+        }
+    }
+}
+
+/// Swaps in a snapshot after each change.
+async fn watch_one_history(shared: &Arc<Shared>, client: Client, listed: &mut Option<oneshot::Sender<()>>) {
     let plans = watcher(Api::<Secret>::namespaced(client.clone(), names::PLANS_NAMESPACE), watcher::Config::default()).default_backoff();
-    let subnets = watcher(Api::<Subnet>::all(client), watcher::Config::default()).default_backoff();
+    let subnets = watcher(Api::<DeserializeGuard<Subnet>>::all(client), watcher::Config::default()).default_backoff();
     let mut changes =
         stream::select(plans.map(|event| event.map(Change::Plan)).boxed(), subnets.map(|event| event.map(Change::Subnet)).boxed());
-    let (mut world, mut listed) = (World::default(), Some(listed));
+    let mut world = World::default();
     while let Some(change) = changes.next().await {
-        let mut touched = world.take(&shared, change);
+        let mut touched = world.take(shared, change);
         while let Ok(Some(more)) = tokio::time::timeout(GATHER, changes.next()).await {
-            touched.extend(world.take(&shared, more));
+            touched.extend(world.take(shared, more));
         }
         if !(world.plans_listed && world.subnets_listed) {
             continue;
@@ -153,6 +166,7 @@ async fn watch(shared: Arc<Shared>, client: Client, listed: oneshot::Sender<()>)
         }
         for name in touched {
             if let Some(plan) = world.plans.get(&name) {
+                shared.reporter.reconsider(plan);
                 // Whether every file of the plan is there is known before a machine asks for it.
                 let (shared, plan) = (shared.clone(), plan.clone());
                 tokio::spawn(async move { check_content(&shared, &plan).await });
@@ -196,10 +210,10 @@ impl World {
                 self.plans_listed = true;
                 return self.plans.keys().cloned().collect();
             }
-            Change::Subnet(Event::Apply(subnet)) => drop(self.subnets.insert(subnet.name_any(), named(subnet))),
+            Change::Subnet(Event::Apply(subnet)) => put(&mut self.subnets, subnet),
             Change::Subnet(Event::Delete(subnet)) => drop(self.subnets.remove(&subnet.name_any())),
             Change::Subnet(Event::Init) => self.incoming_subnets.clear(),
-            Change::Subnet(Event::InitApply(subnet)) => drop(self.incoming_subnets.insert(subnet.name_any(), named(subnet))),
+            Change::Subnet(Event::InitApply(subnet)) => put(&mut self.incoming_subnets, subnet),
             Change::Subnet(Event::InitDone) => {
                 self.subnets = std::mem::take(&mut self.incoming_subnets);
                 self.subnets_listed = true;
@@ -209,8 +223,14 @@ impl World {
     }
 }
 
-fn named(subnet: Subnet) -> NamedSubnet {
-    NamedSubnet { name: subnet.name_any(), spec: subnet.spec }
+fn put(subnets: &mut BTreeMap<String, NamedSubnet>, subnet: DeserializeGuard<Subnet>) {
+    let name = subnet.name_any();
+    match subnet.0 {
+        Ok(subnet) => drop(subnets.insert(name.clone(), NamedSubnet { name, spec: subnet.spec })),
+        Err(error) => {
+            tracing::warn!(subnet = name, %error, "Subnet cannot be read; served as before, if at all");
+        }
+    }
 }
 
 fn read(secret: &Secret) -> Option<Arc<BootPlan>> {

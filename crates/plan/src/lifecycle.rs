@@ -14,7 +14,7 @@ use athanor_crds::{
     bootprofile::Success,
     bootreport::AttemptReport,
     conditions::reasons,
-    machine::{Occupancy, OccupancyState},
+    machine::{ExistingData, Occupancy, OccupancyState},
     subnet::WhileUnaccepted,
 };
 use athanor_wire::GuestOutcome;
@@ -42,6 +42,8 @@ pub struct Facts<'a> {
     pub no_address: Option<Obstacle>,
     /// What agents saw of the attempt under way.
     pub attempt: Option<AttemptReport>,
+    /// An attempt that was started on it, is none of its own, and may run still: its firmware has not asked since.
+    pub unknown_occupant: Option<String>,
     /// When its firmware last asked for a script, in microseconds since the epoch.
     pub last_boot: Option<i64>,
     /// What its Subnet wants newcomers to do.
@@ -168,6 +170,14 @@ fn unclaimed(machine: &Machine, facts: &Facts<'_>) -> Decision {
     }
     if let Some(obstacle) = &facts.no_address {
         return Decision::wait(MachineState::Accepted, obstacle.reason, obstacle.message.clone());
+    }
+    if let Some(attempt) = facts.unknown_occupant.as_ref().filter(|_| machine.spec.existing_data != ExistingData::Overwrite) {
+        let message = format!(
+            "attempt {attempt} was started on it, but no Deployment owns it: was the API's data restored? Nothing is started or wiped. \
+             Power-cycle it and boot it from the network if nothing runs on it, apply its Deployment and claim again, \
+             or set spec.existingData: Overwrite"
+        );
+        return Decision::wait(MachineState::Accepted, reasons::UNKNOWN_OCCUPANT, message).disk_then_wait();
     }
     if machine.spec.cordoned {
         return Decision::wait(MachineState::Available, reasons::CORDONED, "not claimable: spec.cordoned is set");

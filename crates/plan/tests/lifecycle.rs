@@ -7,7 +7,7 @@ use athanor_crds::{
     BootProfileSpec, Deployment, DeploymentSpec, Machine, MachineSpec, MachineState,
     bootprofile::{Live, Media, Success},
     bootreport::AttemptReport,
-    machine::{Attempt, ClaimRef, Interface, MachineStatus, Occupancy, OccupancyState},
+    machine::{Attempt, ClaimRef, ExistingData, Interface, MachineStatus, Occupancy, OccupancyState},
     subnet::WhileUnaccepted,
 };
 use athanor_plan::{
@@ -66,7 +66,7 @@ fn owned(deployment: &Deployment) -> Facts<'_> {
 
 fn reported(outcome: GuestOutcome) -> Option<AttemptReport> {
     let guest = Some(GuestReport { outcome, message: "disk is on fire".into() });
-    Some(AttemptReport { id: "a-1".into(), started: true, served: true, guest })
+    Some(AttemptReport { id: "a-1".into(), started: true, served: true, guest, ..AttemptReport::default() })
 }
 
 /// State, Ready's reason, whether the plan has an order, and what is written next.
@@ -98,6 +98,15 @@ fn a_machine_without_an_owner() {
     assert_eq!(row(&machine(), &again), is("Accepted", "PossibleDuplicate", false, None));
     let homeless = Facts { no_address: Some(Obstacle { reason: "NoAddress", message: "none left".into() }), ..Facts::default() };
     assert_eq!(row(&machine(), &homeless), is("Accepted", "NoAddress", false, None));
+}
+
+#[test]
+fn what_nobody_owns_and_may_still_run_is_not_free() {
+    let unclear = Facts { unknown_occupant: Some("a-9".into()), ..Facts::default() };
+    assert_eq!(row(&machine(), &unclear), is("Accepted", "UnknownOccupant", false, None));
+    let mut overwritten = machine();
+    overwritten.spec.existing_data = ExistingData::Overwrite;
+    assert_eq!(row(&overwritten, &unclear), is("Available", "Available", false, None));
 }
 
 #[test]
@@ -134,7 +143,7 @@ fn an_attempt_from_claim_to_proof() {
 #[test]
 fn nothing_is_believed_without_proof() {
     let web = web_1();
-    let served = |id: &str| Some(AttemptReport { id: id.into(), started: true, served: true, guest: None });
+    let served = |id: &str| Some(AttemptReport { id: id.into(), started: true, served: true, ..AttemptReport::default() });
     let only_served = Facts { attempt: served("a-1"), ..owned(&web) };
     assert_eq!(row(&occupied(OccupancyState::Started), &only_served).1, "Provisioning", "files that were fetched prove nothing");
     let enough = Facts { runnable: Some(Ok(Success::Served)), ..only_served };
@@ -178,7 +187,7 @@ fn a_lost_claim_waits_and_a_release_needs_a_new_boot() {
     assert_eq!(row(&revoked, &at(101)), is("Releasing", "Releasing", false, None));
     assert_eq!(decide(&revoked, &at(101)).again, Some(Duration::from_secs(4)));
     assert_eq!(row(&revoked, &at(105)), is("Releasing", "Releasing", false, Some(Act::Free)));
-    let told = AttemptReport { id: "a-1".into(), started: true, served: false, guest: None };
+    let told = AttemptReport { id: "a-1".into(), started: true, ..AttemptReport::default() };
     assert_eq!(row(&revoked, &Facts { attempt: Some(told), ..at(105) }), is("Releasing", "Releasing", false, None));
 
     let occupancy = |state| occupied(state).spec.occupancy;

@@ -17,6 +17,9 @@ pub struct Served {
     /// The other DHCP server, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub foreign_server: Option<String>,
+    /// The agent's version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
 }
 
 /// The label on the Leases with which agents say that they are alive.

@@ -184,7 +184,8 @@ fn decide(world: &World, no_address: Option<Obstacle>, clock: &impl Clock) -> De
         possible_duplicate,
         no_address,
         attempt: attempt_report(&world.reports, &attempt_id),
-        last_boot: world.reports.iter().filter_map(|report| report.last_boot.as_ref()).map(|time| time.0.as_microsecond()).max(),
+        unknown_occupant: unknown_occupant(machine, &world.reports),
+        last_boot: last_boot(&world.reports),
         while_unaccepted: addresses::home(world).map(|(_, subnet)| subnet.newcomers.while_unaccepted).unwrap_or_default(),
     };
     lifecycle::decide(machine, &facts)
@@ -213,6 +214,20 @@ fn unservable(world: &World, decision: &Decision) -> Option<Obstacle> {
     let problem = world.reports.iter().find_map(|report| report.problems.first()).filter(|_| !running)?;
     let (profile, _) = world.profile.as_ref()?.as_ref().ok()?;
     Some(Obstacle { reason: reasons::CONTENT_UNAVAILABLE, message: format!("profile {profile}: {problem}") })
+}
+
+/// When the firmware last asked for a script, on whatever node.
+fn last_boot(reports: &[NodeReport]) -> Option<i64> {
+    reports.iter().filter_map(|report| report.last_boot.as_ref()).map(|time| time.0.as_microsecond()).max()
+}
+
+/// The attempt that agents saw begin on a Machine that has none, unless its firmware asked again since. It happens when the API's data is
+/// restored from a copy: what agents saw is newer.
+fn unknown_occupant(machine: &Machine, reports: &[NodeReport]) -> Option<String> {
+    let asked = last_boot(reports);
+    let since = |attempt: &AttemptReport| attempt.started_at.as_ref().map(|time| time.0.as_microsecond());
+    let attempts = reports.iter().filter_map(|report| report.attempt.as_ref()).filter(|_| machine.spec.occupancy.is_none());
+    attempts.filter(|attempt| since(attempt).is_some_and(|since| Some(since) >= asked)).map(|attempt| attempt.id.clone()).next()
 }
 
 /// What all nodes together saw of an attempt.

@@ -41,6 +41,7 @@ pub(crate) async fn write(
     };
     new.failure = failure(&old, decision, machine);
     set_conditions(&mut new, decision, obstacle.as_ref(), machine, clock);
+    conditions::observe(&mut new.conditions, new.observed_generation);
     let (before, after) = (Seen { status: &old, conditions: &old.conditions }, Seen { status: &new, conditions: &new.conditions });
     if status::write(machine, before, after, cluster, clock).await? && old.state != new.state {
         let (from, to) = (old.state.map(|state| state.to_string()), decision.state.to_string());

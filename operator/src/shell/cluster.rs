@@ -6,72 +6,42 @@ use std::{
     sync::Arc,
 };
 
-use athanor_crds::{Address, Deployment, Machine, MachineInventory, Subnet};
-use futures::{StreamExt as _, stream::BoxStream};
 use kube::{
-    Api, Client,
+    Client,
     api::{DeleteParams, GetParams, ListParams, Patch, PatchParams, PostParams, Preconditions},
     core::{ObjectList, Request},
-    runtime::{
-        WatchStreamExt as _,
-        reflector::{self, Store},
-        watcher,
-    },
+    runtime::reflector::Store,
 };
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+use super::feed::Feed;
 use crate::{Cluster, PortError, port::Object};
 
 /// Who writes, in `managedFields`.
 const MANAGER: &str = "athanor-operator";
 
-/// What reconcilers list, kept by reflectors.
-#[derive(Clone)]
-pub(crate) struct Stores {
-    pub(crate) machines: Store<Machine>,
-    pub(crate) deployments: Store<Deployment>,
-    pub(crate) subnets: Store<Subnet>,
-}
-
-/// A store, and whether its first list is whole. The store's own `wait_until_ready` wakes one waiter only, and a controller is one already.
+/// A store, and whether its first list is whole.
 struct Kept<K: Object> {
     store: Store<K>,
     whole: watch::Receiver<bool>,
 }
 
-/// What changes in a store, for the one controller of its kind.
-pub(crate) type Feed<K> = BoxStream<'static, Result<K, watcher::Error>>;
-
-/// The feeds of the kinds that have controllers.
-pub(crate) struct Feeds {
-    pub(crate) machines: Feed<Machine>,
-    pub(crate) deployments: Feed<Deployment>,
-    pub(crate) subnets: Feed<Subnet>,
-}
-
 /// A Kubernetes API as reconcilers see it.
 pub(crate) struct KubeCluster {
     client: Client,
-    stores: Stores,
     kept: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
 }
 
 impl KubeCluster {
-    /// Starts the reflectors. Those of kinds that have a controller run while it polls their feed; lists wait until they are whole.
-    pub(crate) fn start(client: Client) -> (Self, Feeds) {
-        let mut kept: HashMap<TypeId, Box<dyn Any + Send + Sync>> = HashMap::new();
-        let (machines, machine_feed) = keep::<Machine>(&client, &mut kept);
-        let (deployments, deployment_feed) = keep::<Deployment>(&client, &mut kept);
-        let (subnets, subnet_feed) = keep::<Subnet>(&client, &mut kept);
-        tokio::spawn(keep::<Address>(&client, &mut kept).1.for_each(|_| async {}));
-        tokio::spawn(keep::<MachineInventory>(&client, &mut kept).1.for_each(|_| async {}));
-        let feeds = Feeds { machines: machine_feed, deployments: deployment_feed, subnets: subnet_feed };
-        (Self { client, stores: Stores { machines, deployments, subnets }, kept }, feeds)
+    /// An API of which nothing is kept yet.
+    pub(crate) fn new(client: Client) -> Self {
+        Self { client, kept: HashMap::new() }
     }
 
-    pub(crate) fn stores(&self) -> Stores {
-        self.stores.clone()
+    /// Lists of a kind come from its feed from now on.
+    pub(crate) fn keep<K: Object>(&mut self, feed: &Feed<K>) {
+        self.kept.insert(TypeId::of::<K>(), Box::new(Kept { store: feed.store(), whole: feed.whole() }));
     }
 
     async fn send<T: serde::de::DeserializeOwned>(
@@ -81,24 +51,6 @@ impl KubeCluster {
         let request = request.map_err(|error| PortError::Refused(error.to_string()))?;
         self.client.request(request).await.map_err(|error| translate(&error))
     }
-}
-
-fn keep<K: Object>(client: &Client, kept: &mut HashMap<TypeId, Box<dyn Any + Send + Sync>>) -> (Store<K>, Feed<K>) {
-    let (store, writer) = reflector::store::<K>();
-    let (listed, whole) = watch::channel(false);
-    let stream = watcher(Api::<K>::all(client.clone()), watcher::Config::default())
-        .default_backoff()
-        // Nobody reads who manages which field; it is a third of an object.
-        .modify(|object| object.meta_mut().managed_fields = None)
-        .reflect(writer)
-        .inspect(move |event| match event {
-            Ok(watcher::Event::InitDone) => drop(listed.send_replace(true)),
-            Ok(_) => {}
-            Err(error) => tracing::warn!(kind = %K::kind(&()), %error, "watch interrupted"),
-        })
-        .applied_objects();
-    kept.insert(TypeId::of::<K>(), Box::new(Kept { store: store.clone(), whole }));
-    (store, stream.boxed())
 }
 
 fn translate(error: &kube::Error) -> PortError {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use athanor_crds::names;
+use athanor_crds::{history::History, names};
 use jiff::Timestamp;
 use k8s_openapi::{
     api::coordination::v1::{Lease, LeaseSpec},
@@ -26,6 +26,8 @@ enum Held {
     Ours,
     Theirs,
     Unsure,
+    /// The API's data was restored from an older copy: all that is known here is of another time.
+    Rewound,
 }
 
 /// One candidate.
@@ -34,11 +36,12 @@ pub(super) struct Election {
     me: String,
     /// What the lease said last, and since when by our clock.
     seen: Option<(LeaseSpec, Instant)>,
+    history: History,
 }
 
 impl Election {
     pub(super) fn new(client: Client, me: String) -> Self {
-        Self { leases: Api::namespaced(client, names::SYSTEM_NAMESPACE), me, seen: None }
+        Self { leases: Api::namespaced(client, names::SYSTEM_NAMESPACE), me, seen: None, history: History::default() }
     }
 
     /// Waits until we lead.
@@ -46,7 +49,7 @@ impl Election {
         loop {
             match self.step().await {
                 Ok(Held::Ours) => break,
-                Ok(Held::Theirs | Held::Unsure) => {}
+                Ok(Held::Theirs | Held::Unsure | Held::Rewound) => {}
                 Err(error) => self.failed(&error),
             }
             tokio::time::sleep(PAUSE).await;
@@ -63,6 +66,10 @@ impl Election {
             match tokio::time::timeout(left, self.step()).await {
                 Ok(Ok(Held::Ours)) => renewed = Instant::now(),
                 Ok(Ok(Held::Theirs)) | Err(_) => break,
+                Ok(Ok(Held::Rewound)) => {
+                    tracing::error!(identity = self.me, "the API's data is older than it was: stopping, so that everything is read anew");
+                    return;
+                }
                 // Whose it is the next look tells, while there is time.
                 Ok(Ok(Held::Unsure)) => {}
                 Ok(Err(error)) => self.failed(&error),
@@ -90,6 +97,9 @@ impl Election {
     /// Looks, and takes or renews it; returns whose it is now.
     async fn step(&mut self) -> Result<Held, kube::Error> {
         let lease = self.leases.get_opt(LEASE).await?;
+        if lease.as_ref().is_some_and(|lease| self.history.went_back(lease.metadata.resource_version.as_deref())) {
+            return Ok(Held::Rewound);
+        }
         let spec = lease.as_ref().and_then(|lease| lease.spec.clone());
         let now = Timestamp::now();
         let unchanged_for = self.unchanged_for(spec.as_ref());
@@ -113,7 +123,8 @@ impl Election {
                     None => {
                         let metadata = ObjectMeta { name: Some(LEASE.to_owned()), ..ObjectMeta::default() };
                         let created = self.leases.create(&PostParams::default(), &Lease { metadata, spec: Some(taken) }).await;
-                        unless_raced(created.map(|_| ()))
+                        let back = created.as_ref().is_ok_and(|lease| self.history.went_back(lease.metadata.resource_version.as_deref()));
+                        if back { Ok(Held::Rewound) } else { unless_raced(created.map(|_| ())) }
                     }
                 }
             }

@@ -1,0 +1,211 @@
+//! What wakes which reconciler. Every kind is watched once; its feed tells all controllers that look at it.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use athanor_crds::{
+    Address, BootProfile, BootReport, Deployment, Machine, MachineInventory, Subnet,
+    conditions::{self, reasons, types},
+    names,
+};
+use futures::{Stream, StreamExt as _};
+use k8s_openapi::api::{coordination::v1::Lease, core::v1::Secret};
+use kube::{
+    Api, Client, ResourceExt as _,
+    runtime::{
+        Controller, WatchStreamExt as _,
+        controller::Config,
+        reflector::{ObjectRef, Store},
+        watcher::{self, Event},
+    },
+};
+use tokio::task::JoinSet;
+
+use super::{cluster::KubeCluster, feed::Feed, ns};
+use crate::{machine, port::Object};
+
+/// How many objects of a kind are reconciled at once. Each waits for the API most of the time; more would only crowd it.
+const CONCURRENCY: u16 = 4;
+/// Changes that come together are looked at together.
+const DEBOUNCE: Duration = Duration::from_millis(20);
+
+fn config() -> Config {
+    Config::default().concurrency(CONCURRENCY).debounce(DEBOUNCE)
+}
+
+/// The watches that controllers share.
+pub(super) struct Feeds {
+    machines: Feed<Machine>,
+    deployments: Feed<Deployment>,
+    profiles: Feed<BootProfile>,
+    subnets: Feed<Subnet>,
+    addresses: Feed<Address>,
+    inventories: Feed<MachineInventory>,
+}
+
+type Keys<K> = Vec<ObjectRef<K>>;
+
+fn keys<K: Object>(objects: &[Arc<K>]) -> Keys<K> {
+    objects.iter().map(|object| ObjectRef::from_obj(&**object)).collect()
+}
+
+fn same<K: Object>(one: &K, other: &K) -> bool {
+    one.meta().name == other.meta().name && ns(one) == ns(other)
+}
+
+impl Feeds {
+    pub(super) fn new() -> Self {
+        Self {
+            machines: Feed::new(),
+            deployments: Feed::new(),
+            profiles: Feed::new(),
+            subnets: Feed::new(),
+            addresses: Feed::new(),
+            inventories: Feed::new(),
+        }
+    }
+
+    /// Reconcilers' lists come from these watches.
+    pub(super) fn keep_in(&self, cluster: &mut KubeCluster) {
+        cluster.keep(&self.machines);
+        cluster.keep(&self.deployments);
+        cluster.keep(&self.profiles);
+        cluster.keep(&self.subnets);
+        cluster.keep(&self.addresses);
+        cluster.keep(&self.inventories);
+    }
+
+    /// Watches until what is returned is dropped.
+    pub(super) fn start(self, client: &Client) -> JoinSet<()> {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(self.machines.run(client.clone()));
+        tasks.spawn(self.deployments.run(client.clone()));
+        tasks.spawn(self.profiles.run(client.clone()));
+        tasks.spawn(self.subnets.run(client.clone()));
+        tasks.spawn(self.addresses.run(client.clone()));
+        tasks.spawn(self.inventories.run(client.clone()));
+        tasks
+    }
+
+    /// A Machine looks at its owner, that one's profile, its reports, the Subnets, the addresses and the other Machines.
+    pub(super) fn machine_controller(&mut self, client: &Client) -> Controller<Machine> {
+        let (machines, deployments) = (self.machines.store(), self.deployments.store());
+        let (by_deployment, by_profile, by_machine, by_address) = (machines.clone(), machines.clone(), machines.clone(), machines.clone());
+        Controller::for_shared_stream(self.machines.changes(), machines)
+            .with_config(config())
+            .watches(Api::<BootReport>::all(client.clone()), watcher::Config::default(), |report| {
+                [ObjectRef::<Machine>::new(&report.name_any()).within(&ns(&report))]
+            })
+            .watches_shared_stream(self.deployments.changes(), move |deployment| of_deployment(&by_deployment, &deployment))
+            .watches_shared_stream(self.profiles.changes(), move |profile| of_profile(&by_profile, &deployments, &profile))
+            .watches_shared_stream(self.machines.changes(), move |changed| {
+                let shares = |other: &Machine| {
+                    let theirs = &other.spec.interfaces;
+                    theirs.iter().any(|mine| changed.spec.interfaces.iter().any(|interface| interface.mac == mine.mac))
+                };
+                keys(&by_machine.state_filter(|other| shares(other) && !same(other, &*changed)))
+            })
+            .watches_shared_stream(self.addresses.changes(), move |address| {
+                let owner = address.spec.owner.as_ref();
+                let owns =
+                    |machine: &Machine| owner.is_some_and(|owner| owner.name == machine.name_any() && owner.namespace == ns(machine));
+                keys(&by_address.state_filter(|machine| owns(machine) || waits_for_address(machine)))
+            })
+            .reconcile_all_on(self.subnet_changes())
+            .reconcile_on(lost_plans(client))
+    }
+
+    /// Ticks when what a Subnet asks for changes. Its status does not count: it changes with every address that a Machine is given.
+    fn subnet_changes(&mut self) -> impl Stream<Item = ()> + Send + 'static + use<> {
+        let store = self.subnets.store();
+        let mut generations: HashMap<String, Option<i64>> = HashMap::new();
+        self.subnets.changes().filter_map(move |subnet| {
+            let (name, generation) = (subnet.name_any(), subnet.metadata.generation);
+            let news = if store.get(&ObjectRef::from_obj(&*subnet)).is_none() {
+                generations.remove(&name).is_some()
+            } else {
+                generations.insert(name, generation) != Some(generation)
+            };
+            std::future::ready(news.then_some(()))
+        })
+    }
+
+    /// A Deployment looks at its profile and, until it has one, at every Machine that becomes free.
+    pub(super) fn deployment_controller(&mut self) -> Controller<Deployment> {
+        let deployments = self.deployments.store();
+        let (by_machine, by_profile) = (deployments.clone(), deployments.clone());
+        Controller::for_shared_stream(self.deployments.changes(), deployments)
+            .with_config(config())
+            .watches_shared_stream(self.machines.changes(), move |machine| {
+                let owner = machine.spec.claim_ref.as_ref().map(|claim| claim.name.clone());
+                keys(&by_machine.state_filter(|deployment| {
+                    let waits = deployment.status.as_ref().is_none_or(|status| status.machine.is_none());
+                    let was = deployment.status.as_ref().is_some_and(|status| status.machine == machine.metadata.name);
+                    ns(deployment) == ns(&*machine) && (waits || was || Some(deployment.name_any()) == owner)
+                }))
+            })
+            .watches_shared_stream(self.profiles.changes(), move |profile| {
+                keys(&by_profile.state_filter(|deployment| uses(deployment, &profile)))
+            })
+    }
+
+    /// A profile looks at the other profiles: two may want one prefix.
+    pub(super) fn profile_controller(&mut self) -> Controller<BootProfile> {
+        let (profiles, others) = (self.profiles.store(), self.profiles.store());
+        Controller::for_shared_stream(self.profiles.changes(), profiles)
+            .with_config(config())
+            .watches_shared_stream(self.profiles.changes(), move |changed| keys(&others.state_filter(|other| !same(other, &*changed))))
+    }
+
+    /// A Subnet looks at the other Subnets, the agents' Leases and its addresses.
+    pub(super) fn subnet_controller(&mut self, client: &Client) -> Controller<Subnet> {
+        let subnets = self.subnets.store();
+        let (by_lease, by_subnet) = (subnets.clone(), subnets.clone());
+        Controller::for_shared_stream(self.subnets.changes(), subnets)
+            .with_config(config())
+            .watches_shared_stream(self.addresses.changes(), |address| [ObjectRef::<Subnet>::new(&address.spec.subnet)])
+            .watches_shared_stream(self.subnets.changes(), move |_| keys(&by_subnet.state()))
+            .watches(Api::<Lease>::namespaced(client.clone(), names::SYSTEM_NAMESPACE), watcher::Config::default(), move |_| {
+                keys(&by_lease.state())
+            })
+    }
+}
+
+/// The Machine that a Deployment owns, by what either of the two says.
+fn of_deployment(machines: &Store<Machine>, deployment: &Deployment) -> Keys<Machine> {
+    let owned = machines.state_filter(|machine| {
+        let claim = machine.spec.claim_ref.as_ref();
+        claim.is_some_and(|claim| claim.name == deployment.name_any() && claim.namespace == ns(deployment))
+    });
+    let named = deployment.status.as_ref().and_then(|status| status.machine.clone());
+    keys(&owned).into_iter().chain(named.map(|name| ObjectRef::new(&name).within(&ns(deployment)))).collect()
+}
+
+/// The Machines of all Deployments that use a profile.
+fn of_profile(machines: &Store<Machine>, deployments: &Store<Deployment>, profile: &BootProfile) -> Keys<Machine> {
+    let users = deployments.state_filter(|deployment| uses(deployment, profile));
+    let users: Vec<String> = users.iter().map(|deployment| deployment.name_any()).collect();
+    keys(&machines.state_filter(|machine| machine.spec.claim_ref.as_ref().is_some_and(|claim| users.contains(&claim.name))))
+}
+
+fn uses(deployment: &Deployment, profile: &BootProfile) -> bool {
+    deployment.spec.profile.name == profile.metadata.name && ns(deployment) == ns(profile)
+}
+
+/// Whether an address that somebody gives back may be what a Machine waits for.
+fn waits_for_address(machine: &Machine) -> bool {
+    let Some(status) = &machine.status else { return false };
+    let ready = conditions::find(&status.conditions, types::READY);
+    status.address.is_none() || ready.is_some_and(|ready| ready.reason == reasons::NO_ADDRESS || ready.reason == reasons::ADDRESS_CONFLICT)
+}
+
+/// The Machines whose plan somebody deleted.
+fn lost_plans(client: &Client) -> impl Stream<Item = ObjectRef<Machine>> + Send + 'static + use<> {
+    let plans = Api::<Secret>::namespaced(client.clone(), names::PLANS_NAMESPACE);
+    watcher::watcher(plans, watcher::Config::default()).default_backoff().filter_map(|event| {
+        let gone = match event {
+            Ok(Event::Delete(secret)) => machine::planned(&secret),
+            _ => None,
+        };
+        std::future::ready(gone.map(|key| ObjectRef::new(&key.name).within(&key.namespace)))
+    })
+}

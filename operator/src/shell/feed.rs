@@ -1,0 +1,166 @@
+//! One watch for each kind: a store that reconcilers list from, and every controller that is told of changes.
+//!
+//! kube's own shared streams tell neither of objects that were deleted nor of those that went while nobody watched; both matter here,
+//! because what somebody gave back may be what another one waits for.
+
+use std::{collections::HashMap, pin::pin, sync::Arc};
+
+use athanor_crds::conditions::reasons;
+use futures::{
+    SinkExt as _, Stream, StreamExt as _,
+    channel::mpsc::{self, Sender},
+};
+use jiff::Timestamp;
+use k8s_openapi::api::events::v1 as events;
+use kube::{
+    Api, Client, ResourceExt as _,
+    api::PostParams,
+    core::DeserializeGuard,
+    runtime::{
+        WatchStreamExt as _,
+        reflector::{self, ObjectRef, Store, store::Writer},
+        watcher::{self, Event},
+    },
+};
+use tokio::sync::watch;
+
+use crate::{
+    port::Object,
+    status::{self, News},
+};
+
+/// How many changes may wait for one controller, which takes them in as they come. Beyond it the watch waits; nothing is lost.
+const WAITING: usize = 256;
+
+/// The watch of one kind, before it is started.
+pub(super) struct Feed<K: Object> {
+    store: Store<K>,
+    writer: Writer<K>,
+    listeners: Vec<Sender<Arc<K>>>,
+    whole: watch::Sender<bool>,
+}
+
+impl<K: Object> Feed<K> {
+    pub(super) fn new() -> Self {
+        let (store, writer) = reflector::store();
+        Self { store, writer, listeners: Vec::new(), whole: watch::Sender::new(false) }
+    }
+
+    /// What is known of the kind.
+    pub(super) fn store(&self) -> Store<K> {
+        self.store.clone()
+    }
+
+    /// Whether the first list is whole. The store's own `wait_until_ready` wakes one waiter only.
+    pub(super) fn whole(&self) -> watch::Receiver<bool> {
+        self.whole.subscribe()
+    }
+
+    /// Every object that changed, came or went, from the first list on.
+    pub(super) fn changes(&mut self) -> impl Stream<Item = Arc<K>> + Send + 'static + use<K> {
+        let (listener, changes) = mpsc::channel(WAITING);
+        self.listeners.push(listener);
+        changes
+    }
+
+    /// Watches for ever. An object that cannot be read, as one that an older version stored may be, keeps nobody from the others.
+    pub(super) async fn run(mut self, client: Client) {
+        let api = Api::<DeserializeGuard<K>>::all(client.clone());
+        let mut events = pin!(
+            watcher::watcher(api, watcher::Config::default())
+                .default_backoff()
+                .filter_map(|event| readable(event, client.clone()))
+                // Nobody reads who manages which field; it is a third of an object.
+                .modify(|object| object.meta_mut().managed_fields = None)
+                .reflect(self.writer)
+        );
+        let mut before = Vec::new();
+        while let Some(event) = events.next().await {
+            let changed = match event {
+                Ok(Event::Apply(object)) => vec![self.store.get(&ObjectRef::from_obj(&object)).unwrap_or_else(|| Arc::new(object))],
+                Ok(Event::Delete(object)) => vec![Arc::new(object)],
+                Ok(Event::Init) => {
+                    before = self.store.state();
+                    Vec::new()
+                }
+                Ok(Event::InitApply(_)) => Vec::new(),
+                Ok(Event::InitDone) => {
+                    self.whole.send_replace(true);
+                    news(std::mem::take(&mut before), self.store.state())
+                }
+                Err(error) => {
+                    tracing::warn!(kind = %K::kind(&()), %error, "watch interrupted");
+                    Vec::new()
+                }
+            };
+            for object in changed {
+                for listener in &mut self.listeners {
+                    // A controller that has stopped wants to know nothing more.
+                    let _ = listener.send(object.clone()).await;
+                }
+            }
+        }
+    }
+}
+
+/// An event with its object; nothing where that cannot be read, but for a word to whoever looks at it.
+async fn readable<K: Object>(
+    event: Result<Event<DeserializeGuard<K>>, watcher::Error>,
+    client: Client,
+) -> Option<Result<Event<K>, watcher::Error>> {
+    let (event, object): (fn(K) -> Event<K>, _) = match event {
+        Ok(Event::Apply(object)) => (Event::Apply, object),
+        Ok(Event::InitApply(object)) => (Event::InitApply, object),
+        Ok(Event::Delete(object)) => (Event::Delete, object),
+        Ok(Event::Init) => return Some(Ok(Event::Init)),
+        Ok(Event::InitDone) => return Some(Ok(Event::InitDone)),
+        Err(error) => return Some(Err(error)),
+    };
+    match object.0 {
+        Ok(object) => Some(Ok(event(object))),
+        Err(unreadable) => {
+            let name = unreadable.metadata.name.clone().unwrap_or_default();
+            tracing::warn!(kind = %K::kind(&()), name, namespace = unreadable.metadata.namespace, error = unreadable.error, "object cannot be read and is left alone");
+            let message = format!("it cannot be read, and is left alone until it is corrected: {}", unreadable.error);
+            let news = News { trouble: true, reason: reasons::UNREADABLE, message: &message };
+            let told = status::event::<K>(&unreadable.metadata, news, Timestamp::now());
+            let events = Api::<events::Event>::namespaced(client, told.metadata.namespace.as_deref().unwrap_or_default());
+            // It may have been told before; and it is only news.
+            let _ = events.create(&PostParams::default(), &told).await;
+            None
+        }
+    }
+}
+
+/// What a new list says that the old one did not: objects that came, changed, or are gone.
+fn news<K: Object>(before: Vec<Arc<K>>, now: Vec<Arc<K>>) -> Vec<Arc<K>> {
+    let mut gone: HashMap<ObjectRef<K>, Arc<K>> = before.into_iter().map(|object| (ObjectRef::from_obj(&*object), object)).collect();
+    let mut news: Vec<Arc<K>> = now
+        .into_iter()
+        .filter(|object| gone.remove(&ObjectRef::from_obj(&**object)).is_none_or(|old| old.resource_version() != object.resource_version()))
+        .collect();
+    news.extend(gone.into_values());
+    news
+}
+
+#[cfg(test)]
+mod tests {
+    use athanor_crds::{Machine, MachineSpec};
+
+    use super::*;
+
+    fn machine(name: &str, version: &str) -> Arc<Machine> {
+        let mut machine = Machine::new(name, MachineSpec::default());
+        machine.metadata.resource_version = Some(version.to_owned());
+        Arc::new(machine)
+    }
+
+    #[test]
+    fn after_a_break_only_what_changed_is_told() {
+        let before = vec![machine("same", "1"), machine("changed", "2"), machine("gone", "3")];
+        let now = vec![machine("same", "1"), machine("changed", "4"), machine("new", "5")];
+        let mut told: Vec<String> = news(before, now).iter().map(|machine| machine.name_any()).collect();
+        told.sort();
+        assert_eq!(told, ["changed", "gone", "new"]);
+    }
+}

@@ -1,0 +1,143 @@
+//! Bad things that happen to an installation, and the exact outcome. What people write wrong is in `bad_input.rs`.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use std::{fs, time::Duration};
+
+use athanor_tests::{FakeIpxe, Guest, Rack, Service, tools, wait_for};
+use serde_json::{Value, json};
+
+/// A machine that runs `web-1` by its guest's own report, in a namespace.
+fn running<'a>(service: &Service<'_>, guest: &Guest, machine: &'a FakeIpxe, namespace: &str) -> &'a FakeIpxe {
+    let iso = service.add_media("guest.iso", &guest.iso).unwrap();
+    let ctl = |line: &str| service.ctl(&format!("-n {namespace} {line}")).unwrap();
+    ctl(&format!("create machine {} --mac {} --accept", machine.name(), machine.mac));
+    ctl(&format!("create boot --name live --iso-path {} --kernel live/vmlinuz", iso.display()));
+    ctl(&format!("deploy --mac {} --profile live --hostname web-1", machine.mac));
+    wait_for("an address", Duration::from_secs(20), || {
+        let said = ctl(&format!("get machine {} -o json", machine.name()));
+        let object: Value = serde_json::from_str(&said).map_err(|error| error.to_string())?;
+        if object["status"]["state"] == "Claimed" { Ok(()) } else { Err(object["status"].to_string()) }
+    })
+    .unwrap();
+    let script = machine.order(&machine.boot_file().unwrap()).unwrap();
+    assert_eq!(tools::run(&mut machine.report(&script, "Success").unwrap()).unwrap(), "noted\n");
+    ctl("wait deployment web-1 --timeout 20s");
+    machine
+}
+
+fn kubectl(rack: &Rack, service: &Service<'_>, line: &str) -> anyhow::Result<String> {
+    let mut command = rack.command(tools::kubectl()?);
+    tools::run(command.env("KUBECONFIG", service.kubeconfig()).env("HOME", rack.folder()).args(line.split_whitespace()))
+}
+
+#[test]
+fn a_plan_that_somebody_deleted_is_written_again() {
+    let rack = Rack::up().unwrap();
+    let service = Service::start(&rack).unwrap();
+    service.ctl("create machine one --mac 52:54:00:aa:05:01 --accept").unwrap();
+    service.wait_state("machine", "one", "Available", 20).unwrap();
+    let uid = || kubectl(&rack, &service, "-n athanor-plans get secret default.one -o jsonpath={.metadata.uid}");
+    let before = uid().unwrap();
+    kubectl(&rack, &service, "-n athanor-plans delete secret default.one").unwrap();
+    wait_for("another plan", Duration::from_secs(5), || match uid() {
+        Ok(after) if after != before => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_namespace_that_goes_takes_its_objects_and_nothing_is_released_into_other_hands() {
+    let guest = Guest::make().unwrap();
+    let rack = Rack::up().unwrap();
+    let service = Service::start(&rack).unwrap();
+    let machine = FakeIpxe::plug(&rack).unwrap();
+    kubectl(&rack, &service, "create namespace team").unwrap();
+    running(&service, &guest, &machine, "team");
+    kubectl(&rack, &service, "delete namespace team --timeout=60s").unwrap();
+    assert_eq!(service.ctl("get addresses -o name").unwrap().trim(), "", "its address was not given back");
+    assert!(kubectl(&rack, &service, "-n athanor-plans get secrets -o name").unwrap().trim().is_empty(), "its plan was left behind");
+    // When it asks again it is a newcomer whom nobody accepted.
+    assert!(machine.boot_file().unwrap().ends_with("/boot.ipxe"));
+    let newcomer = service.get("machine", &machine.name()).unwrap();
+    assert_eq!(newcomer["spec"]["accepted"], false, "{newcomer}");
+}
+
+#[test]
+fn a_node_whose_interface_loses_its_address_serves_again_when_it_has_it_back() {
+    let rack = Rack::up().unwrap();
+    let service = Service::start(&rack).unwrap();
+    let servers = |count: usize| move |subnet: &Value| subnet["status"]["servers"].as_array().map_or(0, Vec::len) == count;
+    let serving = service.wait("subnet", "lab", 20, servers(1)).unwrap();
+    assert_eq!(serving["status"]["servers"][0]["version"], env!("CARGO_PKG_VERSION"), "{serving}");
+    rack.ip("addr del 192.168.10.1/24 dev br0").unwrap();
+    let alone = service.wait("subnet", "lab", 20, servers(0)).unwrap();
+    let said = alone["status"]["conditions"].to_string();
+    assert!(
+        said.contains("no agent has an interface in 192.168.10.0/24; give one an address there, or name it in spec.interfaces"),
+        "{said}"
+    );
+    rack.ip("addr add 192.168.10.1/24 dev br0").unwrap();
+    service.wait("subnet", "lab", 20, servers(1)).unwrap();
+    let machine = FakeIpxe::plug(&rack).unwrap();
+    wait_for("an answer", Duration::from_secs(30), || machine.boot_file().map_err(|error| error.to_string())).unwrap();
+}
+
+#[test]
+fn subnets_that_overlap_both_say_so_and_the_narrower_counts() {
+    let rack = Rack::up().unwrap();
+    let service = Service::start(&rack).unwrap();
+    service.ctl("create subnet --name other --cidr 192.168.10.0/25 --range 192.168.10.20-192.168.10.30").unwrap();
+    for (name, other) in [("lab", "Subnet other (192.168.10.0/25)"), ("other", "Subnet lab (192.168.10.0/24)")] {
+        let says = |subnet: &Value| {
+            subnet["status"]["conditions"].to_string().contains(&format!("overlaps that of {other}; change one of the two"))
+        };
+        service.wait("subnet", name, 20, says).unwrap();
+    }
+    service.ctl("create machine one --mac 52:54:00:aa:05:02 --address 192.168.10.21 --accept").unwrap();
+    let machine = service.wait("machine", "one", 20, |machine| machine["status"]["address"] == "192.168.10.21").unwrap();
+    assert_eq!(machine["status"]["interfaces"][0]["addresses"][0]["subnet"], "other", "{machine}");
+}
+
+#[test]
+fn an_export_that_is_applied_elsewhere_installs_nothing_again() {
+    let guest = Guest::make().unwrap();
+    let rack = Rack::up().unwrap();
+    let service = Service::start(&rack).unwrap();
+    let machine = FakeIpxe::plug(&rack).unwrap();
+    running(&service, &guest, &machine, "default");
+    let exported = |kind: &str, name: &str| -> Value {
+        let object = service.get(kind, name).unwrap();
+        // What a backup tool keeps: no status, no uid, no version.
+        json!({ "apiVersion": object["apiVersion"], "kind": object["kind"], "metadata": { "name": name, "namespace": "default" }, "spec": object["spec"] })
+    };
+    let (before, deployment, profile) =
+        (exported("machine", &machine.name()), exported("deployment", "web-1"), exported("bootprofile", "live"));
+    let attempt = before["spec"]["occupancy"]["attempt"].clone();
+    drop(service);
+
+    // Another installation, with nothing in it.
+    for folder in ["data", "plane"] {
+        let _ = fs::remove_dir_all(rack.file(folder));
+    }
+    let elsewhere = Service::start(&rack).unwrap();
+    elsewhere.add_media("guest.iso", &guest.iso).unwrap();
+    let apply = |object: &Value| {
+        let file = rack.file("export.json");
+        fs::write(&file, object.to_string()).unwrap();
+        elsewhere.ctl(&format!("apply -f {}", file.display())).unwrap();
+    };
+    apply(&before);
+    // Without its Deployment it waits, and says for what.
+    let lost = |object: &Value| {
+        object["status"]["conditions"].to_string().contains("nothing is wiped. Apply the Deployment again with its instanceID")
+    };
+    let waiting = elsewhere.wait("machine", &machine.name(), 20, lost).unwrap();
+    assert_eq!(waiting["status"]["state"], "Provisioned", "{waiting}");
+    apply(&profile);
+    apply(&deployment);
+    elsewhere.wait_state("deployment", "web-1", "Provisioned", 20).unwrap();
+    let after = elsewhere.get("machine", &machine.name()).unwrap();
+    assert_eq!(after["spec"]["occupancy"]["attempt"], attempt, "it was started anew: {after}");
+    assert_eq!(after["spec"]["occupancy"]["state"], "Provisioned");
+}
