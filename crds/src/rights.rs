@@ -34,38 +34,40 @@ const WRITE: &[&str] = &["get", "list", "watch", "create", "update", "patch", "d
 const PLANS: Option<&str> = Some(crate::names::PLANS_NAMESPACE);
 const SYSTEM: Option<&str> = Some(crate::names::SYSTEM_NAMESPACE);
 
+/// Only what it does: a test holds each right against what it is seen to use.
 const OPERATOR: &[Rule] = &[
-    Rule { group: OURS, resources: &["machines", "deployments"], verbs: &["get", "list", "watch", "update", "patch"], namespace: None },
+    Rule { group: OURS, resources: &["machines", "deployments"], verbs: &["get", "list", "watch", "patch"], namespace: None },
     Rule { group: OURS, resources: &["bootprofiles", "subnets", "bootreports"], verbs: READ, namespace: None },
     Rule {
         group: OURS,
         resources: &["machines/status", "deployments/status", "bootprofiles/status", "subnets/status"],
-        verbs: &["get", "update", "patch"],
+        verbs: &["patch"],
         namespace: None,
     },
-    Rule { group: OURS, resources: &["addresses", "machineinventories", "wiperecords"], verbs: WRITE, namespace: None },
+    Rule { group: OURS, resources: &["addresses"], verbs: &["get", "list", "watch", "create", "delete"], namespace: None },
+    Rule {
+        group: OURS,
+        resources: &["machineinventories"],
+        verbs: &["get", "list", "watch", "create", "patch", "delete"],
+        namespace: None,
+    },
     Rule { group: OURS, resources: &["bootreports"], verbs: &["delete"], namespace: None },
-    Rule { group: "", resources: &["secrets"], verbs: WRITE, namespace: PLANS },
+    Rule { group: "", resources: &["secrets"], verbs: &["get", "list", "watch", "create", "patch", "delete"], namespace: PLANS },
     Rule { group: "", resources: &["namespaces"], verbs: &["get"], namespace: None },
     Rule { group: "apiextensions.k8s.io", resources: &["customresourcedefinitions"], verbs: &["get"], namespace: None },
     Rule { group: "events.k8s.io", resources: &["events"], verbs: &["create"], namespace: None },
-    Rule { group: "coordination.k8s.io", resources: &["leases"], verbs: WRITE, namespace: SYSTEM },
+    Rule { group: "coordination.k8s.io", resources: &["leases"], verbs: &["get", "list", "watch", "create", "patch"], namespace: SYSTEM },
     Rule { group: "apps", resources: &["daemonsets"], verbs: &["get", "list", "watch", "create", "patch"], namespace: SYSTEM },
     Rule { group: "apps", resources: &["deployments"], verbs: &["get"], namespace: SYSTEM },
 ];
 
+/// What it applies, it may also create: a server-side apply of a new object asks for both.
 const BOOT_AGENT: &[Rule] = &[
-    Rule { group: "", resources: &["secrets"], verbs: READ, namespace: PLANS },
-    Rule { group: OURS, resources: &["subnets"], verbs: READ, namespace: None },
+    Rule { group: "", resources: &["secrets"], verbs: &["list", "watch"], namespace: PLANS },
+    Rule { group: OURS, resources: &["subnets"], verbs: &["list", "watch"], namespace: None },
     Rule { group: OURS, resources: &["machines"], verbs: &["create"], namespace: None },
-    Rule { group: OURS, resources: &["addresses"], verbs: &["get", "create"], namespace: None },
     Rule { group: OURS, resources: &["bootreports"], verbs: &["get", "create", "patch"], namespace: None },
-    Rule {
-        group: "coordination.k8s.io",
-        resources: &["leases"],
-        verbs: &["get", "list", "watch", "create", "update", "patch"],
-        namespace: SYSTEM,
-    },
+    Rule { group: "coordination.k8s.io", resources: &["leases"], verbs: &["create", "patch"], namespace: SYSTEM },
 ];
 
 const ADMIN: &[Rule] = &[Rule { group: "*", resources: &["*"], verbs: &["*"], namespace: None }];

@@ -2,6 +2,7 @@
 //! side by side, each in its rack. It ends with its owner, like everything in a rack.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -131,11 +132,16 @@ impl ControlPlane {
     /// It does not become ready; the message is the end of its log.
     pub fn start_api(&mut self, rack: &Rack) -> anyhow::Result<()> {
         let (address, port, url) = (self.place.address(), self.place.port(), self.place.url());
+        // Who asked for what, without the what: the test of rights reads it.
+        fs::write(
+            self.folder.join("audit.yaml"),
+            r#"{"apiVersion":"audit.k8s.io/v1","kind":"Policy","omitStages":["RequestReceived"],"rules":[{"level":"Metadata"}]}"#,
+        )?;
         let mut server = self.spawn(
             rack,
             "kube-apiserver",
             &format!(
-                "--etcd-servers http://127.0.0.1:2379 --bind-address {address} --advertise-address {HOST} --secure-port {port} --tls-cert-file \
+                "--audit-policy-file audit.yaml --audit-log-path audit.log --etcd-servers http://127.0.0.1:2379 --bind-address {address} --advertise-address {HOST} --secure-port {port} --tls-cert-file \
                  server.crt --tls-private-key-file server.key --client-ca-file ca.crt --service-account-issuer {url} \
                  --service-account-key-file accounts.pub --service-account-signing-key-file accounts.key --service-cluster-ip-range \
                  10.96.0.0/16 --authorization-mode Node,RBAC --endpoint-reconciler-type=none --allow-privileged=true \
@@ -189,6 +195,25 @@ impl ControlPlane {
             fs::remove_dir_all(store)?;
             Ok(fs::rename(copy, store)?)
         })
+    }
+
+    /// What an account of ours was allowed and did, so far: verb, group, resource with its subresource, namespace.
+    ///
+    /// # Errors
+    /// There is no log of it.
+    pub fn did(&self, account: &str) -> anyhow::Result<BTreeSet<(String, String, String, String)>> {
+        let user = format!("system:serviceaccount:athanor-system:{account}");
+        let log = fs::read_to_string(self.folder.join("audit.log"))?;
+        let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let own = lines.filter(|line| line["user"]["username"] == user.as_str() && line["responseStatus"]["code"] != 403);
+        Ok(own
+            .map(|line| {
+                let text = |pointer: &str| line.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+                let (resource, subresource) = (text("/objectRef/resource"), text("/objectRef/subresource"));
+                let resource = if subresource.is_empty() { resource } else { format!("{resource}/{subresource}") };
+                (text("/verb"), text("/objectRef/apiGroup"), resource, text("/objectRef/namespace"))
+            })
+            .collect())
     }
 
     /// Kills the API server.

@@ -3,8 +3,11 @@
 
 use std::time::{Duration, Instant};
 
-use athanor_crds::{rbac, rights::Role};
-use athanor_tests::{ControlPlane, Rack, Service};
+use athanor_crds::{
+    rbac,
+    rights::{Role, Rule},
+};
+use athanor_tests::{ControlPlane, FakeIpxe, Guest, Rack, Service, tools, wait_for};
 use serde_json::{Value, json};
 
 fn start(rack: &Rack) -> Service<'_> {
@@ -124,6 +127,70 @@ fn each_component_may_do_what_the_table_says_and_nothing_else() {
     for ((role, verb, group, resource, namespace), allowed) in asked.into_iter().zip(answers) {
         let wanted = role.may(verb, group, resource, namespace);
         assert_eq!(allowed, wanted, "{role:?}: {verb} {resource}.{group} in {namespace:?}");
+    }
+}
+
+/// Every right of the table is used: one that nobody needs is no right, and without one that somebody needs this story ends early.
+#[test]
+fn no_component_may_do_what_it_never_does() {
+    let guest = Guest::make().unwrap();
+    let rack = Rack::up().unwrap();
+    let mut service = start(&rack);
+    let iso = service.add_media("guest.iso", &guest.iso).unwrap();
+    let machine = FakeIpxe::plug(&rack).unwrap();
+    // A newcomer is seen, accepted, deployed, and released.
+    service.wait("subnet", "lab", 20, |subnet| subnet["status"]["conditions"].to_string().contains("Probed")).unwrap();
+    let first = machine.boot_file().unwrap();
+    let told = |serial: &str| {
+        machine.http(&format!("{first}?vendor=Example&serial={serial}")).unwrap();
+        service.wait("machineinventory", &machine.name(), 20, |inventory| inventory["spec"]["facts"]["serial"] == serial).unwrap();
+    };
+    told("1");
+    told("2");
+    service.ctl(&format!("accept {}", machine.name())).unwrap();
+    service.ctl(&format!("create boot --name live --iso-path {} --kernel live/vmlinuz", iso.display())).unwrap();
+    service.wait_state("machine", &machine.name(), "Available", 20).unwrap();
+    // Somebody fixes an address that it has.
+    service.ctl("create machine other --mac 52:54:00:aa:02:21 --address 192.168.10.100 --accept").unwrap();
+    service.wait("machine", "other", 20, |other| other["status"]["conditions"].to_string().contains("is already given")).unwrap();
+    service.ctl("delete machine other").unwrap();
+    service.ctl(&format!("deploy --mac {} --profile live --hostname web-1", machine.mac)).unwrap();
+    let script = machine.order(&first).unwrap();
+    assert_eq!(tools::run(&mut machine.report(&script, "Success").unwrap()).unwrap(), "noted\n");
+    service.wait_state("deployment", "web-1", "Provisioned", 30).unwrap();
+    service.ctl("delete deployment web-1").unwrap();
+    service.wait_state("machine", &machine.name(), "Releasing", 20).unwrap();
+    service.ctl(&format!("delete machine {}", machine.name())).unwrap();
+    wait_for("its end", Duration::from_secs(20), || match service.list("addresses") {
+        Ok(list) if list.is_empty() => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .unwrap();
+
+    let plane = service.plane().unwrap();
+    for role in [Role::Operator, Role::BootAgent] {
+        // What the DaemonSet and a flood of strangers need is seen in other tests. An apply that creates is logged as the patch that it is.
+        let elsewhere = |group: &str, resource: &str, verb: &str| {
+            let applied = role == Role::BootAgent && verb == "create" && matches!(resource, "bootreports" | "leases");
+            group == "apps" || applied || (resource == "bootreports" && verb == "delete")
+        };
+        let unused = || -> Vec<String> {
+            let did = plane.did(&rbac::name(role)).unwrap();
+            let used = |rule: &Rule, resource: &str, verb: &str| {
+                did.iter().any(|(v, g, r, n)| v == verb && g == rule.group && r == resource && rule.namespace.is_none_or(|only| only == n))
+            };
+            let all = role.rules().iter().flat_map(|rule| {
+                rule.resources.iter().flat_map(move |resource| rule.verbs.iter().map(move |verb| (rule, *resource, *verb)))
+            });
+            all.filter(|(rule, resource, verb)| !elsewhere(rule.group, resource, verb) && !used(rule, resource, verb))
+                .map(|(rule, resource, verb)| format!("{verb} {resource}.{}", rule.group))
+                .collect()
+        };
+        wait_for("every right used", Duration::from_secs(10), || match unused() {
+            none if none.is_empty() => Ok(()),
+            some => Err(format!("{role:?} never did: {}", some.join(", "))),
+        })
+        .unwrap();
     }
 }
 
