@@ -9,6 +9,8 @@ pub struct Options {
     pub node: String,
     /// The installation's id: probes that carry it are our own.
     pub installation: String,
+    /// The Deployment of the system's namespace, by name and uid, with which the agent's Lease goes; none where nothing installed it.
+    pub installed_by: Option<(String, String)>,
     /// Where verdicts about other servers are kept.
     pub data_dir: PathBuf,
     /// The only folders that ISOs are read from.

@@ -92,7 +92,7 @@ pub fn daemonset(settings: &AgentSettings, installation: &str, owner: Option<Own
         name: Some(NAME.to_owned()),
         namespace: Some(SYSTEM_NAMESPACE.to_owned()),
         labels: Some(labels.clone()),
-        owner_references: owner.map(|owner| vec![owner]),
+        owner_references: owner.clone().map(|owner| vec![owner]),
         ..ObjectMeta::default()
     };
     // The next agent of a node answers before the one before it ends.
@@ -102,14 +102,14 @@ pub fn daemonset(settings: &AgentSettings, installation: &str, owner: Option<Own
         update_strategy: Some(DaemonSetUpdateStrategy { type_: Some("RollingUpdate".to_owned()), rolling_update: Some(rolling) }),
         template: PodTemplateSpec {
             metadata: Some(ObjectMeta { labels: Some(labels), ..ObjectMeta::default() }),
-            spec: Some(pod(settings, installation)),
+            spec: Some(pod(settings, installation, owner.as_ref())),
         },
         ..DaemonSetSpec::default()
     };
     DaemonSet { metadata, spec, status: None }
 }
 
-fn pod(settings: &AgentSettings, installation: &str) -> PodSpec {
+fn pod(settings: &AgentSettings, installation: &str, owner: Option<&OwnerReference>) -> PodSpec {
     let host = |name: String, path: &str, kind: &str| Volume {
         name,
         host_path: Some(HostPathVolumeSource { path: path.to_owned(), type_: Some(kind.to_owned()) }),
@@ -139,7 +139,7 @@ fn pod(settings: &AgentSettings, installation: &str) -> PodSpec {
             seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), ..SeccompProfile::default() }),
             ..PodSecurityContext::default()
         }),
-        containers: vec![container(settings, installation)],
+        containers: vec![container(settings, installation, owner)],
         volumes: Some(volumes),
         ..PodSpec::default()
     }
@@ -153,12 +153,24 @@ fn folders(settings: &AgentSettings) -> impl Iterator<Item = (String, &String)> 
     named("media", &settings.media_dirs).chain(named("loaders", &settings.loader_dirs))
 }
 
-fn container(settings: &AgentSettings, installation: &str) -> Container {
+fn environment(settings: &AgentSettings, installation: &str, owner: Option<&OwnerReference>) -> Vec<EnvVar> {
     let value = |name: &str, value: &str| EnvVar { name: name.to_owned(), value: Some(value.to_owned()), ..EnvVar::default() };
     let node = EnvVarSource {
         field_ref: Some(ObjectFieldSelector { field_path: "spec.nodeName".to_owned(), ..ObjectFieldSelector::default() }),
         ..EnvVarSource::default()
     };
+    let mut all = vec![
+        EnvVar { name: "ATHANOR_NODE".to_owned(), value_from: Some(node), ..EnvVar::default() },
+        value("ATHANOR_INSTALLATION", installation),
+        value("ATHANOR_LOG", &settings.log),
+        value("ATHANOR_HEALTH_SOCKET", HEALTH_SOCKET),
+        value("ATHANOR_HEALTH_LISTEN", &format!("0.0.0.0:{}", settings.health_port)),
+    ];
+    all.extend(owner.map(|owner| value("ATHANOR_INSTALLED_BY", &format!("{}/{}", owner.name, owner.uid))));
+    all
+}
+
+fn container(settings: &AgentSettings, installation: &str, owner: Option<&OwnerReference>) -> Container {
     let mut args: Vec<String> = ["start", "agent", "--log-json", "--data-dir", STATE].map(str::to_owned).to_vec();
     args.push(format!("--http-port={}", settings.http_port));
     args.extend(settings.media_dirs.iter().map(|folder| format!("--media-dir={folder}")));
@@ -190,13 +202,7 @@ fn container(settings: &AgentSettings, installation: &str) -> Container {
         image: Some(settings.image.clone()),
         image_pull_policy: settings.image_pull_policy.clone(),
         args: Some(args),
-        env: Some(vec![
-            EnvVar { name: "ATHANOR_NODE".to_owned(), value_from: Some(node), ..EnvVar::default() },
-            value("ATHANOR_INSTALLATION", installation),
-            value("ATHANOR_LOG", &settings.log),
-            value("ATHANOR_HEALTH_SOCKET", HEALTH_SOCKET),
-            value("ATHANOR_HEALTH_LISTEN", &format!("0.0.0.0:{}", settings.health_port)),
-        ]),
+        env: Some(environment(settings, installation, owner)),
         resources: Some(settings.resources.clone()),
         security_context: Some(SecurityContext {
             run_as_user: Some(0),

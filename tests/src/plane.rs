@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeSet,
     fs::{self, File},
+    io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Duration,
@@ -202,18 +203,29 @@ impl ControlPlane {
     /// # Errors
     /// There is no log of it.
     pub fn did(&self, account: &str) -> anyhow::Result<BTreeSet<(String, String, String, String)>> {
+        let what = |line: Value| {
+            let text = |pointer: &str| line.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+            let (resource, subresource) = (text("/objectRef/resource"), text("/objectRef/subresource"));
+            let resource = if subresource.is_empty() { resource } else { format!("{resource}/{subresource}") };
+            (text("/verb"), text("/objectRef/apiGroup"), resource, text("/objectRef/namespace"))
+        };
+        Ok(self.asked(account)?.map(what).collect())
+    }
+
+    /// How many requests of an account of ours were answered so far.
+    ///
+    /// # Errors
+    /// There is no log of it.
+    pub fn calls(&self, account: &str) -> anyhow::Result<usize> {
+        Ok(self.asked(account)?.count())
+    }
+
+    fn asked(&self, account: &str) -> anyhow::Result<impl Iterator<Item = Value> + use<>> {
         let user = format!("system:serviceaccount:athanor-system:{account}");
-        let log = fs::read_to_string(self.folder.join("audit.log"))?;
-        let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let own = lines.filter(|line| line["user"]["username"] == user.as_str() && line["responseStatus"]["code"] != 403);
-        Ok(own
-            .map(|line| {
-                let text = |pointer: &str| line.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
-                let (resource, subresource) = (text("/objectRef/resource"), text("/objectRef/subresource"));
-                let resource = if subresource.is_empty() { resource } else { format!("{resource}/{subresource}") };
-                (text("/verb"), text("/objectRef/apiGroup"), resource, text("/objectRef/namespace"))
-            })
-            .collect())
+        let log = BufReader::new(File::open(self.folder.join("audit.log"))?);
+        // A line that is cut is being written.
+        let lines = log.lines().map_while(Result::ok).filter_map(|line| serde_json::from_str::<Value>(&line).ok());
+        Ok(lines.filter(move |line| line["user"]["username"] == user.as_str() && line["responseStatus"]["code"] != 403))
     }
 
     /// Kills the API server.

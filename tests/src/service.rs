@@ -204,6 +204,28 @@ impl<'a> Service<'a> {
         self.processes.clear();
     }
 
+    /// Ends one of the services with `kill -9`, starts it again, and waits until it says something in its log; how long that took.
+    ///
+    /// # Errors
+    /// It does not say so in time.
+    pub fn restart_one(&mut self, index: usize, says: &str, within: Duration) -> anyhow::Result<Duration> {
+        drop(self.processes.remove(index));
+        let (began, logged) = (Instant::now(), self.log().len());
+        let log = File::options().append(true).open(self.rack.file("athanor.log"))?;
+        let mut command = self.commands()?.swap_remove(index);
+        let process = Process(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn()?);
+        self.processes.insert(index, process);
+        wait_for("a service that is started anew", within, || {
+            if self.log().get(logged..).is_some_and(|text| text.contains(says)) { Ok(()) } else { Err("not ready".to_owned()) }
+        })?;
+        Ok(began.elapsed())
+    }
+
+    /// The process ids of all services: operator and agent where they are two.
+    pub fn pids(&self) -> Vec<u32> {
+        self.processes.iter().map(|process| process.0.id()).collect()
+    }
+
     /// The services' process id: that of the binary itself, since every wrapper before it replaced itself.
     pub fn pid(&self) -> Option<u32> {
         self.processes.first().map(|process| process.0.id())

@@ -203,8 +203,8 @@ fn an_agent_writes_what_is_its_own_and_nothing_beside_it() {
     let agent = |line: &str, object: &Value| {
         let file = rack.file("object.json");
         std::fs::write(&file, object.to_string()).unwrap();
-        let mut command = rack.command(athanor_tests::tools::kubectl().unwrap());
-        athanor_tests::tools::run(command.env("KUBECONFIG", &agent).args(line.split_whitespace()).arg("-f").arg(&file))
+        let mut command = rack.command(tools::kubectl().unwrap());
+        tools::run(command.env("KUBECONFIG", &agent).args(line.split_whitespace()).arg("-f").arg(&file))
     };
     let apply = |object: &Value| agent("apply --server-side --force-conflicts --field-manager=an-agent", object);
     let report = |name: &str, nodes: &[&str]| {
@@ -228,7 +228,7 @@ fn an_agent_writes_what_is_its_own_and_nothing_beside_it() {
     plane.kubectl(&rack, "apply --server-side -f", Some(&theirs)).unwrap();
 
     // The API server takes a moment to know a new policy.
-    athanor_tests::wait_for("the policies", Duration::from_secs(20), || match apply(&lease("agent-nobody")) {
+    wait_for("the policies", Duration::from_secs(20), || match apply(&lease("agent-nobody")) {
         Err(error) if error.to_string().contains("its own Lease") => Ok(()),
         other => Err(format!("{other:?}")),
     })

@@ -86,6 +86,8 @@ fn from_power_on_to_proof_while_leaders_agents_and_the_api_die() {
     let rack = Rack::up().unwrap();
     let mut cluster = Cluster::up(&rack, 2).unwrap();
     prepare(&rack, &cluster, &guest);
+    let tested = cluster.helm("test athanor --timeout 60s").unwrap();
+    assert!(tested.contains("Succeeded"), "{tested}");
 
     // The leader is killed while a newcomer boots.
     let mut bios = Vm::plug(&rack, Firmware::Bios, "52:54:00:aa:03:01").unwrap();
@@ -185,4 +187,29 @@ fn an_upgrade_is_not_noticed_and_a_node_that_dies_takes_no_machine_with_it() {
     other.wait_console("ATHANOR-REPORTED", 300).unwrap();
     cluster.wait_state("deployment", "web-2", "Provisioned", 60).unwrap();
     eprintln!("from the death of its server to Provisioned: {:?}", died.elapsed());
+    uninstall(&cluster);
+}
+
+/// What holds people's data stays; everything else goes.
+fn uninstall(cluster: &Cluster<'_>) {
+    let said = cluster.helm("uninstall athanor --wait --timeout 120s").unwrap();
+    assert!(said.contains("uninstalled"), "{said}");
+    let ours =
+        "deployments.apps,daemonsets,configmaps,secrets,leases,roles,rolebindings,serviceaccounts,poddisruptionbudgets,networkpolicies";
+    let cluster_wide = "clusterroles,clusterrolebindings,validatingadmissionpolicies,validatingadmissionpolicybindings,namespaces";
+    // Kubernetes' own in every namespace, and the namespace that people made.
+    let theirs = ["configmap/kube-root-ca.crt", "serviceaccount/default", "namespace/athanor-system"];
+    let left = || -> anyhow::Result<String> {
+        let inside = cluster.kubectl(&format!("-n athanor-system get {ours} -o name"))?;
+        let outside = cluster.kubectl(&format!("get {cluster_wide} -o name"))?;
+        let outside = outside.lines().filter(|line| line.contains("athanor"));
+        Ok(inside.lines().chain(outside).filter(|line| !theirs.contains(line)).collect::<Vec<_>>().join(" "))
+    };
+    athanor_tests::wait_for("nothing left", Duration::from_secs(120), || match left() {
+        Ok(nothing) if nothing.is_empty() => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .unwrap();
+    let kept = cluster.kubectl("get machines.metal.athanor.dev -o name").unwrap();
+    assert_eq!(kept.lines().count(), 3, "{kept}");
 }

@@ -26,6 +26,9 @@ pub(crate) struct AgentArgs {
     /// The id of the installation: agents that share one do not take each other for foreign servers
     #[arg(long, env = "ATHANOR_INSTALLATION")]
     installation: String,
+    /// The Deployment that installed it, as NAME/UID: what the agent makes for itself goes with that
+    #[arg(long, env = "ATHANOR_INSTALLED_BY", value_parser = name_and_uid, hide = true)]
+    installed_by: Option<(String, String)>,
     /// Where verdicts about other DHCP servers are kept
     #[arg(long, value_name = "DIR", default_value = "/run/athanor")]
     data_dir: PathBuf,
@@ -40,6 +43,10 @@ pub(crate) struct AgentArgs {
     http_port: u16,
     #[command(flatten)]
     health: HealthArgs,
+}
+
+fn name_and_uid(text: &str) -> Result<(String, String), &'static str> {
+    text.split_once('/').map(|(name, uid)| (name.to_owned(), uid.to_owned())).ok_or("write NAME/UID")
 }
 
 /// Arguments of `start operator`.
@@ -88,6 +95,7 @@ pub(crate) async fn agent(client: Client, args: AgentArgs) -> anyhow::Result<()>
     let options = Options {
         node: args.node.unwrap_or_else(hostname),
         installation: args.installation,
+        installed_by: args.installed_by,
         data_dir: args.data_dir,
         media_dirs: args.media_dirs,
         loader_dirs,

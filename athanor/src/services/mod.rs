@@ -64,6 +64,7 @@ pub(crate) async fn start(config: Config) -> anyhow::Result<()> {
     let options = Options {
         node: config.node.clone().unwrap_or_else(hostname),
         installation,
+        installed_by: None,
         data_dir: data.clone(),
         media_dirs: config.media_dirs.clone(),
         loader_dirs: config.loader_dirs.clone(),

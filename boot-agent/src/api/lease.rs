@@ -12,7 +12,7 @@ use athanor_wire::agent::{self, Served};
 use jiff::Timestamp;
 use k8s_openapi::{
     api::coordination::v1::{Lease, LeaseSpec},
-    apimachinery::pkg::apis::meta::v1::MicroTime,
+    apimachinery::pkg::apis::meta::v1::{MicroTime, OwnerReference},
 };
 use kube::{
     Api, Client,
@@ -20,7 +20,7 @@ use kube::{
 };
 use tokio::time::Instant;
 
-use crate::{interface::Duty, shared::Shared};
+use crate::{interface::Duty, options::Options, shared::Shared};
 
 /// How often the Lease is renewed.
 const RENEW: Duration = Duration::from_secs(10);
@@ -40,7 +40,7 @@ pub(super) async fn run(shared: Arc<Shared>, client: Client) {
         verdicts.mark_unchanged();
         subnets.mark_unchanged();
         if Instant::now() >= due || written.as_ref() != Some(&served) {
-            let lease = lease(&name, &shared.options.node, &served);
+            let lease = lease(&name, &shared.options, &served);
             let params = PatchParams::apply("athanor-boot-agent").force();
             match leases.patch(&name, &params, &Patch::Apply(&lease)).await {
                 Ok(lease) => {
@@ -93,17 +93,25 @@ fn served(shared: &Shared, duties: &[Duty]) -> Vec<Served> {
     all
 }
 
-fn lease(name: &str, node: &str, served: &[Served]) -> Lease {
+fn lease(name: &str, options: &Options, served: &[Served]) -> Lease {
+    let owner = |(name, uid): (String, String)| OwnerReference {
+        api_version: "apps/v1".to_owned(),
+        kind: "Deployment".to_owned(),
+        name,
+        uid,
+        ..OwnerReference::default()
+    };
     let list = serde_json::to_string(served).unwrap_or_default();
     Lease {
         metadata: ObjectMeta {
             name: Some(name.to_owned()),
             labels: Some([(agent::LABEL.to_owned(), "true".to_owned())].into()),
             annotations: Some([(agent::SERVED_ANNOTATION.to_owned(), list)].into()),
+            owner_references: options.installed_by.clone().map(|by| vec![owner(by)]),
             ..ObjectMeta::default()
         },
         spec: Some(LeaseSpec {
-            holder_identity: Some(node.to_owned()),
+            holder_identity: Some(options.node.clone()),
             lease_duration_seconds: Some(LIFETIME_SECONDS),
             renew_time: Some(MicroTime(Timestamp::now())),
             ..LeaseSpec::default()

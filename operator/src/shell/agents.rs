@@ -42,9 +42,13 @@ pub(super) async fn keep(client: &Client, settings: &AgentSettings) {
 
 async fn apply(client: &Client, sets: &Api<DaemonSet>, settings: &AgentSettings) -> Result<(), kube::Error> {
     let installation = Api::<Namespace>::all(client.clone()).get(CLUSTER).await?.uid().unwrap_or_default();
-    let operator = Api::<Deployment>::namespaced(client.clone(), SYSTEM_NAMESPACE).get_opt(OPERATOR).await?;
-    let owner = operator.and_then(|operator| operator.owner_ref(&())).map(|owner| OwnerReference { controller: None, ..owner });
-    let set = agents::daemonset(settings, &installation, owner);
+    let set = agents::daemonset(settings, &installation, installed_by(client).await?);
     sets.patch(agents::NAME, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&set)).await?;
     Ok(())
+}
+
+/// What was installed: the Deployment that the operator runs in. What the program makes for itself goes with it.
+pub(super) async fn installed_by(client: &Client) -> Result<Option<OwnerReference>, kube::Error> {
+    let operator = Api::<Deployment>::namespaced(client.clone(), SYSTEM_NAMESPACE).get_opt(OPERATOR).await?;
+    Ok(operator.and_then(|operator| operator.owner_ref(&())).map(|owner| OwnerReference { controller: None, ..owner }))
 }

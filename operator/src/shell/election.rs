@@ -32,6 +32,7 @@ enum Held {
 
 /// One candidate.
 pub(super) struct Election {
+    client: Client,
     leases: Api<Lease>,
     me: String,
     /// What the lease said last, and since when by our clock.
@@ -41,7 +42,7 @@ pub(super) struct Election {
 
 impl Election {
     pub(super) fn new(client: Client, me: String) -> Self {
-        Self { leases: Api::namespaced(client, names::SYSTEM_NAMESPACE), me, seen: None, history: History::default() }
+        Self { leases: Api::namespaced(client.clone(), names::SYSTEM_NAMESPACE), client, me, seen: None, history: History::default() }
     }
 
     /// Waits until we lead.
@@ -121,7 +122,8 @@ impl Election {
                 match &lease {
                     Some(lease) => self.write(lease, json!(taken)).await,
                     None => {
-                        let metadata = ObjectMeta { name: Some(LEASE.to_owned()), ..ObjectMeta::default() };
+                        let owner_references = super::agents::installed_by(&self.client).await?.map(|owner| vec![owner]);
+                        let metadata = ObjectMeta { name: Some(LEASE.to_owned()), owner_references, ..ObjectMeta::default() };
                         let created = self.leases.create(&PostParams::default(), &Lease { metadata, spec: Some(taken) }).await;
                         let back = created.as_ref().is_ok_and(|lease| self.history.went_back(lease.metadata.resource_version.as_deref()));
                         if back { Ok(Held::Rewound) } else { unless_raced(created.map(|_| ())) }

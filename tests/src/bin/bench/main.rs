@@ -1,36 +1,63 @@
-//! Measures the binary that `ATHANOR_BIN` names; `make bench` builds it for release. A figure beyond its limit is a failure.
+//! Measures the binary that `ATHANOR_BIN` names; `make bench` builds it for release. A figure that misses its aim is a failure.
 //!
 //! ```text
 //!   small    what one machine pays for having Athanor: size, memory, processor time, and how soon it answers
+//!   fleet    what a fleet costs on a real control plane: planning, changing, enrolling, memory
 //! ```
 
 mod asker;
+mod fleet;
 mod process;
+mod results;
 mod small;
 
 use std::process::ExitCode;
 
-/// A figure and what it must stay below.
+/// How many Machines a fleet has, unless somebody says otherwise.
+const FLEET: usize = 10_000;
+
+/// What a figure must reach.
+#[derive(Debug, Clone, Copy)]
+enum Aim {
+    Below(f64),
+    AtLeast(f64),
+    /// It is only told.
+    None,
+}
+
+/// A figure and its aim.
 struct Figure {
-    what: &'static str,
+    what: String,
     value: f64,
-    limit: f64,
+    aim: Aim,
     unit: &'static str,
+}
+
+impl Figure {
+    fn is_reached(&self) -> bool {
+        match self.aim {
+            Aim::Below(limit) => self.value < limit,
+            Aim::AtLeast(limit) => self.value >= limit,
+            Aim::None => true,
+        }
+    }
 }
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    let figures = match args[..] {
-        ["small"] => small::run(),
-        // What `small` runs on another host of its rack.
-        [asker::COMMAND, mac] => return report(asker::run(mac)),
-        _ => Err(anyhow::anyhow!("which suite? make bench SUITE=small")),
+    let done = match args[..] {
+        ["small"] => small::run().and_then(|figures| print("small", &figures)),
+        ["fleet"] => fleet::run(FLEET).and_then(|figures| print("fleet", &figures)),
+        ["fleet", machines] => {
+            machines.parse().map_err(anyhow::Error::from).and_then(fleet::run).and_then(|figures| print("fleet", &figures))
+        }
+        // What the suites run elsewhere in their rack.
+        [asker::COMMAND, mac] => asker::run(mac),
+        [fleet::API, ref rest @ ..] => fleet::api::run(rest),
+        [fleet::FIRMWARE, count] => count.parse().map_err(anyhow::Error::from).and_then(fleet::firmware::run),
+        _ => Err(anyhow::anyhow!("which suite? make bench SUITE=small, or SUITE=fleet")),
     };
-    report(figures.and_then(|figures| print(&figures)))
-}
-
-fn report(done: anyhow::Result<()>) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -40,11 +67,17 @@ fn report(done: anyhow::Result<()>) -> ExitCode {
     }
 }
 
-fn print(figures: &[Figure]) -> anyhow::Result<()> {
+fn print(suite: &str, figures: &[Figure]) -> anyhow::Result<()> {
     for figure in figures {
-        let verdict = if figure.value < figure.limit { "" } else { "   beyond its limit" };
-        println!("{:<52} {:>8.2} {:<4} (below {} {}){verdict}", figure.what, figure.value, figure.unit, figure.limit, figure.unit);
+        let aim = match figure.aim {
+            Aim::Below(limit) => format!("(below {limit:.2} {})", figure.unit),
+            Aim::AtLeast(limit) => format!("(at least {limit:.2} {})", figure.unit),
+            Aim::None => String::new(),
+        };
+        let verdict = if figure.is_reached() { "" } else { "   missed" };
+        println!("{:<60} {:>9.3} {:<3} {aim}{verdict}", figure.what, figure.value, figure.unit);
     }
-    anyhow::ensure!(figures.iter().all(|figure| figure.value < figure.limit), "a figure is beyond its limit");
+    results::write(suite, figures)?;
+    anyhow::ensure!(figures.iter().all(Figure::is_reached), "an aim is missed");
     Ok(())
 }
