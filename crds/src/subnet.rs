@@ -308,7 +308,7 @@ pub struct SubnetStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["node", "interface"]))]
     pub servers: Vec<SubnetServer>,
-    /// Conditions: Ready, Authoritative, ForeignDHCP.
+    /// Conditions: Ready, Authoritative, ForeignDHCP; Supported where it is not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
@@ -336,6 +336,10 @@ pub struct SubnetServer {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub foreign_server: Option<String>,
+    /// The other addresses that the interface has.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(max = 45)))]
+    pub other_addresses: Vec<String>,
     /// The agent's version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
@@ -347,7 +351,9 @@ impl SubnetSpec {
     /// nowhere.
     pub fn is_served_on(&self, interface: &str, addresses: &[IpAddr]) -> bool {
         let here = addresses.iter().any(|address| self.cidr.contains(address));
-        self.mode != Mode::Off && if self.interfaces.is_empty() { here } else { self.interfaces.iter().any(|name| name == interface) }
+        self.mode != Mode::Off
+            && self.is_supported()
+            && if self.interfaces.is_empty() { here } else { self.interfaces.iter().any(|name| name == interface) }
     }
 
     /// A Subnet with every default; what tests and `config detect` start from.
@@ -381,6 +387,11 @@ impl SubnetSpec {
             IpNet::V6(net) => ip == IpAddr::V6(net.network()),
         };
         self.cidr.contains(&ip) && !edge && !self.reserved.contains(&ip) && self.gateway != Some(ip)
+    }
+
+    /// Whether this version serves it: IPv4 only.
+    pub fn is_supported(&self) -> bool {
+        matches!(self.cidr, IpNet::V4(_))
     }
 
     /// What is wrong with it that its schema cannot say: CEL has no order of addresses.

@@ -65,6 +65,7 @@ fn servers(name: &str, leases: &[Arc<Lease>], now: Timestamp) -> Vec<SubnetServe
                 node: node.clone(),
                 interface: served.interface,
                 address: served.address,
+                other_addresses: served.other_addresses,
                 authority: Some(served.authority),
                 foreign_server: served.foreign_server,
                 version: served.version,
@@ -95,6 +96,12 @@ fn judge(subnet: &Subnet, others: &[Arc<Subnet>], status: &mut SubnetStatus, now
         }
         None => set(list, types::FOREIGN_DHCP, false, reasons::NO_FOREIGN_SERVER, "no other DHCP server answered".to_owned()),
     }
+    let unsupported = (!spec.is_supported() && spec.mode != Mode::Off)
+        .then(|| "IPv6 is stored, but this version serves IPv4 only: nothing is answered here; set spec.mode: off".to_owned());
+    match &unsupported {
+        Some(message) => set(list, types::SUPPORTED, false, reasons::NOT_SUPPORTED, message.clone()),
+        None => list.retain(|condition| condition.type_ != types::SUPPORTED),
+    }
     let (authoritative, reason, message) = match (spec.mode, &foreign) {
         (Mode::Dhcp, Some(server)) => (false, reasons::FOREIGN_SERVER, format!("{server} also answers")),
         (Mode::Dhcp, None) if status.servers.is_empty() => (false, reasons::NO_SERVER, "no agent serves it".to_owned()),
@@ -105,6 +112,7 @@ fn judge(subnet: &Subnet, others: &[Arc<Subnet>], status: &mut SubnetStatus, now
     };
     set(list, types::AUTHORITATIVE, authoritative, reason, message);
     let (ready, reason, message) = match (spec.fault(), overlapping, spec.mode) {
+        _ if unsupported.is_some() => (false, reasons::NOT_SUPPORTED, unsupported.unwrap_or_default()),
         (Some(fault), ..) => (false, reasons::INVALID, fault),
         (None, Some(other), _) => {
             let message =

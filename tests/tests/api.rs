@@ -288,3 +288,17 @@ fn what_the_file_does_not_name_is_kubectls_to_change() {
     assert_eq!(subnet(&service, "domain"), "lab.example");
     assert_eq!(subnet(&service, "mode"), "dhcp", "what the file says is so at the next start");
 }
+
+#[test]
+fn any_client_can_verify_the_server_with_what_the_kubeconfig_says() {
+    let rack = Rack::up().unwrap();
+    let service = Service::start(&rack).unwrap();
+    if !service.is_embedded() {
+        // A real API server's certificates are not ours.
+        return;
+    }
+    // OpenSSL is stricter than Go in what it takes for self-signed.
+    let authority = rack.file("data/pki/ca.crt");
+    let said = tools::run(rack.command("curl").args(["-sS", "--cacert"]).arg(&authority).arg("https://127.0.0.1:7480/version"));
+    assert!(said.is_ok(), "{said:?}");
+}

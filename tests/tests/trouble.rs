@@ -100,6 +100,45 @@ fn subnets_that_overlap_both_say_so_and_the_narrower_counts() {
 }
 
 #[test]
+fn a_subnet_that_rests_for_a_moment_forgets_no_address() {
+    let rack = Rack::up().unwrap();
+    let service = Service::start(&rack).unwrap();
+    // In this order, so that another order would be noticed.
+    for number in [3, 2, 1] {
+        service.ctl(&format!("create machine m{number} --mac 52:54:00:aa:05:1{number} --accept")).unwrap();
+        service.wait_state("machine", &format!("m{number}"), "Available", 20).unwrap();
+    }
+    let addresses = || -> Vec<Value> {
+        let machines = service.list("machines").unwrap();
+        machines.iter().map(|machine| json!([machine["metadata"]["name"], machine["status"]["address"]])).collect()
+    };
+    let before = addresses();
+    for mode in ["off", "proxy", "off"] {
+        kubectl(&rack, &service, &format!("patch asn lab --type merge -p {{\"spec\":{{\"mode\":\"{mode}\"}}}}")).unwrap();
+        wait_for("no address", Duration::from_secs(10), || {
+            let now = addresses();
+            if now.iter().all(|row| row[1].is_null()) { Ok(()) } else { Err(format!("{now:?}")) }
+        })
+        .unwrap();
+    }
+    // Others come meanwhile, and take nobody's.
+    service.ctl("create machine late --mac 52:54:00:aa:05:19 --accept").unwrap();
+    service.ctl("create subnet --name second --cidr 10.9.0.0/24 --range 10.9.0.10-10.9.0.20").unwrap();
+    service.ctl("create subnet --name v6 --cidr fd00::/64 --range fd00::10-fd00::20").unwrap();
+    service.ctl("delete machine late").unwrap();
+    kubectl(&rack, &service, "patch asn lab --type merge -p {\"spec\":{\"mode\":\"dhcp\"}}").unwrap();
+    wait_for("the same addresses", Duration::from_secs(20), || {
+        let now = addresses();
+        if now == before { Ok(()) } else { Err(format!("{now:?}, where it was {before:?}")) }
+    })
+    .unwrap();
+    let says = |subnet: &Value| subnet["status"]["conditions"].to_string().contains("this version serves IPv4 only");
+    let stored = service.wait("subnet", "v6", 20, says).unwrap();
+    let conditions = stored["status"]["conditions"].as_array().unwrap();
+    assert!(conditions.iter().any(|condition| condition["type"] == "Supported" && condition["status"] == "False"), "{stored}");
+}
+
+#[test]
 fn an_export_that_is_applied_elsewhere_installs_nothing_again() {
     let guest = Guest::make().unwrap();
     let rack = Rack::up().unwrap();

@@ -47,6 +47,8 @@ struct Findings {
     interface: Interface,
     net: Ipv4Net,
     own: Ipv4Addr,
+    /// Every address that this machine has in the network, on whatever interface.
+    ours: Vec<Ipv4Addr>,
     gateway: Option<Ipv4Addr>,
     dns: Vec<Ipv4Addr>,
     neighbours: BTreeSet<Ipv4Addr>,
@@ -68,8 +70,9 @@ pub(crate) fn detect(args: &DetectArgs) -> anyhow::Result<String> {
 }
 
 fn look(wanted: Option<&str>) -> anyhow::Result<Findings> {
+    let all = interfaces();
     let usable: Vec<Interface> =
-        interfaces().into_iter().filter(|interface| interface.up && interface.mac.is_some() && !interface.addresses.is_empty()).collect();
+        all.iter().filter(|interface| interface.up && interface.mac.is_some() && !interface.addresses.is_empty()).cloned().collect();
     let names: Vec<&str> = usable.iter().map(|interface| interface.name.as_str()).collect();
     let default_route = default_route();
     let chosen = match wanted {
@@ -86,15 +89,16 @@ fn look(wanted: Option<&str>) -> anyhow::Result<Findings> {
     let interface = chosen.clone();
     let Some((own, prefix)) = interface.addresses.first().copied() else { bail!("{} has no IPv4 address", interface.name) };
     let net = Ipv4Net::new(own, prefix)?.trunc();
-    let ours: Vec<Ipv4Addr> = interface.addresses.iter().map(|(ip, _)| *ip).collect();
+    let on_it: Vec<Ipv4Addr> = interface.addresses.iter().map(|(ip, _)| *ip).collect();
     let mac = interface.mac.context("the interface has no hardware address")?;
-    let foreign = probe(&interface.name, mac, &ours, "detect")
+    let foreign = probe(&interface.name, mac, &on_it, "detect")
         .with_context(|| format!("cannot look for another DHCP server on {}; this needs CAP_NET_RAW: run as root", interface.name))?;
     Ok(Findings {
         others: names.iter().filter(|name| **name != interface.name).map(|name| (*name).to_owned()).collect(),
         gateway: default_route.filter(|(name, _)| *name == interface.name).map(|(_, gateway)| gateway),
         dns: resolvers(),
         neighbours: neighbours(&interface.name, net, own),
+        ours: all.iter().flat_map(|interface| &interface.addresses).map(|(ip, _)| *ip).filter(|ip| net.contains(ip)).collect(),
         interface,
         net,
         own,
@@ -149,7 +153,7 @@ fn propose(findings: &Findings) -> (Config, SubnetSpec) {
     } else {
         spec.mode = Mode::Dhcp;
         spec.ranges = free_ranges(findings);
-        spec.reserved = vec![IpAddr::V4(findings.own)];
+        spec.reserved = findings.ours.iter().copied().map(IpAddr::V4).collect();
     }
     let config = Config {
         data_dir: default_data_dir(),
@@ -169,7 +173,7 @@ fn free_ranges(findings: &Findings) -> Vec<AddressRange> {
     let (first, last) = (u32::from(findings.net.network()), u32::from(findings.net.broadcast()));
     let size = last - first;
     let (from, to) = if size >= 255 { (first + 100, first + 199) } else { (first + size / 2, last.saturating_sub(1)) };
-    let used: BTreeSet<u32> = findings.neighbours.iter().chain([&findings.own]).chain(&findings.gateway).map(|ip| u32::from(*ip)).collect();
+    let used: BTreeSet<u32> = findings.neighbours.iter().chain(&findings.ours).chain(&findings.gateway).map(|ip| u32::from(*ip)).collect();
     let mut ranges: Vec<(u32, u32)> = Vec::new();
     for ip in (from..=to).take(RANGE as usize).filter(|ip| !used.contains(ip)) {
         match ranges.last_mut() {
@@ -230,7 +234,8 @@ fn render(config: &Config, findings: &Findings, spec: &SubnetSpec) -> String {
     if !spec.ranges.is_empty() {
         let ranges: Vec<String> = spec.ranges.iter().map(|range| format!("{{from: {}, to: {}}}", range.from, range.to)).collect();
         line(format!("    ranges: [{}]", ranges.join(", ")));
-        line(format!("    reserved: [{}]          # this machine", findings.own));
+        let ours: Vec<String> = findings.ours.iter().map(ToString::to_string).collect();
+        line(format!("    reserved: [{}]          # this machine", ours.join(", ")));
     }
     line("    serves: machines                # everyone: also laptops".to_owned());
     line("    newcomers:".to_owned());

@@ -26,6 +26,8 @@ use crate::{interface::Duty, options::Options, shared::Shared};
 const RENEW: Duration = Duration::from_secs(10);
 /// How long it holds without renewal: three missed ones.
 const LIFETIME_SECONDS: i32 = 30;
+/// How many other addresses of an interface are told: as many as the API takes.
+const MOST_ADDRESSES: usize = 16;
 /// How soon a renewal that failed is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -84,6 +86,7 @@ fn served(shared: &Shared, duties: &[Duty]) -> Vec<Served> {
                 subnet: name.clone(),
                 interface: duty.link.interface.clone(),
                 address: duty.link.addresses.first().map(ToString::to_string).unwrap_or_default(),
+                other_addresses: duty.link.addresses.iter().skip(1).map(ToString::to_string).take(MOST_ADDRESSES).collect(),
                 authority: authority.to_owned(),
                 foreign_server,
                 version: Some(env!("CARGO_PKG_VERSION").to_owned()),

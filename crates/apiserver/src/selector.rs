@@ -30,6 +30,17 @@ impl Requirement {
     }
 }
 
+impl Requirement {
+    fn values(&self) -> impl Iterator<Item = &String> {
+        match self {
+            Self::Equals(_, value) | Self::NotEquals(_, value) => std::slice::from_ref(value),
+            Self::In(_, values) | Self::NotIn(_, values) => values.as_slice(),
+            Self::Exists(_) | Self::Missing(_) => &[],
+        }
+        .iter()
+    }
+}
+
 /// What a list or watch is narrowed to.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Selector {
@@ -127,23 +138,29 @@ fn requirement(text: &str) -> Result<Requirement> {
         let values = rest.trim().strip_prefix('(')?.strip_suffix(')')?;
         Some((key.trim().to_owned(), values.split(',').map(|value| value.trim().to_owned()).collect()))
     };
-    if let Some((key, values)) = list(" notin ") {
-        return Ok(Requirement::NotIn(key, values));
+    let parsed = if let Some((key, values)) = list(" notin ") {
+        Requirement::NotIn(key, values)
+    } else if let Some((key, values)) = list(" in ") {
+        Requirement::In(key, values)
+    } else if let Some((key, value)) = pair("!=") {
+        Requirement::NotEquals(key, value)
+    } else if let Some((key, value)) = pair("==").or_else(|| pair("=")) {
+        Requirement::Equals(key, value)
+    } else if let Some(key) = text.strip_prefix('!') {
+        Requirement::Missing(key.trim().to_owned())
+    } else {
+        Requirement::Exists(text.to_owned())
+    };
+    // What cannot be a key or a value must not be taken for a wish that everything, or nothing, fulfils: it may be a deletion's.
+    if is_word(parsed.key()) && !parsed.key().is_empty() && parsed.values().all(|value| is_word(value)) {
+        return Ok(parsed);
     }
-    if let Some((key, values)) = list(" in ") {
-        return Ok(Requirement::In(key, values));
-    }
-    if let Some((key, value)) = pair("!=") {
-        return Ok(Requirement::NotEquals(key, value));
-    }
-    if let Some((key, value)) = pair("==").or_else(|| pair("=")) {
-        return Ok(Requirement::Equals(key, value));
-    }
-    match text.strip_prefix('!') {
-        Some(key) if !key.contains(char::is_whitespace) => Ok(Requirement::Missing(key.to_owned())),
-        None if !text.contains(char::is_whitespace) => Ok(Requirement::Exists(text.to_owned())),
-        _ => Err(ApiError::bad_request(format!("unable to parse the selector {text:?}; write it like app=web,rack in (a,b),!spare"))),
-    }
+    Err(ApiError::bad_request(format!("unable to parse the selector {text:?}; write it like app=web,rack in (a,b),!spare")))
+}
+
+/// Letters as keys, values and names of fields have them.
+fn is_word(text: &str) -> bool {
+    text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/' | ':'))
 }
 
 #[cfg(test)]
@@ -164,6 +181,8 @@ mod tests {
         }
         assert!(Selector::parse(None, Some("metadata.name=m1")).unwrap().matches(&object));
         assert!(!Selector::parse(None, Some("metadata.name!=m1")).unwrap().matches(&object));
-        assert!(Selector::parse(Some("a b c"), None).is_err());
+        for wrong in ["a b c", "!", "=", "a!=b=c", "a=b=c", "a>1", "(a=b)", "é=1", "=a", "rack in a"] {
+            assert!(Selector::parse(Some(wrong), None).is_err(), "{wrong}");
+        }
     }
 }

@@ -2,7 +2,10 @@
 
 use std::{fs, io, net::IpAddr, path::Path, sync::Arc};
 
-use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    SanType,
+};
 use rustls::{
     ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
@@ -91,7 +94,11 @@ fn authority_params() -> CertificateParams {
 fn server_config(issuer: &Issuer<'_, KeyPair>, addresses: &[IpAddr]) -> Result<ServerConfig, ServerError> {
     let key = KeyPair::generate().map_err(ServerError::Make)?;
     let mut params = CertificateParams::new(vec!["localhost".to_owned()]).map_err(ServerError::Make)?;
-    params.distinguished_name.push(DnType::CommonName, "athanor");
+    // Names of certificates compare without regard to case (RFC 5280 section 7.1): one like the authority's would say that it signed itself.
+    params.distinguished_name.push(DnType::CommonName, "athanor API server");
+    params.use_authority_key_identifier_extension = true;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     params.subject_alt_names.extend(addresses.iter().copied().map(SanType::IpAddress));
     let certificate = params.signed_by(&key, issuer).map_err(ServerError::Make)?;
     let chain = vec![CertificateDer::from(certificate.der().to_vec())];

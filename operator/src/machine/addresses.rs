@@ -56,13 +56,21 @@ struct Wish {
 
 /// The Subnet where a Machine is at home: where it last asked, else where it registered, else the only one that gives addresses.
 pub(crate) fn home(world: &World) -> Option<&(String, SubnetSpec)> {
+    told(world).or_else(|| only_one(world))
+}
+
+/// The Subnet where a Machine last asked, else where it registered.
+fn told(world: &World) -> Option<&(String, SubnetSpec)> {
     let named = |name: &str| world.subnets.iter().find(|(other, _)| other == name);
     let asked = world.reports.iter().find_map(|report| report.subnet.as_deref()).and_then(named);
     let registered = world.machine.labels().get(athanor_crds::machine::SUBNET_LABEL).and_then(|name| named(name));
-    asked.or(registered).or_else(|| {
-        let mut giving = world.subnets.iter().filter(|(_, spec)| spec.mode == Mode::Dhcp && !spec.ranges.is_empty());
-        giving.next().filter(|_| giving.next().is_none())
-    })
+    asked.or(registered)
+}
+
+/// The only Subnet that gives addresses.
+fn only_one(world: &World) -> Option<&(String, SubnetSpec)> {
+    let mut giving = world.subnets.iter().filter(|(_, spec)| spec.mode == Mode::Dhcp && spec.is_supported() && !spec.ranges.is_empty());
+    giving.next().filter(|_| giving.next().is_none())
 }
 
 /// Makes sure that a Machine has the addresses it shall have, and no others.
@@ -88,7 +96,9 @@ pub(crate) async fn ensure(world: &World, cluster: &impl Cluster) -> Result<Addr
             }
         }
     }
-    for stale in all.iter().filter(|address| owned_by(address, world) && !kept.contains(&address.name_any())) {
+    // A Subnet that gives none for a while forgets none: a known machine always has the same address.
+    let resting = |address: &Address| world.subnets.iter().any(|(name, spec)| *name == address.spec.subnet && spec.mode != Mode::Dhcp);
+    for stale in all.iter().filter(|address| owned_by(address, world) && !kept.contains(&address.name_any()) && !resting(address)) {
         cluster.delete_read(&**stale).await?;
     }
     Ok(Addresses { interfaces, obstacle })
@@ -128,12 +138,14 @@ fn wishes(world: &World, all: &[Arc<Address>]) -> (Vec<Wish>, Option<Obstacle>) 
 
 /// The Subnet where a boot interface is given an address. Whoever runs something stays where it is, whatever is asked elsewhere in its name.
 fn at_home<'a>(world: &'a World, mac: MacAddr, all: &[Arc<Address>]) -> Option<&'a (String, SubnetSpec)> {
-    let asked = home(world);
     let mut own = all.iter().filter(|address| owned_by(address, world) && mac == address.spec.mac);
+    let asked = told(world);
     let moved = !own.clone().any(|address| asked.is_some_and(|(name, _)| *name == address.spec.subnet));
     let before = own.find(|address| !address.spec.fixed).map(|address| &address.spec.subnet);
+    let before = before.and_then(|before| world.subnets.iter().find(|(name, _)| name == before));
     let stays = before.filter(|_| moved && world.machine.spec.occupancy.is_some());
-    stays.and_then(|before| world.subnets.iter().find(|(name, _)| name == before)).or(asked)
+    // Who never asked keeps what it was given, whatever Subnets come.
+    stays.or(asked).or(before).or_else(|| only_one(world))
 }
 
 fn owned_by(address: &Address, world: &World) -> bool {

@@ -85,7 +85,8 @@ async fn dereference(machine: Machine, cluster: &impl Cluster) -> Result<World, 
     // A list has no order: where two Subnets fit, every look must take the same, and that is the narrower one.
     subnets.sort_by(|(a, one), (b, other)| other.cidr.prefix_len().cmp(&one.cidr.prefix_len()).then_with(|| a.cmp(b)));
     let servers = all.iter().filter_map(|subnet| subnet.status.as_ref()).flat_map(|status| &status.servers);
-    let servers = servers.filter_map(|server| server.address.parse().ok()).collect();
+    let servers = servers.flat_map(|server| std::iter::once(&server.address).chain(&server.other_addresses));
+    let servers = servers.filter_map(|address| address.parse().ok()).collect();
     let deployment = match &machine.spec.claim_ref {
         Some(claim) => {
             let found = cluster.get::<Deployment>(Some(&claim.namespace), &claim.name).await?;
