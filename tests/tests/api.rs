@@ -86,6 +86,15 @@ fn kubectl_works_as_people_know_it() {
         &MACHINE.replace("m1", "m2").replace(":21", ":22").replace("true\n", "false\n"),
     );
 
+    // An empty map says nothing about what others have in it.
+    let config_map = |labels: &str| format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: shared, labels: {{{labels}}}}}\n");
+    kubectl.ok("apply --server-side --field-manager=one -f -", &config_map("a: x"));
+    kubectl.ok("apply --server-side --field-manager=two -f -", &config_map(""));
+    kubectl.ok("apply --server-side --field-manager=two --force-conflicts -f -", &config_map(""));
+    let managers = kubectl.ok("get configmap shared --show-managed-fields -o jsonpath={.metadata.managedFields[*].manager}", "");
+    assert!(managers.contains("one"), "{managers}");
+    assert_eq!(kubectl.ok("get configmap shared -o jsonpath={.metadata.labels.a}", ""), "x");
+
     // Secrets, which kubectl patches strategically.
     kubectl.ok("apply -f -", "apiVersion: v1\nkind: Secret\nmetadata: {name: bmc}\nstringData: {username: root, password: x}\n");
     kubectl.ok("label secret bmc kind=bmc", "");

@@ -180,3 +180,17 @@ fn an_export_that_is_applied_elsewhere_installs_nothing_again() {
     assert_eq!(after["spec"]["occupancy"]["attempt"], attempt, "it was started anew: {after}");
     assert_eq!(after["spec"]["occupancy"]["state"], "Provisioned");
 }
+
+#[test]
+fn a_newcomer_whose_name_another_machine_has_gets_the_next_one() {
+    let rack = Rack::up().unwrap();
+    let service = Service::start(&rack).unwrap();
+    let machine = FakeIpxe::plug(&rack).unwrap();
+    // Its old card is in another machine now, which was named by it.
+    service.ctl(&format!("create machine {} --mac 52:54:00:aa:05:31 --accept", machine.name())).unwrap();
+    service.wait_state("machine", &machine.name(), "Available", 20).unwrap();
+    wait_for("an answer", Duration::from_secs(60), || machine.boot_file().map_err(|error| error.to_string())).unwrap();
+    let second = service.get("machine", &format!("{}-2", machine.name())).unwrap();
+    assert_eq!(second["spec"]["interfaces"][0]["mac"], machine.mac.as_str());
+    assert_eq!(second["status"]["state"], "Discovered");
+}

@@ -225,6 +225,23 @@ pub(crate) fn is_key(path: &[String]) -> bool {
     key.zip(field.strip_prefix("f:")).is_some_and(|(key, name)| key.contains_key(name))
 }
 
+/// Whether what stands at a path is managed field by field, or item by item, rather than whole.
+pub(crate) fn is_granular(schema: Option<&Value>, path: &[String]) -> bool {
+    let null = Value::Null;
+    let mut schema = schema.unwrap_or(&null);
+    for (depth, step) in path.iter().enumerate() {
+        schema = match step.strip_prefix("f:") {
+            Some("metadata") if depth == 0 => &METADATA_SCHEMA,
+            Some(name) => child_schema(schema, name),
+            None => &schema["items"],
+        };
+    }
+    if schema["type"] == "array" || !schema["x-kubernetes-list-type"].is_null() {
+        return list_type(schema) != ListType::Atomic;
+    }
+    schema["x-kubernetes-map-type"] != "atomic"
+}
+
 /// The value at a path.
 pub(crate) fn value_at<'a>(schema: Option<&Value>, object: &'a Value, path: &[String]) -> Option<&'a Value> {
     let null = Value::Null;

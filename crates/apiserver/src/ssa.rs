@@ -1,6 +1,6 @@
 //! Server-side apply, and who manages which field after any other write.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::{
     error::{ApiError, Cause, Result},
@@ -131,7 +131,8 @@ pub(crate) fn apply(kind: &Kind, live: &Value, config: &Value, writer: &Writer<'
             continue;
         }
         let (theirs, ours) = (fields::value_at(schema, live, &path), fields::value_at(schema, config, &path));
-        if theirs == ours {
+        // An empty map, or list whose items are known by their keys, says nothing about what others have in it.
+        if theirs == ours || (ours.is_some_and(is_empty) && fields::is_granular(schema, &path)) {
             continue;
         }
         for entry in entries.iter_mut().filter(|entry| !is_mine(entry) && entry.fields.touches(&path)) {
@@ -166,6 +167,10 @@ pub(crate) fn apply(kind: &Kind, live: &Value, config: &Value, writer: &Writer<'
     entries.push(Entry { manager: writer.manager.to_owned(), apply: true, status: writer.status, time, fields: wanted });
     write(kind, &mut merged, entries);
     Ok(merged)
+}
+
+fn is_empty(value: &Value) -> bool {
+    value.as_object().is_some_and(Map::is_empty) || value.as_array().is_some_and(Vec::is_empty)
 }
 
 /// An object without `managedFields`, to see whether anything else changed.

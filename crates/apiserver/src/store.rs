@@ -6,8 +6,11 @@
 use std::{
     collections::VecDeque,
     ops::{Bound, ControlFlow},
-    path::Path,
-    sync::{Mutex, MutexGuard, PoisonError},
+    path::{Path, PathBuf},
+    sync::{
+        Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 
 use bytes::Bytes;
@@ -73,13 +76,29 @@ pub(crate) enum Outcome {
 }
 
 pub(crate) struct Store {
-    database: Database,
+    path: PathBuf,
+    /// None while it is opened anew.
+    database: RwLock<Option<Database>>,
+    /// The disk failed in a write: redb takes no further one until it is opened anew.
+    failed: AtomicBool,
     /// Held while an object is read, changed and written: writes are one after another.
     writer: Mutex<()>,
     log: Mutex<VecDeque<Change>>,
     newest: watch::Sender<u64>,
-    /// The revision at the start: what happened before is not in the log.
-    floor: u64,
+    /// The revision at the start, or when the store was opened anew: what happened before is not in the log.
+    floor: AtomicU64,
+}
+
+/// The database, while it is not opened anew.
+struct MappedDatabase<'a>(RwLockReadGuard<'a, Option<Database>>);
+
+impl std::ops::Deref for MappedDatabase<'_> {
+    type Target = Database;
+
+    #[allow(clippy::expect_used, reason = "it is made of a guard that holds one, and holds it as long")]
+    fn deref(&self) -> &Database {
+        self.0.as_ref().expect("a database")
+    }
 }
 
 impl Store {
@@ -90,7 +109,45 @@ impl Store {
         };
         let database = redb::Builder::new().set_cache_size(CACHE).create(path).map_err(|error| failed(error.into()))?;
         let floor = Self::prepare(&database).map_err(failed)?;
-        Ok(Self { database, writer: Mutex::default(), log: Mutex::default(), newest: watch::Sender::new(floor), floor })
+        Ok(Self {
+            path: path.to_owned(),
+            database: RwLock::new(Some(database)),
+            failed: AtomicBool::new(false),
+            writer: Mutex::default(),
+            log: Mutex::default(),
+            newest: watch::Sender::new(floor),
+            floor: AtomicU64::new(floor),
+        })
+    }
+
+    fn database(&self) -> Result<MappedDatabase<'_>> {
+        let guard = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        if guard.is_none() {
+            return Err(ApiError::internal("the store is being opened anew after the disk failed; try again".to_owned()));
+        }
+        Ok(MappedDatabase(guard))
+    }
+
+    /// Opens the file anew after the disk failed: it may have been full, and have room again.
+    fn heal(&self) -> Result<()> {
+        if !self.failed.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        // Two at once may not have the file.
+        drop(database.take());
+        let opened = redb::Builder::new().set_cache_size(CACHE).create(&self.path).map_err(redb::Error::from)?;
+        // What was acknowledged is there, and so is its revision; one that was not may be, too, and is nobody's.
+        let revision = Self::prepare(&opened)?;
+        *database = Some(opened);
+        if revision > self.revision() {
+            // A write that failed is there all the same, and no watcher was told: all list again.
+            self.floor.store(revision, Ordering::Release);
+            self.newest.send_replace(revision);
+        }
+        self.failed.store(false, Ordering::Release);
+        tracing::warn!(path = %self.path.display(), "the store was opened anew after the disk failed");
+        Ok(())
     }
 
     fn prepare(database: &Database) -> Result<u64, redb::Error> {
@@ -115,7 +172,7 @@ impl Store {
     }
 
     pub(crate) fn get(&self, key: &Key) -> Result<Option<Value>> {
-        let transaction = self.database.begin_read()?;
+        let transaction = self.database()?.begin_read()?;
         let table = transaction.open_table(OBJECTS)?;
         let Some(bytes) = table.get(key.path().as_str())? else { return Ok(None) };
         decode(bytes.value()).map(Some)
@@ -130,7 +187,7 @@ impl Store {
         after: Option<&str>,
         mut visit: impl FnMut(&str, &[u8]) -> Result<ControlFlow<()>>,
     ) -> Result<u64> {
-        let transaction = self.database.begin_read()?;
+        let transaction = self.database()?.begin_read()?;
         let revision = transaction.open_table(META)?.get(REVISION)?.map_or(FIRST_REVISION, |value| value.value());
         let table = transaction.open_table(OBJECTS)?;
         let prefix = namespace.map_or_else(|| format!("{storage}/"), |namespace| format!("{storage}/{namespace}/"));
@@ -146,7 +203,7 @@ impl Store {
 
     /// How many objects of a kind there are.
     pub(crate) fn count(&self, storage: &str) -> Result<usize> {
-        let table = self.database.begin_read()?.open_table(OBJECTS)?;
+        let table = self.database()?.begin_read()?.open_table(OBJECTS)?;
         // '0' is what follows '/'.
         let (from, to) = (format!("{storage}/"), format!("{storage}0"));
         Ok(table.range(from.as_str()..to.as_str())?.count())
@@ -154,7 +211,7 @@ impl Store {
 
     /// The keys of everything in a namespace.
     pub(crate) fn keys_in(&self, namespace: &str) -> Result<Vec<Key>> {
-        let transaction = self.database.begin_read()?;
+        let transaction = self.database()?.begin_read()?;
         let table = transaction.open_table(OBJECTS)?;
         let mut keys = Vec::new();
         for entry in table.iter()? {
@@ -174,6 +231,7 @@ impl Store {
     /// `change` refuses, or the disk fails; then nothing happened.
     pub(crate) fn update(&self, key: &Key, change: impl FnOnce(Option<&Value>) -> Result<Outcome>) -> Result<Value> {
         let _guard = self.lock();
+        self.heal()?;
         let before = self.get(key)?;
         let (type_, mut object) = match change(before.as_ref())? {
             Outcome::Keep(object) => return Ok(object),
@@ -183,21 +241,32 @@ impl Store {
         let revision = self.revision() + 1;
         object["metadata"]["resourceVersion"] = Value::String(revision.to_string());
         let bytes = Bytes::from(serde_json::to_vec(&object).map_err(|error| ApiError::internal(error.to_string()))?);
-        let transaction = self.database.begin_write()?;
-        {
-            let mut table = transaction.open_table(OBJECTS)?;
-            if type_ == ChangeType::Deleted {
-                table.remove(key.path().as_str())?;
-            } else {
-                table.insert(key.path().as_str(), bytes.as_ref())?;
-            }
-            transaction.open_table(META)?.insert(REVISION, revision)?;
-        }
-        transaction.commit()?;
+        self.commit(key, revision, (type_ != ChangeType::Deleted).then_some(bytes.as_ref()))?;
         let before = before.map(|object| Bytes::from(selectable(object).to_string()));
         let (storage, namespace) = (key.storage.clone(), key.namespace.clone());
         self.append(Change { revision, type_, storage, namespace, object: bytes, before });
         Ok(object)
+    }
+
+    /// One durable transaction; `None` removes the object.
+    fn commit(&self, key: &Key, revision: u64, bytes: Option<&[u8]>) -> Result<()> {
+        let database = self.database()?;
+        let write = || -> Result<(), redb::Error> {
+            let transaction = database.begin_write()?;
+            {
+                let mut table = transaction.open_table(OBJECTS)?;
+                match bytes {
+                    Some(bytes) => drop(table.insert(key.path().as_str(), bytes)?),
+                    None => drop(table.remove(key.path().as_str())?),
+                }
+                transaction.open_table(META)?.insert(REVISION, revision)?;
+            }
+            Ok(transaction.commit()?)
+        };
+        write().map_err(|error| {
+            self.failed.store(true, Ordering::Release);
+            error.into()
+        })
     }
 
     fn append(&self, change: Change) {
@@ -217,7 +286,7 @@ impl Store {
     /// They are no longer known: 410, and the watcher lists again.
     pub(crate) fn since(&self, revision: u64) -> Result<Vec<Change>> {
         let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
-        let oldest = log.front().map_or(self.revision(), |change| change.revision - 1).max(self.floor);
+        let oldest = log.front().map_or(self.revision(), |change| change.revision - 1).max(self.floor.load(Ordering::Acquire));
         if revision < oldest {
             return Err(ApiError::gone(format!("too old resource version: {revision} ({oldest})")));
         }

@@ -6,7 +6,7 @@ use athanor_crds::{
     Architecture, Deployment, Machine, MachineState,
     conditions::reasons,
     deployment::{MachineSelector, MinimumHardware},
-    machine::ClaimRef,
+    machine::{ClaimRef, OccupancyState},
     quantity::parse_bytes,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelectorRequirement;
@@ -83,7 +83,10 @@ fn named<'a>(deployment: &Deployment, machine: &'a Machine, architecture: Option
     let name = machine.metadata.name.as_deref().unwrap_or_default();
     if let Some(claim) = &machine.spec.claim_ref {
         // A Deployment that was deleted and created again is another instance; its Machine says what the first one waits for.
-        let message = if Some(&claim.name) == deployment.metadata.name.as_ref() {
+        let released = machine.spec.occupancy.as_ref().is_some_and(|occupancy| occupancy.state == OccupancyState::ReleaseRequested);
+        let message = if released {
+            format!("Machine {name} is given back by Deployment {}: {}", claim.name, what_it_says(machine))
+        } else if Some(&claim.name) == deployment.metadata.name.as_ref() {
             format!("Machine {name} still belongs to an earlier Deployment of this name: {}", what_it_says(machine))
         } else {
             format!("Machine {name} belongs to Deployment {}; delete that one first, or choose another Machine", claim.name)
