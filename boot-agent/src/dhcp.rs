@@ -136,15 +136,19 @@ impl Server {
 
     /// Holds a newcomer's packet and has it registered, within the limits of its Subnet.
     async fn register(&self, newcomer: Newcomer, bytes: &[u8], decision: Decision) -> Decision {
-        let limited = |detail: String| Decision { row: Row::Limited, answer: Answer::Silence, detail, ..decision.clone() };
+        let newcomer_subnet = newcomer.subnet.clone();
+        let limited = |detail: String| {
+            self.shared.turned_away(&newcomer_subnet, &detail);
+            Decision { row: Row::Limited, answer: Answer::Silence, detail, ..decision.clone() }
+        };
         let snapshot = self.shared.snapshot();
         let Some(subnet) = snapshot.subnets().iter().find(|subnet| subnet.name == newcomer.subnet) else { return decision };
         let limits = &subnet.spec.newcomers;
         let waiting = snapshot.plans().iter().filter(|plan| plan.state == athanor_crds::MachineState::Discovered).count();
         if waiting >= usize::try_from(limits.total).unwrap_or(usize::MAX) {
             return limited(format!(
-                "{waiting} newcomers wait already; accept or delete some, or raise spec.newcomers.total of Subnet {}",
-                subnet.name
+                "newcomers are turned away: {} wait already; accept or delete some, or raise spec.newcomers.total of Subnet {}",
+                limits.total, subnet.name
             ));
         }
         let admission = self.held.lock().unwrap_or_else(PoisonError::into_inner).admit(
@@ -157,7 +161,7 @@ impl Server {
         match admission {
             Admission::Waiting => decision,
             Admission::Limited => limited(format!(
-                "more than {} newcomers in a minute; spec.newcomers.perMinute of Subnet {}",
+                "newcomers are turned away: more than {} came in a minute; they are let in as they ask again, or raise spec.newcomers.perMinute of Subnet {}",
                 limits.per_minute, subnet.name
             )),
             Admission::Register => match self.shared.newcomers.try_send(newcomer) {

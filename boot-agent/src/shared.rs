@@ -1,8 +1,9 @@
 //! What all servers of an agent share: the snapshot, the images, the reports, the verdicts about other DHCP servers.
 
 use std::{
+    collections::HashMap,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -25,6 +26,8 @@ const NEVER: u64 = u64::MAX;
 const DISK_WAITERS: usize = 128;
 /// How long a disk may take to answer: a share that fails over needs about half a minute.
 const DISK_PATIENCE: Duration = Duration::from_secs(30);
+/// How long it is told that newcomers were turned away: the minute that the limit counts.
+const LIMIT_TOLD: Duration = Duration::from_secs(60);
 /// How many newcomers may wait for registration; the limits of their Subnets are far below.
 const NEWCOMERS: usize = 1024;
 
@@ -46,6 +49,8 @@ pub(crate) struct Shared {
     duties: watch::Sender<Vec<Duty>>,
     closing: watch::Sender<bool>,
     rewound: Notify,
+    /// Which limit newcomers of a Subnet met last, and when.
+    limited: Mutex<HashMap<String, (Instant, String)>>,
     born: Instant,
     /// Milliseconds since `born` at which the API last answered; [`NEVER`] before the first time.
     contact: AtomicU64,
@@ -65,6 +70,7 @@ impl Shared {
             under_way: UnderWay::default(),
             closing: watch::Sender::new(false),
             rewound: Notify::new(),
+            limited: Mutex::default(),
             disks: Arc::new(Semaphore::new(DISK_WAITERS)),
             snapshot: ArcSwap::from_pointee(Snapshot::new(Vec::new(), Vec::new(), loaders.clone())),
             loaders,
@@ -125,6 +131,17 @@ impl Shared {
         let now = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(NEVER - 1);
         self.contact.store(now, Ordering::Relaxed);
         self.metrics.heard_from_api();
+    }
+
+    /// A newcomer of a Subnet was turned away.
+    pub(crate) fn turned_away(&self, subnet: &str, why: &str) {
+        self.limited.lock().unwrap_or_else(PoisonError::into_inner).insert(subnet.to_owned(), (Instant::now(), why.to_owned()));
+    }
+
+    /// By which limit newcomers of a Subnet were turned away lately.
+    pub(crate) fn limited(&self, subnet: &str) -> Option<String> {
+        let limited = self.limited.lock().unwrap_or_else(PoisonError::into_inner);
+        limited.get(subnet).filter(|(when, _)| when.elapsed() < LIMIT_TOLD).map(|(_, why)| why.clone())
     }
 
     /// The API's data was restored from an older copy: its watches tell nothing until they are begun anew.

@@ -31,6 +31,8 @@ pub mod types {
     pub const AUTHORITATIVE: &str = "Authoritative";
     /// Subnet: another DHCP server was seen on it.
     pub const FOREIGN_DHCP: &str = "ForeignDHCP";
+    /// Subnet: newcomers are turned away.
+    pub const NEWCOMERS_LIMITED: &str = "NewcomersLimited";
 }
 
 /// Reasons, by what they speak of.
@@ -87,6 +89,8 @@ pub mod reasons {
     pub const SUPPORTED: &str = "Supported";
     /// BootProfile: it contradicts itself in a way that the schema cannot say.
     pub const INVALID: &str = "Invalid";
+    /// Subnet: more newcomers came than its limits let in.
+    pub const LIMIT_REACHED: &str = "LimitReached";
     /// Something was started on the Machine that no Deployment owns.
     pub const UNKNOWN_OCCUPANT: &str = "UnknownOccupant";
     /// The object cannot be read as its kind: another version stored it.

@@ -308,7 +308,7 @@ pub struct SubnetStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["node", "interface"]))]
     pub servers: Vec<SubnetServer>,
-    /// Conditions: Ready, Authoritative, ForeignDHCP; Supported where it is not.
+    /// Conditions: Ready, Authoritative, ForeignDHCP; Supported where it is not; NewcomersLimited where some are turned away.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
@@ -336,6 +336,10 @@ pub struct SubnetServer {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub foreign_server: Option<String>,
+    /// Newcomers that it turned away within the last minute, and by which limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub limited: Option<String>,
     /// The other addresses that the interface has.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(max = 45)))]

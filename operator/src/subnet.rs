@@ -65,6 +65,7 @@ fn servers(name: &str, leases: &[Arc<Lease>], now: Timestamp) -> Vec<SubnetServe
                 node: node.clone(),
                 interface: served.interface,
                 address: served.address,
+                limited: served.limited,
                 other_addresses: served.other_addresses,
                 authority: Some(served.authority),
                 foreign_server: served.foreign_server,
@@ -101,6 +102,10 @@ fn judge(subnet: &Subnet, others: &[Arc<Subnet>], status: &mut SubnetStatus, now
     match &unsupported {
         Some(message) => set(list, types::SUPPORTED, false, reasons::NOT_SUPPORTED, message.clone()),
         None => list.retain(|condition| condition.type_ != types::SUPPORTED),
+    }
+    match status.servers.iter().find_map(|server| server.limited.clone()) {
+        Some(message) => set(list, types::NEWCOMERS_LIMITED, true, reasons::LIMIT_REACHED, message),
+        None => list.retain(|condition| condition.type_ != types::NEWCOMERS_LIMITED),
     }
     let (authoritative, reason, message) = match (spec.mode, &foreign) {
         (Mode::Dhcp, Some(server)) => (false, reasons::FOREIGN_SERVER, format!("{server} also answers")),

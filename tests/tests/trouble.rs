@@ -194,3 +194,22 @@ fn a_newcomer_whose_name_another_machine_has_gets_the_next_one() {
     assert_eq!(second["spec"]["interfaces"][0]["mac"], machine.mac.as_str());
     assert_eq!(second["status"]["state"], "Discovered");
 }
+
+#[test]
+fn newcomers_beyond_the_limit_are_told_of() {
+    let rack = Rack::up().unwrap();
+    let service =
+        Service::start_with(&rack, |config| config.replace("whileUnaccepted: Wait", "whileUnaccepted: Wait, perMinute: 0")).unwrap();
+    let machine = FakeIpxe::plug(&rack).unwrap();
+    assert!(machine.boot_file().is_err());
+    let says = |subnet: &Value| {
+        let told = subnet["status"]["conditions"].to_string();
+        told.contains("NewcomersLimited") && told.contains("more than 0 came in a minute")
+    };
+    service.wait("subnet", "lab", 20, says).unwrap();
+    wait_for("the story", Duration::from_secs(20), || {
+        let told = service.ctl(&format!("explain {}", machine.mac)).map_err(|error| error.to_string())?;
+        if told.contains("limited") && told.contains("raise spec.newcomers.perMinute of Subnet lab") { Ok(()) } else { Err(told) }
+    })
+    .unwrap();
+}

@@ -86,6 +86,7 @@ fn served(shared: &Shared, duties: &[Duty]) -> Vec<Served> {
                 subnet: name.clone(),
                 interface: duty.link.interface.clone(),
                 address: duty.link.addresses.first().map(ToString::to_string).unwrap_or_default(),
+                limited: shared.limited(name),
                 other_addresses: duty.link.addresses.iter().skip(1).map(ToString::to_string).take(MOST_ADDRESSES).collect(),
                 authority: authority.to_owned(),
                 foreign_server,

@@ -17,6 +17,9 @@ pub struct Served {
     /// The other DHCP server, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub foreign_server: Option<String>,
+    /// Newcomers that were turned away within the last minute, and by which limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limited: Option<String>,
     /// The other addresses that the interface has: they are nobody else's, either.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub other_addresses: Vec<String>,
