@@ -332,14 +332,27 @@ fn users(args: &DeploymentArgs) -> anyhow::Result<Vec<User>> {
     if text.contains("PRIVATE KEY") {
         bail!("--ssh-key {}: this is a private key; give the public one, {}.pub", file.display(), file.display());
     }
-    let keys = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).map(str::to_owned).collect();
+    let keys: Vec<String> =
+        text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).map(str::to_owned).collect();
+    // OpenSSH's key types; options may stand before them.
+    let is_key = |line: &str| line.split_whitespace().any(|word| ["ssh-", "ecdsa-", "sk-"].iter().any(|type_| word.starts_with(type_)));
+    if let Some(other) = keys.iter().find(|line| !is_key(line)) {
+        let start: String = other.chars().take(20).collect();
+        bail!("--ssh-key {}: \"{start}…\" is no SSH public key; its lines are like ssh-ed25519 AAAA… name", file.display());
+    }
+    if keys.is_empty() {
+        bail!("--ssh-key {}: there is no key in it", file.display());
+    }
     Ok(vec![User { name: args.user.clone(), ssh_keys: keys, sudo: true }])
 }
 
 /// The object behind the flags, and what was found in the ISO, where the ISO is on this machine.
 fn boot_spec(args: &BootArgs) -> anyhow::Result<(BootProfileSpec, String)> {
-    let media =
-        args.iso_path.as_ref().map(|path| Media { path: Some(absolute(path)), prefix: args.iso_prefix.clone(), ..Media::default() });
+    let media = args.iso_path.as_ref().map(|path| Media {
+        path: Some(absolute(path)),
+        prefix: args.iso_prefix.as_ref().map(|prefix| prefix.trim_matches('/').to_owned()),
+        ..Media::default()
+    });
     let mut spec = BootProfileSpec {
         architecture: args.architecture,
         kernel: Some(args.kernel.clone()),

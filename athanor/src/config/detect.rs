@@ -20,6 +20,8 @@ use super::{Api, Config, Http, default_data_dir, default_loader_dirs};
 
 /// How many addresses a proposed range has at the most: a cellar has fewer machines, a rack row can say more.
 const RANGE: u32 = 100;
+/// The smallest network that has room for a machine beside this one: a /30 has two addresses.
+const SMALLEST: u8 = 30;
 /// How many addresses are asked whether they are in use.
 const MAX_SWEEP: u32 = 1024;
 /// How long neighbours have to answer ARP.
@@ -87,7 +89,17 @@ fn look(wanted: Option<&str>) -> anyhow::Result<Findings> {
         }
     };
     let interface = chosen.clone();
-    let Some((own, prefix)) = interface.addresses.first().copied() else { bail!("{} has no IPv4 address", interface.name) };
+    // An address that the machine gave itself, or one of a point-to-point link, is in no network of machines.
+    let serves = |(ip, prefix): &&(Ipv4Addr, u8)| !ip.is_link_local() && *prefix <= SMALLEST;
+    let Some((own, prefix)) = interface.addresses.iter().find(serves).copied() else {
+        let has: Vec<String> = interface.addresses.iter().map(|(ip, prefix)| format!("{ip}/{prefix}")).collect();
+        bail!(
+            "{} has {}: no network in which machines could be given addresses. Give it one, for example: ip addr add 192.168.10.1/24 dev {0}; \
+             or name another interface with --interface",
+            interface.name,
+            has.join(", ")
+        )
+    };
     let net = Ipv4Net::new(own, prefix)?.trunc();
     let on_it: Vec<Ipv4Addr> = interface.addresses.iter().map(|(ip, _)| *ip).collect();
     let mac = interface.mac.context("the interface has no hardware address")?;
@@ -95,7 +107,7 @@ fn look(wanted: Option<&str>) -> anyhow::Result<Findings> {
         .with_context(|| format!("cannot look for another DHCP server on {}; this needs CAP_NET_RAW: run as root", interface.name))?;
     Ok(Findings {
         others: names.iter().filter(|name| **name != interface.name).map(|name| (*name).to_owned()).collect(),
-        gateway: default_route.filter(|(name, _)| *name == interface.name).map(|(_, gateway)| gateway),
+        gateway: default_route.filter(|(name, _)| *name == interface.name).and_then(|(_, gateway)| gateway),
         dns: resolvers(),
         neighbours: neighbours(&interface.name, net, own),
         ours: all.iter().flat_map(|interface| &interface.addresses).map(|(ip, _)| *ip).filter(|ip| net.contains(ip)).collect(),
@@ -106,13 +118,14 @@ fn look(wanted: Option<&str>) -> anyhow::Result<Findings> {
     })
 }
 
-fn default_route() -> Option<(String, Ipv4Addr)> {
+/// The interface with the default route, and the gateway behind it: a point-to-point link has none.
+fn default_route() -> Option<(String, Option<Ipv4Addr>)> {
     let table = fs::read_to_string("/proc/net/route").ok()?;
     table.lines().skip(1).find_map(|line| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let [name, "00000000", gateway, ..] = fields.as_slice() else { return None };
         let bytes = u32::from_str_radix(gateway, 16).ok()?.to_le_bytes();
-        (bytes != [0; 4]).then(|| ((*name).to_owned(), Ipv4Addr::from(bytes)))
+        Some(((*name).to_owned(), (bytes != [0; 4]).then(|| Ipv4Addr::from(bytes))))
     })
 }
 
@@ -189,12 +202,9 @@ fn free_ranges(findings: &Findings) -> Vec<AddressRange> {
     ranges.into_iter().map(|(from, to)| AddressRange { from: ip(from), to: ip(to) }).collect()
 }
 
-fn render(config: &Config, findings: &Findings, spec: &SubnetSpec) -> String {
-    let mut out = String::new();
-    let mut line = |text: String| {
-        out.push_str(&text);
-        out.push('\n');
-    };
+/// What was seen on the network, as comments.
+fn seen(findings: &Findings, spec: &SubnetSpec) -> Vec<String> {
+    let mut lines = Vec::new();
     let seen = match findings.foreign {
         Some(server) => format!("{server} answers DHCP here: mode proxy, boot files only"),
         None => {
@@ -202,10 +212,34 @@ fn render(config: &Config, findings: &Findings, spec: &SubnetSpec) -> String {
             format!("no other DHCP server answered in 5 s: mode dhcp{pool} ({} neighbours avoided)", findings.neighbours.len())
         }
     };
-    line(format!("# {}  {}/{}, {seen}", findings.interface.name, findings.own, findings.net.prefix_len()));
-    if !findings.others.is_empty() {
-        line(format!("# other interfaces: {}; choose one with --interface", findings.others.join(", ")));
+    lines.push(format!("# {}  {}/{}, {seen}", findings.interface.name, findings.own, findings.net.prefix_len()));
+    let elsewhere: Vec<String> = findings
+        .interface
+        .addresses
+        .iter()
+        .filter(|(ip, _)| !findings.net.contains(ip))
+        .map(|(ip, prefix)| format!("{ip}/{prefix}"))
+        .collect();
+    if !elsewhere.is_empty() {
+        lines.push(format!(
+            "# {} also has {}; add a subnet for each network that is to be served",
+            findings.interface.name,
+            elsewhere.join(", ")
+        ));
     }
+    if !findings.others.is_empty() {
+        lines.push(format!("# other interfaces: {}; choose one with --interface", findings.others.join(", ")));
+    }
+    lines
+}
+
+fn render(config: &Config, findings: &Findings, spec: &SubnetSpec) -> String {
+    let mut out = String::new();
+    let mut line = |text: String| {
+        out.push_str(&text);
+        out.push('\n');
+    };
+    seen(findings, spec).into_iter().for_each(&mut line);
     line(format!("dataDir: {}", config.data_dir.display()));
     line("# ISOs are read from these folders and from nowhere else.".to_owned());
     line(format!("mediaDirs: [{}]", config.media_dirs.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")));

@@ -288,6 +288,10 @@ impl Iso {
                 if entry.folder {
                     folders.push((format!("{full}/"), node));
                 } else {
+                    // What was asked for and is not there may be a link that leads out.
+                    if full == path.trim_matches('/') {
+                        continue;
+                    }
                     if entry.name.to_lowercase() == wanted {
                         same.push(full.clone());
                     }
