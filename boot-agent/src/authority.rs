@@ -24,6 +24,7 @@ use tokio::sync::watch;
 use crate::{
     frame::{self, End},
     interface::Duty,
+    kept::write_whole,
     shared::Shared,
 };
 
@@ -101,7 +102,7 @@ impl Verdicts {
     fn remember(&self, place: String, verdict: Verdict) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.insert(place, verdict);
-        let written = serde_json::to_vec_pretty(&*kept).map_err(io::Error::from).and_then(|bytes| fs::write(&self.file, bytes));
+        let written = serde_json::to_vec_pretty(&*kept).map_err(io::Error::from).and_then(|bytes| write_whole(&self.file, &bytes));
         if let Err(error) = written {
             tracing::warn!(file = %self.file.display(), %error, "verdict not kept; the next start probes again");
         }

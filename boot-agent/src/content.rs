@@ -88,6 +88,17 @@ impl Missing {
             Self::Io(_) | Self::Hangs => false,
         }
     }
+
+    /// What a client is told: anybody on the wire may ask, and where files lie is for the administrator, who finds it with `explain`.
+    pub(crate) fn to_client(&self) -> String {
+        match self {
+            Self::Media(error) if !self.is_absent() => {
+                format!("it is there, but cannot be served ({}); athanorctl explain says why", error.category())
+            }
+            Self::Io(_) => "it is there, but cannot be read; the agent's log says why".to_owned(),
+            Self::NotFound | Self::Media(_) | Self::Hangs => self.to_string(),
+        }
+    }
 }
 
 /// The machine and the file of its order that a name is of; nothing is opened.

@@ -7,7 +7,7 @@ use std::{
     fs,
     io::{self, Write as _},
     os::unix::fs::OpenOptionsExt as _,
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
     time::Duration,
 };
@@ -84,11 +84,15 @@ fn now(shared: &Shared) -> Kept {
 
 /// Whole or not at all, and for its owner only: plans have tokens.
 fn write(folder: &Path, kept: &Kept) -> io::Result<()> {
-    let bytes = serde_json::to_vec(kept)?;
-    let new: PathBuf = folder.join(format!("{FILE}.new"));
+    write_whole(&folder.join(FILE), &serde_json::to_vec(kept)?)
+}
+
+/// Writes a file whole or not at all, for its owner only.
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let new = path.with_extension("new");
     let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-    file.write_all(&bytes)?;
-    fs::rename(new, folder.join(FILE))
+    file.write_all(bytes)?;
+    fs::rename(new, path)
 }
 
 #[cfg(test)]

@@ -158,7 +158,7 @@ impl Shell {
                 Ok(content) => self.engine.begin(now, packet.peer, &request, content, out, events),
                 Err(error) => {
                     let code = if error.is_absent() { ErrorCode::FileNotFound } else { ErrorCode::NotDefined };
-                    refuse(code, &error.to_string());
+                    refuse(code, &error.to_client());
                     self.tell(packet.peer, &request.file, format!("ERROR {}: {error}", code.code()));
                 }
             },

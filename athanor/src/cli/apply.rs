@@ -38,7 +38,11 @@ pub(crate) async fn apply(global: &Global, args: ApplyArgs) -> anyhow::Result<()
             let text = error.without_snippet().to_string();
             anyhow::anyhow!("{}:{place}{}", file.display(), text.lines().next().unwrap_or_default())
         })?;
-        for object in documents.into_iter().filter(|object| !object.is_null()) {
+        let objects: Vec<Value> = documents.into_iter().filter(|object| !object.is_null()).collect();
+        if objects.is_empty() {
+            bail!("-f {}: no object is in it", file.display());
+        }
+        for object in objects {
             apply_one(&client, global, object, args.force_conflicts).await.with_context(|| file.display().to_string())?;
         }
     }

@@ -1,6 +1,6 @@
 //! `get` and `describe`. Tables are the API's own, so they are those of kubectl.
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use athanor_crds::BootReport;
 use clap::{Args, ValueEnum};
 use futures::{AsyncBufReadExt as _, StreamExt as _};
@@ -13,11 +13,11 @@ use serde_json::Value;
 use super::{Global, connect, explain, kinds::Kind, lifecycle, out};
 
 /// Arguments of `get`.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct GetArgs {
-    /// What: machines, deployments, boot, subnets, …
+    /// What: machines, deployments, boot, subnets, …; several with commas; or KIND/NAME
     kind: String,
-    /// Which
+    /// Which; a machine also by a MAC address
     names: Vec<String>,
     /// How
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
@@ -59,11 +59,59 @@ pub(crate) enum Output {
 /// # Errors
 /// The API says no.
 pub(crate) async fn get(global: &Global, args: GetArgs) -> anyhow::Result<()> {
-    let kind = Kind::named(&args.kind)?;
+    let wanted = wanted(&args)?;
+    if args.watch && wanted.len() > 1 {
+        bail!("--watch shows one kind; give one");
+    }
     let client = connect::client(global).await?;
-    match args.output {
-        Output::Table | Output::Wide => table(&client, global, &kind, &args).await,
-        Output::Json | Output::Yaml | Output::Name => documents(&client, global, &kind, &args).await,
+    let mut documents = Vec::new();
+    for (index, (kind, names)) in wanted.iter().enumerate() {
+        let mut args = GetArgs { names: Vec::new(), ..args.clone() };
+        for name in names {
+            args.names.push(resolve(&client, global, kind, name).await?);
+        }
+        if matches!(args.output, Output::Table | Output::Wide) {
+            if index > 0 {
+                out("\n");
+            }
+            table(&client, global, kind, &args).await?;
+        } else {
+            documents.extend(self::documents(&client, global, kind, &args).await?);
+        }
+    }
+    let single = matches!(wanted.as_slice(), [(_, names)] if names.len() == 1);
+    print(args.output, &documents, single)
+}
+
+/// Kinds with the names that are asked for of each: `machines`, `machines,deployments`, `machine NAME…`, `machine/NAME deployment/NAME`.
+fn wanted(args: &GetArgs) -> anyhow::Result<Vec<(Kind, Vec<String>)>> {
+    if !args.kind.contains('/') {
+        let kinds: Vec<Kind> = args.kind.split(',').map(Kind::named).collect::<Result<_, _>>()?;
+        if let Some(name) = args.names.iter().find(|name| name.contains('/')) {
+            bail!("{name:?}: either KIND NAME… or KIND/NAME…, not both");
+        }
+        return Ok(kinds.into_iter().map(|kind| (kind, args.names.clone())).collect());
+    }
+    let mut wanted: Vec<(Kind, Vec<String>)> = Vec::new();
+    for word in std::iter::once(&args.kind).chain(&args.names) {
+        let (kind, name) = word.split_once('/').with_context(|| format!("{word:?}: either KIND NAME… or KIND/NAME…, not both"))?;
+        let kind = Kind::named(kind)?;
+        if name.is_empty() {
+            bail!("{word:?} names no object");
+        }
+        match wanted.iter_mut().find(|(known, _)| *known == kind) {
+            Some((_, names)) => names.push(name.to_owned()),
+            None => wanted.push((kind, vec![name.to_owned()])),
+        }
+    }
+    Ok(wanted)
+}
+
+/// A machine is also called by a MAC address, in any spelling.
+async fn resolve(client: &Client, global: &Global, kind: &Kind, name: &str) -> anyhow::Result<String> {
+    match name.parse() {
+        Ok(mac) if kind.kind == "Machine" => lifecycle::machine_with(client, global, mac).await,
+        _ => Ok(name.to_owned()),
     }
 }
 
@@ -76,7 +124,10 @@ pub(crate) fn api(client: &Client, global: &Global, kind: &Kind) -> Api<DynamicO
     }
 }
 
-async fn documents(client: &Client, global: &Global, kind: &Kind, args: &GetArgs) -> anyhow::Result<()> {
+/// Objects by their kind.
+type Documents = Vec<(Kind, Value)>;
+
+async fn documents(client: &Client, global: &Global, kind: &Kind, args: &GetArgs) -> anyhow::Result<Documents> {
     let api = api(client, global, kind);
     let mut objects = Vec::new();
     if args.names.is_empty() {
@@ -86,17 +137,21 @@ async fn documents(client: &Client, global: &Global, kind: &Kind, args: &GetArgs
     for name in &args.names {
         objects.push(api.get(name).await?);
     }
-    let values: Vec<Value> = objects.iter().map(|object| complete(kind, object)).collect::<Result<_, _>>()?;
-    let text = match args.output {
-        Output::Name => {
-            values.iter().map(|value| format!("{}/{}\n", kind.singular, value["metadata"]["name"].as_str().unwrap_or_default())).collect()
-        }
-        _ => {
-            let single = args.names.len() == 1;
-            let list = serde_json::json!({ "apiVersion": "v1", "kind": "List", "items": values });
-            let shown = values.first().filter(|_| single).unwrap_or(&list);
-            if args.output == Output::Json { format!("{shown:#}\n") } else { serde_saphyr::to_string(shown)? }
-        }
+    objects.iter().map(|object| Ok((*kind, complete(kind, object)?))).collect()
+}
+
+fn print(output: Output, documents: &Documents, single: bool) -> anyhow::Result<()> {
+    let list = || {
+        let values: Vec<&Value> = documents.iter().map(|(_, value)| value).collect();
+        serde_json::json!({ "apiVersion": "v1", "kind": "List", "items": values })
+    };
+    let shown = || documents.first().filter(|_| single).map_or_else(list, |(_, value)| value.clone());
+    let name = |(kind, value): &(Kind, Value)| format!("{}/{}\n", kind.singular, value["metadata"]["name"].as_str().unwrap_or_default());
+    let text = match output {
+        Output::Name => documents.iter().map(name).collect(),
+        Output::Json => format!("{:#}\n", shown()),
+        Output::Yaml => serde_saphyr::to_string(&shown())?,
+        Output::Table | Output::Wide => return Ok(()),
     };
     out(&text);
     Ok(())
@@ -222,10 +277,7 @@ impl Printer {
 pub(crate) async fn describe(global: &Global, args: DescribeArgs) -> anyhow::Result<()> {
     let kind = Kind::named(&args.kind)?;
     let client = connect::client(global).await?;
-    let name = match args.name.parse() {
-        Ok(mac) if kind.kind == "Machine" => lifecycle::machine_with(&client, global, mac).await?,
-        _ => args.name.clone(),
-    };
+    let name = resolve(&client, global, &kind, &args.name).await?;
     let object = complete(&kind, &api(&client, global, &kind).get(&name).await?)?;
     let mut text = format!("{} {name}\n", kind.kind);
     if let Some(namespace) = object["metadata"]["namespace"].as_str() {
@@ -260,4 +312,33 @@ pub(crate) async fn describe(global: &Global, args: DescribeArgs) -> anyhow::Res
 
 fn indent(text: &str) -> String {
     text.lines().map(|line| format!("  {line}\n")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        get: GetArgs,
+    }
+
+    fn asked(line: &str) -> String {
+        let line = Line::parse_from(std::iter::once("get").chain(line.split(' ')));
+        let wanted = wanted(&line.get).map_err(|error| error.to_string());
+        wanted.map_or_else(|error| error, |kinds| kinds.iter().map(|(kind, names)| format!("{}{names:?} ", kind.plural)).collect())
+    }
+
+    #[test]
+    fn objects_are_named_as_with_kubectl() {
+        assert_eq!(asked("am"), "machines[] ");
+        assert_eq!(asked("machines,deployments"), "machines[] deployments[] ");
+        assert_eq!(asked("machine/a deployment/b machine/c"), r#"machines["a", "c"] deployments["b"] "#);
+        assert_eq!(asked("machine a deployment/b"), r#""deployment/b": either KIND NAME… or KIND/NAME…, not both"#);
+        assert_eq!(asked("machine/a b"), r#""b": either KIND NAME… or KIND/NAME…, not both"#);
+        assert_eq!(asked("machine/"), r#""machine/" names no object"#);
+    }
 }

@@ -110,7 +110,7 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>, peer: SocketAdd
         Err(missing) => {
             let code = if missing.is_absent() { StatusCode::NOT_FOUND } else { StatusCode::INTERNAL_SERVER_ERROR };
             tell(&shared, mac, &path, format!("{}: {missing}", code.as_u16()), None);
-            text(code, &format!("{missing}\n"))
+            text(code, &format!("{}\n", missing.to_client()))
         }
     }
 }

@@ -16,7 +16,7 @@ use athanor_crds::names;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt as _, Full, Limited, StreamBody, combinators::UnsyncBoxBody};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited, StreamBody, combinators::UnsyncBoxBody};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
@@ -127,19 +127,27 @@ impl ApiServer {
     ) -> Response<Body> {
         let (parts, body) = request.into_parts();
         let text = |name: header::HeaderName| parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
+        // A probe of health has no token, as with kube-apiserver, and learns nothing but that somebody is there.
+        if matches!(parts.uri.path(), "/healthz" | "/readyz" | "/livez") {
+            return plain("ok");
+        }
         // Who may not ask is not listened to.
         let identity = match caller.identify(&text(header::AUTHORIZATION)) {
             Ok(identity) => identity,
             Err(error) => return failure(&error),
         };
         let reading = Limited::new(body.map_err(|_| io::Error::other("the body was cut off")), MAX_BODY).collect();
-        let Ok(Ok(body)) = tokio::time::timeout(PATIENCE, reading).await else {
-            let error = ApiError::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "RequestEntityTooLarge",
-                format!("the body is larger than {MAX_BODY} bytes, or did not come whole within {} s", PATIENCE.as_secs()),
-            );
-            return failure(&error);
+        let body = match tokio::time::timeout(PATIENCE, reading).await {
+            Ok(Ok(body)) => body,
+            Ok(Err(error)) if error.is::<LengthLimitError>() => {
+                let message = format!("the body is larger than {MAX_BODY} bytes");
+                return failure(&ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", message));
+            }
+            Ok(Err(error)) => return failure(&ApiError::bad_request(error.to_string())),
+            Err(_) => {
+                let message = format!("the body did not come whole within {} s", PATIENCE.as_secs());
+                return failure(&ApiError::new(StatusCode::REQUEST_TIMEOUT, "Timeout", message));
+            }
         };
         let call = Call {
             method: parts.method,
@@ -160,9 +168,6 @@ impl ApiServer {
     }
 
     fn dispatch(self: Arc<Self>, identity: Identity, call: Call) -> Result<Response<Body>> {
-        if matches!(call.path.as_str(), "/healthz" | "/readyz" | "/livez") {
-            return Ok(plain("ok"));
-        }
         let Some(target) = path::parse(&call.path, &self.kinds) else {
             let found = discovery::answer(&call.path, &self.kinds);
             let document = found
@@ -425,7 +430,9 @@ impl Caller {
         match self {
             Self::Known(identity) => Ok(*identity),
             Self::ByToken(tokens) => {
-                authorization.strip_prefix("Bearer ").and_then(|token| tokens.identify(token.trim())).ok_or_else(|| {
+                // RFC 9110 section 11.1: the scheme's name is written in any case.
+                let token = authorization.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+                token.and_then(|(_, token)| tokens.identify(token.trim())).ok_or_else(|| {
                     ApiError::new(
                         StatusCode::UNAUTHORIZED,
                         "Unauthorized",

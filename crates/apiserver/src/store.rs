@@ -286,6 +286,11 @@ impl Store {
     /// They are no longer known: 410, and the watcher lists again.
     pub(crate) fn since(&self, revision: u64) -> Result<Vec<Change>> {
         let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        // Of a store that was replaced by an older copy: whoever waited for that revision would wait through all that happens until then.
+        let newest = log.back().map_or(0, |change| change.revision).max(self.revision());
+        if revision > newest {
+            return Err(ApiError::gone(format!("resource version {revision} is of the future ({newest})")));
+        }
         let oldest = log.front().map_or(self.revision(), |change| change.revision - 1).max(self.floor.load(Ordering::Acquire));
         if revision < oldest {
             return Err(ApiError::gone(format!("too old resource version: {revision} ({oldest})")));
