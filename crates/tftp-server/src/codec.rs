@@ -55,6 +55,8 @@ pub struct ReadRequest {
     pub mode: String,
     /// Options with lower-case names, in order.
     pub options: Vec<(String, String)>,
+    /// The length of the packet: what is answered before the client has proved its address is measured by it.
+    pub length: usize,
 }
 
 /// A packet of a client.
@@ -88,7 +90,7 @@ impl Packet {
                     }
                     options.push((name.to_ascii_lowercase(), value));
                 }
-                Some(Self::Read(ReadRequest { file, mode, options }))
+                Some(Self::Read(ReadRequest { file, mode, options, length: bytes.len() }))
             }
             2 => Some(Self::Write),
             4 => Some(Self::Ack(u16::from_be_bytes([*rest.first()?, *rest.get(1)?]))),
@@ -101,6 +103,16 @@ impl Packet {
             _ => None,
         }
     }
+}
+
+/// What comes before the bytes of a block.
+pub(crate) const DATA_HEADER: usize = 4;
+
+/// Writes the header of a DATA packet.
+pub(crate) fn data_header(block: u64, out: &mut [u8]) {
+    #[allow(clippy::cast_possible_truncation, reason = "block numbers roll over, to 0 as every known client does")]
+    let [high, low] = (block as u16).to_be_bytes();
+    out.copy_from_slice(&[0, 3, high, low]);
 }
 
 /// An ERROR packet.

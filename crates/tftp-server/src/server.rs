@@ -1,20 +1,35 @@
 //! All transfers of a server, on a few lanes.
 
 use std::{
-    collections::HashMap,
-    net::SocketAddr,
+    collections::{HashMap, VecDeque},
+    net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
 use crate::{
-    Content, ErrorCode, Packet, ReadRequest, codec,
+    Content, DEFAULT_BLOCK_SIZE, ErrorCode, MAX_BLOCK_SIZE, Packet, ReadRequest, Run, codec,
+    due::Due,
     transfer::{Standing, Transfer},
 };
 
+/// The headers of IPv4, UDP and TFTP that an MTU also holds.
+const HEADERS: usize = 20 + 8 + 4;
+
 /// How many transfers run at once. Each costs a few hundred bytes here and a window on the wire.
 pub const MAX_TRANSFERS: usize = 10_000;
+/// How many transfers that never acknowledged anything one address may have: firmware has one, a careful administrator with a script a few.
+pub const MAX_UNCONFIRMED: usize = 8;
 
-/// A datagram to send.
+/// Who asks, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Client {
+    /// Its address and port.
+    pub peer: SocketAddr,
+    /// The MTU of the path to it, in bytes.
+    pub mtu: usize,
+}
+
+/// Packets to send.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Datagram {
     /// From which lane.
@@ -22,7 +37,7 @@ pub struct Datagram {
     /// To whom.
     pub to: SocketAddr,
     /// What.
-    pub bytes: Vec<u8>,
+    pub run: Run,
 }
 
 /// How a transfer ended.
@@ -62,18 +77,25 @@ struct Entry<C> {
     lane: usize,
     file: String,
     began: Instant,
+    /// It counts among those of its source that were never acknowledged.
+    counted: bool,
 }
 
 /// All transfers.
 pub struct Server<C> {
     lanes: usize,
     transfers: HashMap<SocketAddr, Entry<C>>,
+    due: Due,
+    /// Those that may be forged, oldest first; entries of transfers that proved themselves or ended are left overs.
+    unconfirmed: VecDeque<(Instant, SocketAddr)>,
+    by_source: HashMap<IpAddr, usize>,
 }
 
 impl<C: Content> Server<C> {
     /// A server on so many lanes.
     pub fn new(lanes: usize) -> Self {
-        Self { lanes: lanes.max(1), transfers: HashMap::new() }
+        let (unconfirmed, by_source) = (VecDeque::new(), HashMap::new());
+        Self { lanes: lanes.max(1), transfers: HashMap::new(), due: Due::default(), unconfirmed, by_source }
     }
 
     /// How many transfers run.
@@ -91,35 +113,45 @@ impl<C: Content> Server<C> {
         usize::from(peer.port()) % self.lanes
     }
 
-    /// A request came and its content was found.
+    /// A request came and its content was found. `mtu` is that of the path to the client; no block is longer.
     pub fn begin(
         &mut self,
         now: Instant,
-        peer: SocketAddr,
+        Client { peer, mtu }: Client,
         request: &ReadRequest,
         content: C,
         out: &mut Vec<Datagram>,
         events: &mut Vec<Event>,
     ) {
         let lane = self.lane_of(peer);
-        if let Some(old) = self.transfers.remove(&peer) {
+        if let Some(old) = self.remove(peer) {
             // The client did not hear our first packet and asks again: nothing to report.
             if !(old.file == request.file && old.transfer.is_fresh()) {
                 events.push(old.event(now, peer, End::Replaced));
             }
         }
-        if self.transfers.len() >= MAX_TRANSFERS {
-            out.push(Datagram { lane, to: peer, bytes: codec::error(ErrorCode::NotDefined, "too many transfers, try again") });
+        let refuse = |message: &str| Datagram { lane, to: peer, run: Run::one(codec::error(ErrorCode::NotDefined, message)) };
+        if self.by_source.get(&peer.ip()).is_some_and(|count| *count >= MAX_UNCONFIRMED) {
+            out.push(refuse("too many transfers that were not acknowledged"));
             return;
         }
-        let mut packets = Vec::new();
-        match Transfer::begin(now, request, content, &mut packets) {
+        if self.transfers.len() >= MAX_TRANSFERS && !self.make_room(now, events) {
+            out.push(refuse("too many transfers, try again"));
+            return;
+        }
+        let mut runs = Vec::new();
+        match Transfer::begin(now, request, content, max_block(mtu), &mut runs) {
             Ok(transfer) => {
-                self.transfers.insert(peer, Entry { transfer, lane, file: request.file.clone(), began: now });
-                out.extend(packets.into_iter().map(|bytes| Datagram { lane, to: peer, bytes }));
+                self.due.at(peer, transfer.deadline());
+                let entry = Entry { transfer, lane, file: request.file.clone(), began: now, counted: true };
+                self.transfers.insert(peer, entry);
+                *self.by_source.entry(peer.ip()).or_default() += 1;
+                self.trim();
+                self.unconfirmed.push_back((now, peer));
+                out.extend(runs.into_iter().map(|run| Datagram { lane, to: peer, run }));
             }
             Err(error) => {
-                out.push(Datagram { lane, to: peer, bytes: codec::error(ErrorCode::NotDefined, &error.to_string()) });
+                out.push(refuse(&error.to_string()));
                 let end = End::Failed(error.to_string());
                 events.push(Event { peer, file: request.file.clone(), bytes: 0, took: Duration::ZERO, shape: (0, 0), end });
             }
@@ -129,23 +161,29 @@ impl<C: Content> Server<C> {
     /// A packet came in on a lane.
     pub fn receive(&mut self, now: Instant, lane: usize, peer: SocketAddr, bytes: &[u8], out: &mut Vec<Datagram>, events: &mut Vec<Event>) {
         let packet = Packet::parse(bytes);
-        let Some(entry) = self.transfers.get_mut(&peer) else {
+        let entry = self.transfers.get_mut(&peer).filter(|entry| entry.lane == lane);
+        let Some(entry) = entry else {
             // RFC 1350 section 4: a packet of nobody's transfer is answered and disturbs nothing; an ERROR is never answered.
             if matches!(packet, Some(Packet::Ack(_))) {
-                out.push(Datagram { lane, to: peer, bytes: codec::error(ErrorCode::UnknownTransferId, "no such transfer") });
+                out.push(Datagram { lane, to: peer, run: Run::one(codec::error(ErrorCode::UnknownTransferId, "no such transfer")) });
             }
             return;
         };
         let end = match packet {
             Some(Packet::Ack(block)) => {
-                let mut packets = Vec::new();
-                let standing = entry.transfer.acknowledge(now, block, &mut packets);
-                out.extend(packets.into_iter().map(|bytes| Datagram { lane: entry.lane, to: peer, bytes }));
+                let mut runs = Vec::new();
+                let standing = entry.transfer.acknowledge(now, block, &mut runs);
+                self.due.at(peer, entry.transfer.deadline());
+                out.extend(runs.into_iter().map(|run| Datagram { lane, to: peer, run }));
+                if entry.counted && !entry.transfer.is_unconfirmed() {
+                    entry.counted = false;
+                    discount(&mut self.by_source, peer.ip());
+                }
                 match standing {
                     Ok(Standing::Open) => None,
                     Ok(Standing::Complete) => Some(End::Complete),
                     Err(error) => {
-                        out.push(Datagram { lane, to: peer, bytes: codec::error(ErrorCode::NotDefined, &error.to_string()) });
+                        out.push(Datagram { lane, to: peer, run: Run::one(codec::error(ErrorCode::NotDefined, &error.to_string())) });
                         Some(End::Failed(error.to_string()))
                     }
                 }
@@ -153,37 +191,85 @@ impl<C: Content> Server<C> {
             Some(Packet::Error(code, message)) => Some(End::Aborted(code, message)),
             _ => None,
         };
-        if let Some(end) = end
-            && let Some(entry) = self.transfers.remove(&peer)
-        {
-            events.push(entry.event(now, peer, end));
+        if let Some(end) = end {
+            self.end(now, peer, end, events);
         }
     }
 
     /// Time passed: sends again what was not acknowledged, and gives up whom it must.
     pub fn tick(&mut self, now: Instant, out: &mut Vec<Datagram>, events: &mut Vec<Event>) {
-        let late: Vec<SocketAddr> =
-            self.transfers.iter().filter(|(_, entry)| entry.transfer.deadline() <= now).map(|(peer, _)| *peer).collect();
-        for peer in late {
+        while let Some(peer) = self.due.pop(now) {
             let Some(entry) = self.transfers.get_mut(&peer) else { continue };
-            let mut packets = Vec::new();
-            let end = match entry.transfer.retransmit(now, &mut packets) {
+            if entry.transfer.deadline() > now {
+                self.due.at(peer, entry.transfer.deadline());
+                continue;
+            }
+            let mut runs = Vec::new();
+            let lane = entry.lane;
+            let end = match entry.transfer.retransmit(now, &mut runs) {
                 Ok(true) => None,
                 Ok(false) => Some(End::TimedOut),
                 Err(error) => Some(End::Failed(error.to_string())),
             };
-            out.extend(packets.into_iter().map(|bytes| Datagram { lane: entry.lane, to: peer, bytes }));
-            if let Some(end) = end
-                && let Some(entry) = self.transfers.remove(&peer)
-            {
-                events.push(entry.event(now, peer, end));
+            self.due.at(peer, entry.transfer.deadline());
+            out.extend(runs.into_iter().map(|run| Datagram { lane, to: peer, run }));
+            if let Some(end) = end {
+                self.end(now, peer, end, events);
             }
         }
     }
 
-    /// When [`Self::tick`] has something to do.
+    /// When [`Self::tick`] may have something to do.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.transfers.values().map(|entry| entry.transfer.deadline()).min()
+        self.due.next()
+    }
+
+    fn end(&mut self, now: Instant, peer: SocketAddr, end: End, events: &mut Vec<Event>) {
+        if let Some(entry) = self.remove(peer) {
+            events.push(entry.event(now, peer, end));
+        }
+    }
+
+    fn remove(&mut self, peer: SocketAddr) -> Option<Entry<C>> {
+        let entry = self.transfers.remove(&peer)?;
+        self.due.forget(peer);
+        if entry.counted {
+            discount(&mut self.by_source, peer.ip());
+        }
+        Some(entry)
+    }
+
+    /// Gives up the oldest transfer that was never acknowledged: whoever floods us with forged requests pushes out its own.
+    fn make_room(&mut self, now: Instant, events: &mut Vec<Event>) -> bool {
+        self.trim();
+        let Some((_, peer)) = self.unconfirmed.pop_front() else { return false };
+        self.end(now, peer, End::TimedOut, events);
+        true
+    }
+
+    /// Drops what is left over at the front.
+    fn trim(&mut self) {
+        while let Some((began, peer)) = self.unconfirmed.front() {
+            if self.transfers.get(peer).is_some_and(|entry| entry.began == *began && entry.counted) {
+                return;
+            }
+            self.unconfirmed.pop_front();
+        }
+    }
+}
+
+/// The longest block that a path takes in one piece.
+fn max_block(mtu: usize) -> u16 {
+    let fits = u16::try_from(mtu.saturating_sub(HEADERS)).unwrap_or(u16::MAX);
+    fits.clamp(DEFAULT_BLOCK_SIZE, MAX_BLOCK_SIZE)
+}
+
+fn discount(by_source: &mut HashMap<IpAddr, usize>, source: IpAddr) {
+    if let Some(count) = by_source.get_mut(&source) {
+        *count -= 1;
+        if *count == 0 {
+            by_source.remove(&source);
+        }
     }
 }
 

@@ -2,9 +2,12 @@
 #![allow(clippy::disallowed_methods, reason = "tests need some instant to count from")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed unwrap is a failed test")]
 
-use std::time::{Duration, Instant};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
-use athanor_tftp_server::{Content, Datagram, End, ErrorCode, Event, Packet, ReadRequest, Server};
+use athanor_tftp_server::{Client, Content, Datagram, End, ErrorCode, Event, Packet, ReadRequest, Server, server::MAX_UNCONFIRMED};
 use proptest::prelude::*;
 
 struct Bytes(Vec<u8>);
@@ -23,7 +26,11 @@ impl Content for Bytes {
 
 fn request(options: &[(&str, &str)]) -> ReadRequest {
     let options = options.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    ReadRequest { file: "snponly.efi".into(), mode: "octet".into(), options }
+    ReadRequest { file: "snponly.efi".into(), mode: "octet".into(), options, length: 60 }
+}
+
+fn at(peer: SocketAddr) -> Client {
+    Client { peer, mtu: 1500 }
 }
 
 fn ack(block: u16) -> Vec<u8> {
@@ -33,10 +40,10 @@ fn ack(block: u16) -> Vec<u8> {
 
 /// A client that takes what comes in order and loses the packets that `lose` names.
 fn fetch(content: Vec<u8>, options: &[(&str, &str)], lose: impl Fn(usize) -> bool) -> (Vec<u8>, Vec<Event>) {
-    let peer = "10.0.0.2:2070".parse().unwrap();
+    let peer: SocketAddr = "10.0.0.2:2070".parse().unwrap();
     let mut server = Server::new(4);
     let (mut now, mut out, mut events) = (Instant::now(), Vec::<Datagram>::new(), Vec::new());
-    server.begin(now, peer, &request(options), Bytes(content), &mut out, &mut events);
+    server.begin(now, at(peer), &request(options), Bytes(content), &mut out, &mut events);
     let (mut got, mut expected, mut count) = (Vec::new(), 1u64, 0);
     let mut window = 1u64;
     while events.is_empty() {
@@ -47,12 +54,12 @@ fn fetch(content: Vec<u8>, options: &[(&str, &str)], lose: impl Fn(usize) -> boo
             continue;
         }
         let mut last_ack = None;
-        for datagram in incoming {
+        for packet in incoming.iter().flat_map(|datagram| datagram.run.packets()) {
             count += 1;
             if lose(count) {
                 continue;
             }
-            match datagram.bytes.as_slice() {
+            match packet {
                 [0, 6, rest @ ..] => {
                     let text = String::from_utf8_lossy(rest).into_owned();
                     let words: Vec<&str> = text.split('\0').collect();
@@ -82,7 +89,7 @@ fn fetch(content: Vec<u8>, options: &[(&str, &str)], lose: impl Fn(usize) -> boo
     (got, events)
 }
 
-fn datagram_lane(server: &Server<Bytes>, peer: std::net::SocketAddr) -> usize {
+fn datagram_lane(server: &Server<Bytes>, peer: SocketAddr) -> usize {
     server.lane_of(peer)
 }
 
@@ -111,7 +118,7 @@ fn block_numbers_roll_over() {
 fn options_are_brought_into_their_range_or_left_out() {
     use athanor_tftp_server::transfer::negotiate;
     let acknowledged = |options: &[(&str, &str)]| {
-        negotiate(&request(options), 77).acknowledged.iter().map(|(n, v)| format!("{n}={v}")).collect::<Vec<_>>().join(" ")
+        negotiate(&request(options), 77, 1468).acknowledged.iter().map(|(n, v)| format!("{n}={v}")).collect::<Vec<_>>().join(" ")
     };
     assert_eq!(acknowledged(&[("tsize", "0"), ("blksize", "1468"), ("windowsize", "4")]), "tsize=77 blksize=1468 windowsize=4");
     assert_eq!(acknowledged(&[("blksize", "65464"), ("windowsize", "9999")]), "blksize=1468 windowsize=64");
@@ -121,10 +128,10 @@ fn options_are_brought_into_their_range_or_left_out() {
 
 #[test]
 fn an_echo_is_not_answered_twice() {
-    let peer = "10.0.0.2:2070".parse().unwrap();
+    let peer: SocketAddr = "10.0.0.2:2070".parse().unwrap();
     let mut server = Server::new(1);
     let (now, mut out, mut events) = (Instant::now(), Vec::new(), Vec::new());
-    server.begin(now, peer, &request(&[]), Bytes(pattern(5000)), &mut out, &mut events);
+    server.begin(now, at(peer), &request(&[]), Bytes(pattern(5000)), &mut out, &mut events);
     server.receive(now, 0, peer, &ack(1), &mut out, &mut events);
     assert_eq!(out.len(), 2);
     server.receive(now, 0, peer, &ack(1), &mut out, &mut events);
@@ -133,30 +140,129 @@ fn an_echo_is_not_answered_twice() {
 
 #[test]
 fn a_size_probe_ends_with_error_8_and_the_same_port_may_ask_again() {
-    let peer = "10.0.0.2:2070".parse().unwrap();
+    let peer: SocketAddr = "10.0.0.2:2070".parse().unwrap();
     let mut server = Server::new(1);
     let (now, mut out, mut events) = (Instant::now(), Vec::new(), Vec::new());
-    server.begin(now, peer, &request(&[("tsize", "0")]), Bytes(pattern(10)), &mut out, &mut events);
+    server.begin(now, at(peer), &request(&[("tsize", "0")]), Bytes(pattern(10)), &mut out, &mut events);
     server.receive(now, 0, peer, &[0, 5, 0, 8, b'n', b'o', 0], &mut out, &mut events);
     assert_eq!(events[0].end, End::Aborted(ErrorCode::OptionRefused, "no".into()));
-    server.begin(now, peer, &request(&[]), Bytes(pattern(10)), &mut out, &mut events);
+    server.begin(now, at(peer), &request(&[]), Bytes(pattern(10)), &mut out, &mut events);
     assert_eq!(server.len(), 1);
     assert_eq!(events.len(), 1);
 }
 
 #[test]
 fn a_silent_client_is_given_up() {
-    let peer = "10.0.0.2:2070".parse().unwrap();
+    let peer: SocketAddr = "10.0.0.2:2070".parse().unwrap();
     let mut server = Server::new(1);
     let start = Instant::now();
     let (mut now, mut out, mut events) = (start, Vec::new(), Vec::new());
-    server.begin(now, peer, &request(&[]), Bytes(pattern(10)), &mut out, &mut events);
+    server.begin(now, at(peer), &request(&[]), Bytes(pattern(10)), &mut out, &mut events);
     while events.is_empty() {
         now = server.next_deadline().unwrap();
         server.tick(now, &mut out, &mut events);
     }
-    assert_eq!((events[0].end.clone(), out.len()), (End::TimedOut, 5));
-    assert!(now - start < Duration::from_secs(30));
+    // Nothing was acknowledged: whoever asked may not be there, and is sent the block three times at most.
+    assert_eq!((events[0].end.clone(), out.len()), (End::TimedOut, 3));
+    assert_eq!(now - start, Duration::from_secs(30));
+}
+
+#[test]
+fn before_it_has_proved_its_address_nobody_is_sent_more_than_three_times_what_it_sent() {
+    for options in [&[("tsize", "0")][..], &[("tsize", "0"), ("blksize", "1468"), ("windowsize", "64"), ("timeout", "1")]] {
+        let mut server = Server::new(1);
+        let (mut now, mut out, mut events) = (Instant::now(), Vec::new(), Vec::new());
+        let bytes = rrq("f", options);
+        let Some(Packet::Read(request)) = Packet::parse(&bytes) else { panic!("no request") };
+        server.begin(now, at("10.0.0.2:2070".parse().unwrap()), &request, Bytes(pattern(1 << 20)), &mut out, &mut events);
+        while events.is_empty() {
+            now = server.next_deadline().unwrap();
+            server.tick(now, &mut out, &mut events);
+        }
+        let sent: usize = out.iter().map(|datagram| datagram.run.bytes.len()).sum();
+        assert!(sent <= 3 * bytes.len(), "{sent} bytes for {}", bytes.len());
+    }
+}
+
+fn rrq(file: &str, options: &[(&str, &str)]) -> Vec<u8> {
+    let words = [file, "octet"].into_iter().chain(options.iter().flat_map(|(name, value)| [*name, *value]));
+    [0, 1].into_iter().chain(words.flat_map(|word| word.bytes().chain([0]))).collect()
+}
+
+#[test]
+fn one_source_has_few_transfers_that_it_never_acknowledged_and_others_are_served_beside() {
+    let mut server = Server::new(4);
+    let (now, mut out, mut events) = (Instant::now(), Vec::new(), Vec::new());
+    for port in 1000..1100 {
+        server.begin(now, at(SocketAddr::from(([10, 0, 0, 2], port))), &request(&[]), Bytes(pattern(5000)), &mut out, &mut events);
+    }
+    assert_eq!(server.len(), MAX_UNCONFIRMED);
+    let other = SocketAddr::from(([10, 0, 0, 3], 1000));
+    server.begin(now, at(other), &request(&[]), Bytes(pattern(5000)), &mut out, &mut events);
+    assert_eq!(server.len(), MAX_UNCONFIRMED + 1);
+    // One that is acknowledged makes room for the next.
+    let first = SocketAddr::from(([10, 0, 0, 2], 1000));
+    server.receive(now, server.lane_of(first), first, &ack(1), &mut out, &mut events);
+    server.begin(now, at(SocketAddr::from(([10, 0, 0, 2], 2000))), &request(&[]), Bytes(pattern(5000)), &mut out, &mut events);
+    assert_eq!(server.len(), MAX_UNCONFIRMED + 2);
+}
+
+#[test]
+fn ten_thousand_half_open_transfers_keep_nobody_out() {
+    let mut server = Server::new(4);
+    let (start, mut out, mut events) = (Instant::now(), Vec::new(), Vec::new());
+    let real = SocketAddr::from(([10, 9, 9, 9], 2070));
+    server.begin(start, at(real), &request(&[]), Bytes(pattern(5000)), &mut out, &mut events);
+    server.receive(start, server.lane_of(real), real, &ack(1), &mut out, &mut events);
+    for number in 0..30_000_u32 {
+        let [_, a, b, c] = number.to_be_bytes();
+        let forged = SocketAddr::from(([11, a, b, c], 2070));
+        server.begin(start + Duration::from_micros(number.into()), at(forged), &request(&[]), Bytes(vec![1]), &mut out, &mut events);
+    }
+    assert_eq!(server.len(), athanor_tftp_server::server::MAX_TRANSFERS);
+    assert!(events.iter().all(|event| event.peer != real), "a transfer that was acknowledged was given up for forged ones");
+    let late = SocketAddr::from(([10, 9, 9, 8], 2070));
+    server.begin(start, at(late), &request(&[]), Bytes(pattern(100)), &mut out, &mut events);
+    server.receive(start, server.lane_of(late), late, &ack(1), &mut out, &mut events);
+    assert_eq!(events.last().map(|event| (event.peer, event.end.clone())), Some((late, End::Complete)));
+}
+
+#[test]
+fn blocks_fit_the_path() {
+    for (mtu, size) in [(1500, 1468), (1400, 1368), (9000, 1468), (300, 512)] {
+        let peer = "10.0.0.2:2070".parse().unwrap();
+        let mut server = Server::new(1);
+        let (mut out, mut events) = (Vec::new(), Vec::new());
+        server.begin(Instant::now(), Client { peer, mtu }, &request(&[("blksize", "8192")]), Bytes(vec![1]), &mut out, &mut events);
+        assert_eq!(out[0].run.bytes, format!("\0\x06blksize\0{size}\0").into_bytes(), "MTU {mtu}");
+    }
+}
+
+#[test]
+fn a_packet_of_somebody_else_or_to_another_lane_ends_nothing() {
+    let (peer, stranger) = ("10.0.0.2:2070".parse().unwrap(), "10.0.0.66:2070".parse().unwrap());
+    let mut server = Server::new(4);
+    let (now, mut out, mut events) = (Instant::now(), Vec::new(), Vec::new());
+    server.begin(now, at(peer), &request(&[]), Bytes(pattern(5000)), &mut out, &mut events);
+    let lane = server.lane_of(peer);
+    server.receive(now, lane, stranger, &[0, 5, 0, 0, 0], &mut out, &mut events);
+    server.receive(now, (lane + 1) % 4, peer, &[0, 5, 0, 0, 0], &mut out, &mut events);
+    server.receive(now, lane, stranger, &ack(1), &mut out, &mut events);
+    assert!(events.is_empty());
+    assert_eq!(server.len(), 1);
+}
+
+#[test]
+fn a_lost_block_costs_twenty_milliseconds_in_a_rack_and_not_a_second() {
+    let peer = "10.0.0.2:2070".parse().unwrap();
+    let mut server = Server::new(1);
+    let (start, mut out, mut events) = (Instant::now(), Vec::new(), Vec::new());
+    server.begin(start, at(peer), &request(&[]), Bytes(pattern(5000)), &mut out, &mut events);
+    let now = start + Duration::from_micros(150);
+    server.receive(now, 0, peer, &ack(1), &mut out, &mut events);
+    let before = out.len();
+    server.tick(now + Duration::from_millis(20), &mut out, &mut events);
+    assert_eq!(out.len(), before + 1);
 }
 
 #[test]
@@ -167,7 +273,7 @@ fn nobodys_acknowledgement_is_told_so_and_an_error_is_not_answered() {
     server.receive(Instant::now(), 0, peer, &[0, 5, 0, 0, 0], &mut out, &mut events);
     assert!(out.is_empty());
     server.receive(Instant::now(), 0, peer, &ack(1), &mut out, &mut events);
-    assert_eq!(out[0].bytes[..4], [0, 5, 0, 5]);
+    assert_eq!(out[0].run.bytes[..4], [0, 5, 0, 5]);
 }
 
 proptest! {

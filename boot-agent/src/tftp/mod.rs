@@ -1,14 +1,18 @@
-//! TFTP on one interface: sockets around `athanor_tftp_server`.
+//! TFTP on one interface: sockets around `athanor_tftp_server`, in a thread of its own.
+
+mod sockets;
 
 use std::{
     io,
     net::{Ipv4Addr, SocketAddr},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use athanor_tftp_server::{Datagram, End, ErrorCode, Event, Packet, ReadRequest, Server, codec};
-use tokio::{net::UdpSocket, sync::mpsc, task::JoinSet};
+use athanor_tftp_server::{Client, Datagram, End, ErrorCode, Event, Packet, ReadRequest, Run, Server, codec};
+use tokio::task::JoinSet;
+
+use sockets::{Sockets, Source};
 
 use crate::{
     AgentError,
@@ -23,19 +27,10 @@ use crate::{
 
 /// How many of the transfer ports an agent takes: half of them, so that its successor finds the other half.
 const LANES: usize = 4;
-/// The longest request that is read; RFC 2347 allows 512 bytes.
-const MAX_REQUEST: usize = 1024;
-/// Packets that wait for the engine. More are dropped, and TFTP repeats them.
-const QUEUE: usize = 4096;
-/// How often the engine looks for late transfers when none is due sooner.
-const IDLE: Duration = Duration::from_secs(3600);
-
-struct Incoming {
-    /// The lane it came in on; `None` for the request port.
-    lane: Option<usize>,
-    peer: SocketAddr,
-    bytes: Vec<u8>,
-}
+/// Packets of one socket that are answered before the others have their turn.
+const BATCH: usize = 64;
+/// What a path takes where the kernel cannot tell.
+const ETHERNET_MTU: usize = 1500;
 
 /// Content that counts as under way while the engine has it.
 struct Held {
@@ -55,7 +50,7 @@ impl athanor_tftp_server::Content for Held {
 struct Shell {
     shared: Arc<Shared>,
     engine: Server<Held>,
-    lanes: Vec<Arc<UdpSocket>>,
+    sockets: Sockets,
     base: String,
 }
 
@@ -66,35 +61,31 @@ struct Shell {
 pub(crate) fn start(shared: &Arc<Shared>, duty: &Duty, tasks: &mut JoinSet<()>) -> Result<(), AgentError> {
     let interface = &duty.link.interface;
     let Some(address) = duty.link.addresses.first().copied() else { return Ok(()) };
-    let (queue, incoming) = mpsc::channel(QUEUE);
-    let requests = Arc::new(port::udp("TFTP", interface, address, TFTP_PORT, shared.options.in_cluster)?);
-    let (closing, asked) = (shared.clone(), queue.clone());
-    tasks.spawn(async move {
-        tokio::select! {
-            biased;
-            () = receive(requests, None, asked) => {}
-            () = closing.closed() => {}
-        }
-    });
-    let lanes = lanes(interface, address)?;
-    for (lane, socket) in lanes.iter().enumerate() {
-        tasks.spawn(receive(socket.clone(), Some(lane), queue.clone()));
-    }
+    let broken = |source| AgentError::Socket { service: "TFTP", place: interface.clone(), source };
+    let requests = port::udp("TFTP", interface, address, TFTP_PORT, shared.options.in_cluster)?.into_std().map_err(broken)?;
+    let lanes = lanes(interface, address)?.into_iter().map(tokio::net::UdpSocket::into_std).collect::<io::Result<_>>().map_err(broken)?;
+    let (sockets, orders) = Sockets::new(requests, lanes).map_err(broken)?;
     let base = format!("http://{address}:{}", shared.options.http_port);
-    let shell = Shell { shared: shared.clone(), engine: Server::new(lanes.len()), lanes, base };
-    // The engine reads files while it answers. A share that hangs stops this interface's TFTP, and nothing else: the thread is its own. It
-    // ends when the receiving tasks do.
-    let runtime = tokio::runtime::Handle::current();
-    let thread = std::thread::Builder::new().name(format!("tftp-{interface}")).spawn(move || runtime.block_on(shell.run(incoming)));
-    thread.map(drop).map_err(|source| AgentError::Socket { service: "TFTP", place: interface.clone(), source })
+    let shell = Shell { shared: shared.clone(), engine: Server::new(sockets.lanes()), sockets, base };
+    // The engine reads files while it answers. A share that hangs stops this interface's TFTP, and nothing else: the thread is its own.
+    let thread = std::thread::Builder::new().name(format!("tftp-{interface}")).spawn(move || shell.run());
+    thread.map_err(broken)?;
+    let closing = shared.clone();
+    tasks.spawn(async move {
+        closing.closed().await;
+        orders.take_no_more();
+        // The thread ends when `orders` is dropped, with this task.
+        std::future::pending().await
+    });
+    Ok(())
 }
 
 /// Opens the ports that transfers share. They are ours alone: a packet of a transfer must come to the process that knows it.
-fn lanes(interface: &str, address: Ipv4Addr) -> Result<Vec<Arc<UdpSocket>>, AgentError> {
+fn lanes(interface: &str, address: Ipv4Addr) -> Result<Vec<tokio::net::UdpSocket>, AgentError> {
     let (mut lanes, mut refused) = (Vec::new(), None);
     for number in TRANSFER_PORTS {
         match port::udp("TFTP", interface, address, number, false) {
-            Ok(socket) => lanes.push(Arc::new(socket)),
+            Ok(socket) => lanes.push(socket),
             Err(error @ AgentError::PortInUse { .. }) => refused = Some(error),
             Err(error) => return Err(error),
         }
@@ -108,64 +99,58 @@ fn lanes(interface: &str, address: Ipv4Addr) -> Result<Vec<Arc<UdpSocket>>, Agen
     }
 }
 
-async fn receive(socket: Arc<UdpSocket>, lane: Option<usize>, queue: mpsc::Sender<Incoming>) {
-    let mut buffer = [0; MAX_REQUEST];
-    loop {
-        match socket.recv_from(&mut buffer).await {
-            // A full queue drops the packet: the client repeats it.
-            Ok((length, peer)) => drop(queue.try_send(Incoming { lane, peer, bytes: buffer[..length].to_vec() })),
-            Err(error) => {
-                tracing::debug!(%error, "TFTP receive failed");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
-    }
-}
-
 impl Shell {
-    async fn run(mut self, mut incoming: mpsc::Receiver<Incoming>) {
+    fn run(mut self) {
+        let (mut out, mut events) = (Vec::new(), Vec::new());
         loop {
-            let wait = self.engine.next_deadline().map_or(IDLE, |deadline| deadline.saturating_duration_since(Instant::now()));
-            let (mut out, mut events) = (Vec::new(), Vec::new());
-            match tokio::time::timeout(wait, incoming.recv()).await {
-                Ok(Some(packet)) => self.handle(packet, &mut out, &mut events),
-                Ok(None) => return,
-                Err(_) => self.engine.tick(Instant::now(), &mut out, &mut events),
-            }
-            for datagram in out {
-                if let Some(socket) = self.lanes.get(datagram.lane)
-                    && let Err(error) = socket.send_to(&datagram.bytes, datagram.to).await
-                {
-                    tracing::debug!(peer = %datagram.to, %error, "TFTP send failed");
+            let wait = self.engine.next_deadline().map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let Some(ready) = self.sockets.wait(wait) else { return };
+            for source in ready {
+                for _ in 0..BATCH {
+                    let Some((peer, length)) = self.sockets.receive(source) else { break };
+                    let bytes = self.sockets.packet(length).to_vec();
+                    self.handle(source, peer, &bytes, &mut out, &mut events);
+                    self.flush(&mut out, &mut events);
                 }
             }
-            for event in &events {
-                self.note(event);
-            }
+            self.engine.tick(Instant::now(), &mut out, &mut events);
+            self.flush(&mut out, &mut events);
         }
     }
 
-    fn handle(&mut self, packet: Incoming, out: &mut Vec<Datagram>, events: &mut Vec<Event>) {
+    fn flush(&mut self, out: &mut Vec<Datagram>, events: &mut Vec<Event>) {
+        for datagram in out.drain(..) {
+            self.sockets.send(&datagram);
+        }
+        for event in events.drain(..) {
+            self.note(&event);
+        }
+    }
+
+    fn handle(&mut self, source: Source, peer: SocketAddr, bytes: &[u8], out: &mut Vec<Datagram>, events: &mut Vec<Event>) {
         let now = Instant::now();
-        if let Some(lane) = packet.lane {
-            self.engine.receive(now, lane, packet.peer, &packet.bytes, out, events);
+        if let Source::Lane(lane) = source {
+            self.engine.receive(now, lane, peer, bytes, out, events);
             return;
         }
-        let lane = self.engine.lane_of(packet.peer);
-        let mut refuse = |code, message: &str| out.push(Datagram { lane, to: packet.peer, bytes: codec::error(code, message) });
-        match Packet::parse(&packet.bytes) {
-            Some(Packet::Read(request)) if request.mode == "octet" => match self.find(packet.peer, &request) {
-                Ok(content) => self.engine.begin(now, packet.peer, &request, content, out, events),
+        let lane = self.engine.lane_of(peer);
+        let mut refuse = |code, message: &str| out.push(Datagram { lane, to: peer, run: Run::one(codec::error(code, message)) });
+        match Packet::parse(bytes) {
+            Some(Packet::Read(request)) if request.mode == "octet" => match self.find(peer, &request) {
+                Ok(content) => {
+                    let client = Client { peer, mtu: sockets::path_mtu(peer).unwrap_or(ETHERNET_MTU) };
+                    self.engine.begin(now, client, &request, content, out, events);
+                }
                 Err(error) => {
                     let code = if error.is_absent() { ErrorCode::FileNotFound } else { ErrorCode::NotDefined };
                     refuse(code, &error.to_client());
-                    self.tell(packet.peer, &request.file, format!("ERROR {}: {error}", code.code()));
+                    self.tell(peer, &request.file, format!("ERROR {}: {error}", code.code()));
                 }
             },
             Some(Packet::Read(request)) => {
                 let message = format!("mode {:?} is not served, use octet", request.mode.chars().take(16).collect::<String>());
                 refuse(ErrorCode::NotDefined, &message);
-                self.tell(packet.peer, &request.file, message);
+                self.tell(peer, &request.file, message);
             }
             Some(Packet::Write) => refuse(ErrorCode::AccessViolation, "this server is read-only"),
             Some(Packet::Ack(_)) => refuse(ErrorCode::UnknownTransferId, "no such transfer"),
