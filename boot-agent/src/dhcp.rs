@@ -1,10 +1,11 @@
 //! DHCP on one interface: sockets around `athanor_dhcp::decide`.
 
 use std::{
+    collections::HashMap,
     net::{Ipv4Addr, SocketAddr},
     pin::pin,
     sync::{Arc, Mutex, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use athanor_crds::subnet::{Mode, OnForeignServer};
@@ -16,7 +17,8 @@ use athanor_dhcp::{
 };
 use athanor_plan::Snapshot;
 use athanor_sys::PacketSocket;
-use tokio::{net::UdpSocket, task::JoinSet};
+use athanor_wire::MacAddr;
+use tokio::{net::UdpSocket, sync::Semaphore, task::JoinSet};
 
 use crate::{
     AgentError,
@@ -33,7 +35,17 @@ struct Server {
     duty: Duty,
     raw: PacketSocket,
     held: Mutex<Held<Vec<u8>>>,
+    /// Clients that chose a server lately, and when.
+    chose: Mutex<HashMap<MacAddr, Instant>>,
+    /// Who waits for its turn.
+    waiting: Arc<Semaphore>,
 }
+
+/// How many answers may wait for their turn, of some hundred bytes each: an avalanche of a whole hall. Beyond, the agents before us answer, or the
+/// client asks again.
+const MAX_WAITING: usize = 16_384;
+/// How long it is known that a client chose; all turns are over by then.
+const CHOICE: Duration = Duration::from_secs(2);
 
 /// Opens the sockets of an interface and serves them.
 ///
@@ -47,7 +59,8 @@ pub(crate) fn start(shared: &Arc<Shared>, duty: &Duty, tasks: &mut JoinSet<()>) 
         std::io::ErrorKind::PermissionDenied => AgentError::NoRight { port: SERVER_PORT, exe: exe() },
         _ => AgentError::Socket { service: "DHCP", place: interface.clone(), source },
     })?;
-    let server = Arc::new(Server { shared: shared.clone(), duty: duty.clone(), raw, held: Mutex::default() });
+    let (held, chose, waiting) = (Mutex::default(), Mutex::default(), Arc::new(Semaphore::new(MAX_WAITING)));
+    let server = Arc::new(Server { shared: shared.clone(), duty: duty.clone(), raw, held, chose, waiting });
     tasks.spawn(receive(server.clone(), main.clone(), false));
     tasks.spawn(receive(server.clone(), proxy, true));
     tasks.spawn(release_held(server, main));
@@ -72,7 +85,7 @@ async fn receive(server: Arc<Server>, socket: Arc<UdpSocket>, proxy_port: bool) 
             // The interface went away, or an ICMP error came back; the link's next look ends this task if it must.
             Err(error) => {
                 tracing::debug!(interface = %server.duty.link.interface, %error, "DHCP receive failed");
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
     }
@@ -98,7 +111,7 @@ async fn release_held(server: Arc<Server>, socket: Arc<UdpSocket>) {
 }
 
 impl Server {
-    async fn handle(&self, socket: &UdpSocket, bytes: &[u8], from: SocketAddr, proxy_port: bool) {
+    async fn handle(self: &Arc<Self>, socket: &Arc<UdpSocket>, bytes: &[u8], from: SocketAddr, proxy_port: bool) {
         let request = match Request::parse(bytes) {
             Ok(request) => request,
             Err(error) => {
@@ -127,11 +140,36 @@ impl Server {
             decision = self.register(newcomer.clone(), bytes, decision.clone()).await;
         }
         self.note(&snapshot, &request, &decision);
-        if let Answer::Reply(reply) = &decision.answer
-            && let Err(error) = self.send(socket, &request, reply, from, proxy_port).await
-        {
-            tracing::warn!(interface = %self.duty.link.interface, mac = %request.mac, %error, "DHCP answer not sent");
+        if request.message == MessageType::Request && request.server_id().is_some() {
+            self.chosen(request.mac);
         }
+        let Answer::Reply(reply) = decision.answer else { return };
+        if decision.after.is_zero() {
+            self.send(socket, &request, &reply, from, proxy_port).await;
+        } else if let Ok(place) = self.waiting.clone().try_acquire_owned() {
+            let (this, socket, asked) = (self.clone(), socket.clone(), Instant::now());
+            tokio::spawn(async move {
+                let _place = place;
+                tokio::time::sleep(decision.after).await;
+                if request.message != MessageType::Discover || !this.has_chosen_since(request.mac, asked) {
+                    this.send(&socket, &request, &reply, from, proxy_port).await;
+                }
+            });
+        }
+    }
+
+    fn chosen(&self, mac: MacAddr) {
+        let mut chose = self.chose.lock().unwrap_or_else(PoisonError::into_inner);
+        if chose.len() >= MAX_WAITING {
+            chose.retain(|_, when| when.elapsed() < CHOICE);
+        }
+        if chose.len() < MAX_WAITING {
+            chose.insert(mac, Instant::now());
+        }
+    }
+
+    fn has_chosen_since(&self, mac: MacAddr, asked: Instant) -> bool {
+        self.chose.lock().unwrap_or_else(PoisonError::into_inner).get(&mac).is_some_and(|when| *when >= asked)
     }
 
     /// Holds a newcomer's packet and has it registered, within the limits of its Subnet.
@@ -173,7 +211,11 @@ impl Server {
 
     fn note(&self, snapshot: &Snapshot, request: &Request, decision: &Decision) {
         let answer = match &decision.answer {
-            Answer::Reply(reply) => format!("{} {}", reply.message, decision.detail),
+            Answer::Reply(reply) if decision.after.is_zero() => format!("{} {}", reply.message, decision.detail),
+            Answer::Reply(reply) => {
+                let pause = decision.after.as_millis();
+                format!("{} {}; in {pause} ms, unless another agent is chosen before", reply.message, decision.detail)
+            }
             _ => format!("no answer: {}", decision.detail),
         };
         if let (MessageType::Request, Row::NotOurs, Some(server)) = (request.message, decision.row, request.server_id()) {
@@ -193,7 +235,20 @@ impl Server {
         }
     }
 
-    async fn send(&self, socket: &UdpSocket, request: &Request, reply: &Reply, from: SocketAddr, proxy_port: bool) -> std::io::Result<()> {
+    async fn send(&self, socket: &UdpSocket, request: &Request, reply: &Reply, from: SocketAddr, proxy_port: bool) {
+        if let Err(error) = self.try_send(socket, request, reply, from, proxy_port).await {
+            tracing::warn!(interface = %self.duty.link.interface, mac = %request.mac, %error, "DHCP answer not sent");
+        }
+    }
+
+    async fn try_send(
+        &self,
+        socket: &UdpSocket,
+        request: &Request,
+        reply: &Reply,
+        from: SocketAddr,
+        proxy_port: bool,
+    ) -> std::io::Result<()> {
         let bytes = encode(request, reply);
         if proxy_port {
             // A ProxyDHCPREQUEST is unicast from where its answer is awaited.

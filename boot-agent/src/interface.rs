@@ -1,9 +1,10 @@
 //! Interfaces of this host, and what each has to serve.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 
-use athanor_dhcp::Link;
-use athanor_plan::Snapshot;
+use athanor_crds::subnet::Mode;
+use athanor_dhcp::{Link, SERVER_PORT};
+use athanor_plan::{Snapshot, snapshot::NamedSubnet};
 use athanor_wire::MacAddr;
 use nix::ifaddrs::getifaddrs;
 
@@ -52,18 +53,50 @@ pub(crate) struct Duty {
     pub(crate) subnets: Vec<String>,
 }
 
-/// The interfaces that have a duty now.
+/// The interfaces that have a duty now: those with an address in a Subnet or that one names, and those that lead to a relay.
 pub(crate) fn duties(snapshot: &Snapshot) -> Vec<Duty> {
+    let relayed = behind_relays(snapshot);
     interfaces()
         .into_iter()
         .filter(|interface| interface.up && !interface.addresses.is_empty())
         .filter_map(|interface| {
             let addresses: Vec<Ipv4Addr> = interface.addresses.iter().map(|(ip, _)| *ip).collect();
             let here: Vec<IpAddr> = addresses.iter().copied().map(IpAddr::V4).collect();
-            let subnets: Vec<String> =
+            let mut subnets: Vec<String> =
                 snapshot.on_interface(&interface.name, &here).into_iter().map(|subnet| subnet.name.clone()).collect();
+            for (subnet, from) in &relayed {
+                if addresses.contains(from) && !subnets.contains(subnet) {
+                    subnets.push(subnet.clone());
+                }
+            }
             let link = Link { interface: interface.name, addresses };
             (!subnets.is_empty()).then_some(Duty { link, mac: interface.mac?, subnets })
         })
         .collect()
+}
+
+/// The Subnets that name relays and no interface, each with our address towards them.
+fn behind_relays(snapshot: &Snapshot) -> Vec<(String, Ipv4Addr)> {
+    let unbound = |subnet: &&NamedSubnet| {
+        subnet.spec.mode != Mode::Off && subnet.spec.is_supported() && subnet.spec.interfaces.is_empty() && !subnet.spec.relays.is_empty()
+    };
+    let relays = snapshot
+        .subnets()
+        .iter()
+        .filter(unbound)
+        .flat_map(|subnet| subnet.spec.relays.iter().filter_map(|relay| Some((subnet.name.clone(), address_towards(relay.address)?))));
+    let mut all: Vec<_> = relays.collect();
+    all.sort();
+    all.dedup();
+    all
+}
+
+/// From which of our addresses a packet to `ip` would go; none is sent.
+fn address_towards(ip: IpAddr) -> Option<Ipv4Addr> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    socket.connect((ip, SERVER_PORT)).ok()?;
+    match socket.local_addr().ok()?.ip() {
+        IpAddr::V4(ip) => Some(ip),
+        IpAddr::V6(_) => None,
+    }
 }

@@ -360,6 +360,11 @@ impl SubnetSpec {
             && if self.interfaces.is_empty() { here } else { self.interfaces.iter().any(|name| name == interface) }
     }
 
+    /// Whether an interface with these addresses meets it through relays only: its machines are somewhere else.
+    pub fn is_behind_relays(&self, addresses: &[IpAddr]) -> bool {
+        !self.relays.is_empty() && !addresses.iter().any(|address| self.cidr.contains(address))
+    }
+
     /// A Subnet with every default; what tests and `config detect` start from.
     pub fn of(cidr: IpNet) -> Self {
         Self {

@@ -16,6 +16,7 @@
 pub mod capture;
 pub mod cluster;
 pub mod disk;
+pub mod dnsmasq;
 pub mod fake_ipxe;
 pub mod firmware_client;
 pub mod guest;

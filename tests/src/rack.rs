@@ -148,10 +148,46 @@ impl Rack {
     /// # Errors
     /// The kernel says no.
     pub fn port(&self) -> anyhow::Result<String> {
+        self.port_on("br0")
+    }
+
+    /// One on another switch of the rack.
+    ///
+    /// # Errors
+    /// The kernel says no.
+    pub fn port_on(&self, bridge: &str) -> anyhow::Result<String> {
         let name = format!("tap{}", self.ports.fetch_add(1, Ordering::Relaxed));
         self.namespace.ip(&format!("tuntap add {name} mode tap"))?;
-        self.namespace.ip(&format!("link set {name} master br0 up"))?;
+        self.namespace.ip(&format!("link set {name} master {bridge} up"))?;
         Ok(name)
+    }
+
+    /// Another switch, `br1`, on which the host has no address, and a router between the two: 192.168.10.2 here, 192.168.20.1 there.
+    ///
+    /// # Errors
+    /// The kernel says no.
+    pub fn far_segment(&self) -> anyhow::Result<Neighbour> {
+        self.namespace.ip("link add br1 type bridge")?;
+        self.namespace.ip("link set br1 up")?;
+        let router = self.neighbour("192.168.10.2/24")?;
+        self.connect(&router.namespace, "br1", "eth1")?;
+        router.ip("addr add 192.168.20.1/24 dev eth1")?;
+        tools::run(router.command("sysctl").args(["-qw", "net.ipv4.ip_forward=1"]))?;
+        router.ip(&format!("route add default via {HOST}"))?;
+        self.namespace.ip("route add 192.168.20.0/24 via 192.168.10.2")?;
+        Ok(router)
+    }
+
+    /// A cable from a host to a switch.
+    fn connect(&self, namespace: &Namespace, bridge: &str, name: &str) -> anyhow::Result<()> {
+        let number = self.ports.fetch_add(1, Ordering::Relaxed);
+        let (here, there) = (format!("veth{number}"), format!("peer{number}"));
+        self.namespace.ip(&format!("link add {here} type veth peer name {there}"))?;
+        // Seen from inside a user namespace, the other holder is a process of the same user.
+        self.namespace.ip(&format!("link set {there} netns {}", namespace.holder.0.id()))?;
+        self.namespace.ip(&format!("link set {here} master {bridge} up"))?;
+        namespace.ip(&format!("link set {there} name {name}"))?;
+        namespace.ip(&format!("link set {name} up"))
     }
 
     /// Another host on the same bridge, with an address.
@@ -160,15 +196,8 @@ impl Rack {
     /// The kernel says no.
     pub fn neighbour(&self, address: &str) -> anyhow::Result<Neighbour> {
         let namespace = Namespace::new()?;
-        let number = self.ports.fetch_add(1, Ordering::Relaxed);
-        let (here, there) = (format!("veth{number}"), format!("peer{number}"));
-        self.namespace.ip(&format!("link add {here} type veth peer name {there}"))?;
-        // Seen from inside a user namespace, the other holder is a process of the same user.
-        self.namespace.ip(&format!("link set {there} netns {}", namespace.holder.0.id()))?;
-        self.namespace.ip(&format!("link set {here} master br0 up"))?;
-        namespace.ip(&format!("link set {there} name eth0"))?;
+        self.connect(&namespace, "br0", "eth0")?;
         namespace.ip(&format!("addr add {address} dev eth0"))?;
-        namespace.ip("link set eth0 up")?;
         Ok(Neighbour { namespace })
     }
 }

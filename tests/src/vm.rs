@@ -29,6 +29,7 @@ pub struct Vm<'a> {
     firmware: Firmware,
     port: String,
     disk: Option<PathBuf>,
+    http_boot: bool,
     serial: PathBuf,
     process: Option<Process>,
 }
@@ -41,7 +42,21 @@ impl<'a> Vm<'a> {
     pub fn plug(rack: &'a Rack, firmware: Firmware, mac: &str) -> anyhow::Result<Self> {
         let mac: MacAddr = mac.parse()?;
         let serial = rack.file(&format!("serial-{}.log", mac.to_hex()));
-        Ok(Self { rack, mac, firmware, port: rack.port()?, disk: None, serial, process: None })
+        Ok(Self { rack, mac, firmware, port: rack.port()?, disk: None, http_boot: false, serial, process: None })
+    }
+
+    /// Plugs it into another port.
+    #[must_use]
+    pub fn at(mut self, port: String) -> Self {
+        self.port = port;
+        self
+    }
+
+    /// Its firmware boots over HTTP: PXE is switched off in its setup.
+    #[must_use]
+    pub fn with_http_boot(mut self) -> Self {
+        self.http_boot = true;
+        self
     }
 
     /// Gives it a disk.
@@ -91,6 +106,9 @@ impl<'a> Vm<'a> {
         qemu.args(["-machine", "q35,accel=tcg"]);
         // There is no IPv6 in the rack; OVMF would look for it for a minute.
         qemu.args(["-fw_cfg", "name=opt/org.tianocore/IPv6PXESupport,string=n"]);
+        if self.http_boot {
+            qemu.args(["-fw_cfg", "name=opt/org.tianocore/IPv4PXESupport,string=n"]);
+        }
         qemu.args(["-drive", "if=pflash,format=raw,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd"]);
         Ok(qemu.arg("-drive").arg(format!("if=pflash,format=raw,file={}", variables.display())))
     }

@@ -1,16 +1,9 @@
 //! No harm by default: a machine that has an operating system gets it back, and another server's clients stay its own.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-use std::{
-    process::Stdio,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use athanor_tests::{
-    Capture, Firmware, Neighbour, Rack, Service, Vm, disk,
-    rack::{self, Process},
-    tools, wait_for,
-};
+use athanor_tests::{Capture, Firmware, Rack, Service, Vm, disk, dnsmasq, rack, tools, wait_for};
 
 /// A freshly started Athanor, as a person who changes nothing gets it: with what `config detect` writes.
 fn detected(rack: &Rack) -> anyhow::Result<Service<'_>> {
@@ -60,28 +53,6 @@ fn a_uefi_machine_with_an_operating_system_is_handed_back_to_its_disk() {
     handed_back(Firmware::Uefi, "52:54:00:aa:00:12").unwrap();
 }
 
-/// A dnsmasq that gives addresses on the segment, at 192.168.10.2.
-fn dnsmasq(rack: &Rack, other: &Neighbour) -> Process {
-    let mut dnsmasq = other.command("dnsmasq");
-    dnsmasq.args([
-        "--no-daemon",
-        "--port=0",
-        "--interface=eth0",
-        "--bind-interfaces",
-        "--dhcp-authoritative",
-        "--no-resolv",
-        "--user=root",
-    ]);
-    dnsmasq.args(["--dhcp-range=192.168.10.50,192.168.10.60,1h"]).arg(format!("--dhcp-leasefile={}", rack.file("leases").display()));
-    let dnsmasq = Process(dnsmasq.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
-    wait_for("dnsmasq", Duration::from_secs(10), || {
-        let table = tools::run(other.command("cat").arg("/proc/net/udp")).map_err(|error| error.to_string())?;
-        if table.contains(":0043 ") { Ok(()) } else { Err(table) }
-    })
-    .unwrap();
-    dnsmasq
-}
-
 /// Waits until somebody else is seen to answer.
 fn wait_foreign(service: &Service<'_>) -> serde_json::Value {
     let foreign = |subnet: &serde_json::Value| {
@@ -98,7 +69,7 @@ fn a_dnsmasq_that_came_while_nobody_looked_is_noticed_at_the_next_start() {
     service.wait("subnet", "lab", 20, |subnet| subnet["status"]["conditions"].to_string().contains("Probed")).unwrap();
     service.kill();
     let other = rack.neighbour("192.168.10.2/24").unwrap();
-    let _dnsmasq = dnsmasq(&rack, &other);
+    let _dnsmasq = dnsmasq::giving_addresses(&rack, &other).unwrap();
     service.restart().unwrap();
     wait_foreign(&service);
 }
@@ -107,7 +78,7 @@ fn a_dnsmasq_that_came_while_nobody_looked_is_noticed_at_the_next_start() {
 fn a_dnsmasq_that_was_there_first_keeps_all_its_clients() {
     let rack = Rack::up().unwrap();
     let other = rack.neighbour("192.168.10.2/24").unwrap();
-    let _dnsmasq = dnsmasq(&rack, &other);
+    let _dnsmasq = dnsmasq::giving_addresses(&rack, &other).unwrap();
     let service = Service::start(&rack).unwrap();
     let subnet = wait_foreign(&service);
     assert!(subnet["status"]["conditions"].to_string().contains("192.168.10.2 also answers DHCP"), "{subnet}");

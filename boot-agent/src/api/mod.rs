@@ -226,7 +226,11 @@ impl World {
 fn put(subnets: &mut BTreeMap<String, NamedSubnet>, subnet: DeserializeGuard<Subnet>) {
     let name = subnet.name_any();
     match subnet.0 {
-        Ok(subnet) => drop(subnets.insert(name.clone(), NamedSubnet { name, spec: subnet.spec })),
+        Ok(subnet) => {
+            let servers = subnet.status.iter().flat_map(|status| &status.servers).filter_map(|server| server.address.parse().ok());
+            let servers = servers.collect();
+            subnets.insert(name.clone(), NamedSubnet { name, spec: subnet.spec, servers });
+        }
         Err(error) => {
             tracing::warn!(subnet = name, %error, "Subnet cannot be read; served as before, if at all");
         }

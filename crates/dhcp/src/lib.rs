@@ -11,7 +11,8 @@
 //! ```
 //!
 //! [`table::Row`] is the public face: `explain` prints its names, every packet matches exactly one row.
-//! [`held`] keeps newcomers until their plan comes back and limits how many there may be; [`probe`] finds other DHCP servers.
+//! [`held`] keeps newcomers until their plan comes back and limits how many there may be; [`probe`] finds other DHCP servers; [`rank`]
+//! says which of several agents answers.
 //!
 //! Never here: sockets, clocks, leases. Identity is the hardware address, never option 61.
 
@@ -19,6 +20,7 @@ pub mod client;
 pub mod held;
 pub mod packet;
 pub mod probe;
+pub mod rank;
 pub mod reply;
 pub mod table;
 

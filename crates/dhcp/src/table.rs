@@ -5,6 +5,7 @@
 use std::{
     fmt,
     net::{IpAddr, Ipv4Addr},
+    time::Duration,
 };
 
 use athanor_crds::{
@@ -18,6 +19,7 @@ use athanor_wire::MacAddr;
 use crate::{
     client::{self, Client},
     packet::{MessageType, Request, option, walk},
+    rank,
     reply::Reply,
 };
 
@@ -195,11 +197,13 @@ pub struct Decision {
     pub detail: String,
     /// The Subnet that it was decided in, if it is in one.
     pub subnet: Option<String>,
+    /// How long to wait with the answer, which is not sent if the client has chosen another agent by then.
+    pub after: Duration,
 }
 
 impl Decision {
     fn silence(row: Row, detail: impl Into<String>) -> Self {
-        Self { row, answer: Answer::Silence, detail: detail.into(), subnet: None }
+        Self { row, answer: Answer::Silence, detail: detail.into(), subnet: None, after: Duration::ZERO }
     }
 }
 
@@ -229,7 +233,7 @@ pub fn decide(request: &Request, context: &Context<'_>) -> Decision {
     if prober.is_some() {
         return scene.prober();
     }
-    Decision { subnet: Some(scene.subnet.name.clone()), ..scene.decide() }
+    scene.in_turn(Decision { subnet: Some(scene.subnet.name.clone()), ..scene.decide() })
 }
 
 /// Finds the Subnet a packet belongs to: the relay's, else the link's. RFC 3527 link selection and option 118 name it directly.
@@ -237,7 +241,10 @@ fn locate<'a>(request: &'a Request, context: &'a Context<'a>) -> Result<Scene<'a
     let snapshot = context.snapshot;
     let link = context.link;
     let here: Vec<IpAddr> = link.addresses.iter().copied().map(IpAddr::V4).collect();
-    let served: Vec<&NamedSubnet> = snapshot.on_interface(&link.interface, &here);
+    let mut served: Vec<&NamedSubnet> = snapshot.on_interface(&link.interface, &here);
+    if request.giaddr.is_unspecified() {
+        served.retain(|subnet| !subnet.spec.is_behind_relays(&here));
+    }
     let subnet = if request.giaddr.is_unspecified() {
         // Several subnets on one wire: the one where the machine has its address, else the first.
         let mine = snapshot.by_mac(request.mac);
@@ -303,6 +310,25 @@ impl Scene<'_> {
         plan.map_or_else(|| self.unknown(), |plan| self.known(plan))
     }
 
+    /// Several agents on a segment answer in turn. Who speaks to us alone is answered at once.
+    fn in_turn(&self, mut decision: Decision) -> Decision {
+        let request = self.request;
+        // Agents are listed by the first address of their interface, whichever of them they speak from.
+        let listed = self.context.link.addresses.first().copied().unwrap_or(self.server);
+        let place = rank::place(request.mac, listed, &self.subnet.servers);
+        if !matches!(decision.answer, Answer::Reply(_)) || self.context.proxy_port || request.server_id().is_some() || place == 0 {
+            return decision;
+        }
+        // A renewal may have come to us alone, and one that has asked for long has found nobody else.
+        if place >= rank::ANSWERING && request.ciaddr.is_unspecified() && request.secs < rank::LONG {
+            let detail = format!("{place} other agents answer before this one");
+            return Decision { answer: Answer::Silence, detail, ..decision };
+        }
+        let place = u32::try_from(place.min(rank::ANSWERING)).unwrap_or(u32::MAX);
+        decision.after = rank::STEP * place;
+        decision
+    }
+
     /// Another installation looks for servers. It finds us where we have authority, also where we serve machines only: of two the second
     /// must not believe that it is alone. It asks for no address, so ours stands for one.
     fn prober(&self) -> Decision {
@@ -312,7 +338,8 @@ impl Scene<'_> {
         let options = vec![(option::SERVER_ID, self.server.octets().to_vec())];
         let reply = Reply { message: MessageType::Offer, yiaddr: self.server, siaddr: Ipv4Addr::UNSPECIFIED, file: String::new(), options };
         let detail = "the probe of another installation; it shall not answer with authority here".to_owned();
-        Decision { row: Row::Sibling, answer: Answer::Reply(Box::new(reply)), detail, subnet: Some(self.subnet.name.clone()) }
+        let subnet = Some(self.subnet.name.clone());
+        Decision { row: Row::Sibling, answer: Answer::Reply(Box::new(reply)), detail, subnet, after: Duration::ZERO }
     }
 
     /// A REQUEST that is not for us, or wants what it cannot have (RFC 2131 table 4).
@@ -440,6 +467,7 @@ impl Scene<'_> {
                 }),
                 detail: "a newcomer; it is registered and answered from its plan".to_owned(),
                 subnet: None,
+                after: Duration::ZERO,
             },
         }
     }
@@ -474,6 +502,7 @@ impl Scene<'_> {
             answer: Answer::Reply(Box::new(Reply { message, yiaddr, siaddr, file: file.unwrap_or_default(), options })),
             detail,
             subnet: None,
+            after: Duration::ZERO,
         }
     }
 

@@ -86,6 +86,7 @@ struct World {
     subnet: SubnetSpec,
     plan: BootPlan,
     authority: Authority,
+    servers: Vec<Ipv4Addr>,
 }
 
 fn world() -> World {
@@ -107,13 +108,13 @@ fn world() -> World {
         safe: Safe::Wait { reason: "NotAccepted".into(), message: "accept it".into() },
         order: None,
     };
-    World { subnet, plan, authority: Authority::Alone }
+    World { subnet, plan, authority: Authority::Alone, servers: Vec::new() }
 }
 
 impl World {
     fn decide(&self, ask: &Ask) -> (Request, Decision) {
         let loaders = Loaders::from_files(["undionly.kpxe", "snponly.efi"].map(|name| (name.to_owned(), name.to_owned())));
-        let subnets = vec![NamedSubnet { name: "lab".into(), spec: self.subnet.clone() }];
+        let subnets = vec![NamedSubnet { name: "lab".into(), spec: self.subnet.clone(), servers: self.servers.clone() }];
         let snapshot = Snapshot::new(subnets, vec![Arc::new(self.plan.clone())], Arc::new(loaders));
         let link = Link { interface: "eth1".into(), addresses: vec![Ipv4Addr::new(192, 168, 10, 1)] };
         let context = Context {
@@ -291,6 +292,28 @@ fn a_probe_is_answered_by_others_and_judged_right() {
     assert_eq!(probe::foreign_server(&offer([10, 0, 0, 2], 9), 8, &me), None, "another transaction");
     assert_eq!(probe::foreign_server(&offer([192, 168, 10, 1], 9), 7, &me), None, "our own");
     assert_eq!(probe::foreign_server(&offer([10, 0, 0, 2], 0), 7, &me), None, "a proxy takes nobody's authority");
+}
+
+#[test]
+fn agents_on_one_segment_answer_in_turn() {
+    let ours = Ipv4Addr::new(192, 168, 10, 1);
+    let after = |others: u8, ask: &Ask| {
+        let servers: Vec<Ipv4Addr> = (1..=1 + others).map(|last| Ipv4Addr::new(192, 168, 10, last)).collect();
+        let place = athanor_dhcp::rank::place(athanor_wire::MacAddr(KNOWN), ours, &servers);
+        let (_, decision) = World { servers, ..world() }.decide(ask);
+        (place, matches!(decision.answer, Answer::Reply(_)).then_some(decision.after.as_millis()))
+    };
+    let mut seen = std::collections::BTreeSet::new();
+    for others in 0..40 {
+        let (place, answered) = after(others, &discover(KNOWN).pxe(7));
+        seen.insert(place.min(3));
+        assert_eq!(answered, [Some(0), Some(200), Some(400), None][place.min(3)], "{place}");
+        // Whoever is meant answers at once, and a renewal is never left alone.
+        let mine = ours.octets();
+        assert_eq!(after(others, &request(KNOWN).wants([192, 168, 10, 100]).option(54, &mine)).1, Some(0));
+        assert!(after(others, &request(KNOWN).has([192, 168, 10, 100])).1.is_some());
+    }
+    assert_eq!(seen.into_iter().collect::<Vec<_>>(), [0, 1, 2, 3], "the example has no agent at some place");
 }
 
 proptest! {

@@ -1,6 +1,10 @@
 //! Everything an agent knows at one moment. Swapped whole; a packet never sees half an update; nothing is mutated while answering.
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc};
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+};
 
 use athanor_crds::SubnetSpec;
 use athanor_wire::MacAddr;
@@ -15,6 +19,9 @@ pub struct NamedSubnet {
     pub name: String,
     /// What it says.
     pub spec: SubnetSpec,
+    /// The agents that are alive on it, by their addresses there.
+    #[serde(default)]
+    pub servers: Vec<Ipv4Addr>,
 }
 
 /// All plans and Subnets of an agent.

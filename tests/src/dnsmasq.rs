@@ -1,0 +1,33 @@
+//! dnsmasq on another host of the rack: as a DHCP server, or as a relay.
+
+use std::{process::Stdio, time::Duration};
+
+use crate::{Neighbour, Rack, rack::Process, tools, wait_for};
+
+/// Gives 192.168.10.50 to 60 on the segment, with authority.
+///
+/// # Errors
+/// It does not start.
+pub fn giving_addresses(rack: &Rack, on: &Neighbour) -> anyhow::Result<Process> {
+    let leases = format!("--dhcp-leasefile={}", rack.file("leases").display());
+    start(on, &["--interface=eth0", "--dhcp-authoritative", "--dhcp-range=192.168.10.50,192.168.10.60,1h", &leases])
+}
+
+/// Relays what is asked at `from`, its address on that side, to a server.
+///
+/// # Errors
+/// It does not start.
+pub fn relaying(on: &Neighbour, from: &str, to: &str) -> anyhow::Result<Process> {
+    start(on, &["--interface=eth1", "--interface=eth0", &format!("--dhcp-relay={from},{to}")])
+}
+
+fn start(on: &Neighbour, args: &[&str]) -> anyhow::Result<Process> {
+    let mut dnsmasq = on.command("dnsmasq");
+    dnsmasq.args(["--no-daemon", "--port=0", "--bind-interfaces", "--no-resolv", "--user=root"]).args(args);
+    let dnsmasq = Process(dnsmasq.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?);
+    wait_for("dnsmasq", Duration::from_secs(10), || {
+        let table = tools::run(on.command("cat").arg("/proc/net/udp")).map_err(|error| error.to_string())?;
+        if table.contains(":0043 ") { Ok(()) } else { Err(table) }
+    })?;
+    Ok(dnsmasq)
+}
