@@ -7,6 +7,9 @@ files="/usr/share/OVMF/OVMF_CODE_4M.fd:ovmf /usr/lib/ipxe/snponly.efi:ipxe /usr/
 # Nodes of a test cluster: `setup.sh nodes`.
 [ "${1:-}" != nodes ] || files="$files /usr/bin/containerd:containerd /usr/sbin/runc:runc /usr/lib/cni/bridge:containernetworking-plugins"
 
+# What the bench compares with: `setup.sh peers`.
+[ "${1:-}" != peers ] || tools="$tools kea-dhcp4:kea-dhcp4-server perfdhcp:kea-admin in.tftpd:tftpd-hpa nginx:nginx-light"
+
 missing=""
 PATH="$PATH:/usr/sbin:/sbin"
 for entry in $tools; do command -v "${entry%%:*}" >/dev/null 2>&1 || missing="$missing ${entry#*:}"; done

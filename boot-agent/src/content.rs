@@ -51,6 +51,21 @@ impl Content {
     }
 }
 
+impl Content {
+    /// What is in memory from `offset` on, up to a whole buffer; `None` where somebody would have to wait for a disk.
+    pub(crate) fn read_cached(&self, offset: u64, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        match self {
+            Self::Memory(_) => self.read_at(offset, buffer).map(Some),
+            Self::File(file, _) => athanor_sys::read_cached(file, offset, buffer),
+            Self::Iso(file) => {
+                let Some((image, place, length)) = file.place(offset) else { return Ok(Some(0)) };
+                let length = usize::try_from(length).unwrap_or(usize::MAX).min(buffer.len());
+                athanor_sys::read_cached(image, place, &mut buffer[..length])
+            }
+        }
+    }
+}
+
 /// What a name stands for.
 pub(crate) struct Found {
     pub(crate) content: Content,

@@ -5,6 +5,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr, SocketAddrV4},
 };
 
+use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::AgentError;
@@ -56,6 +57,9 @@ fn inode_on(line: &str, port: u16) -> Option<String> {
     (u16::from_str_radix(local, 16) == Ok(port) && matches!(state, "07" | "0A")).then(|| fields.get(9).map(|inode| (*inode).to_owned()))?
 }
 
+/// What may wait in a socket, in bytes: the requests of ten thousand machines that are switched on by one breaker.
+const RECEIVE_BUFFER: usize = 8 << 20;
+
 /// A UDP socket on one interface. One that shares its port lets a newer agent in.
 pub(crate) fn udp(
     service: &'static str,
@@ -73,6 +77,10 @@ pub(crate) fn udp(
         let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
         socket.set_reuse_port(shares)?;
         socket.set_broadcast(true)?;
+        // Beyond what is the default's double the kernel wants CAP_NET_ADMIN, which an agent in a cluster does not have.
+        if setsockopt(&socket, RcvBufForce, &RECEIVE_BUFFER).is_err() {
+            socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+        }
         socket.set_nonblocking(true)?;
         socket.bind_device(Some(interface.as_bytes()))?;
         socket.bind(&SocketAddrV4::new(ip, port).into())?;

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use athanor_tests::{Capture, Firmware, Guest, Rack, Service, Vm, dnsmasq, rack::HOST, wait_for};
+use athanor_tests::{Capture, Firmware, Guest, Rack, Service, Vm, dnsmasq, rack::HOST, tools, wait_for};
 use dhcproto::v4::MessageType;
 
 /// Accepts a machine that has come up, gives it a guest, and waits for the guest's own word; what that said on the console.
@@ -82,4 +82,24 @@ fn uefi_boots_over_http_alone() {
     assert!(proof.contains("address 192.168.10.100/24"), "{proof}");
     let story = told(&service, &vm, &["http-boot", "snponly.efi", "GUEST"]).unwrap();
     assert!(!story.contains("TFTP"), "something came over TFTP:\n{story}");
+}
+
+#[test]
+fn an_interface_in_two_networks_serves_files_from_its_address_in_each() {
+    let rack = Rack::up().unwrap();
+    rack.ip("addr add 10.64.0.1/16 dev br0").unwrap();
+    let _service = Service::start_with(&rack, |config| {
+        config + "  second:\n    cidr: 10.64.0.0/16\n    mode: dhcp\n    ranges: [{from: 10.64.1.0, to: 10.64.1.9}]\n"
+    })
+    .unwrap();
+    let client = rack.neighbour("10.64.0.2/16").unwrap();
+    client.ip("addr add 192.168.10.9/24 dev eth0").unwrap();
+    let loader = std::fs::read("/usr/lib/ipxe/snponly.efi").unwrap();
+    for server in ["10.64.0.1", HOST] {
+        let file = rack.file("loader");
+        let mut curl = client.command("curl");
+        curl.args(["-sS", "-m", "20", "--tftp-blksize", "1468", "-o"]).arg(&file).arg(format!("tftp://{server}/snponly.efi"));
+        tools::run(&mut curl).unwrap();
+        assert!(std::fs::read(&file).unwrap() == loader, "{server} served something else");
+    }
 }

@@ -1,5 +1,6 @@
 //! Boot HTTP: scripts, loaders, files out of ISOs; and the guests' reports.
 
+mod body;
 mod places;
 mod range;
 
@@ -9,9 +10,7 @@ use ::http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use athanor_plan::BootPlan;
 use athanor_wire::{GuestOutcome, GuestReport, Inventory, MacAddr};
 use bytes::Bytes;
-use futures::stream;
-use http_body::Frame;
-use http_body_util::{BodyExt as _, Full, Limited, StreamBody, combinators::UnsyncBoxBody};
+use http_body_util::{BodyExt as _, Full, Limited, combinators::UnsyncBoxBody};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use percent_encoding::percent_decode_str;
@@ -23,7 +22,7 @@ use self::{
     range::{Range, parse as parse_range},
 };
 use crate::{
-    content::{self, Content, Found, Missing},
+    content::{self, Found, Missing},
     handover::Transfer,
     report::{self, Seen},
     shared::Shared,
@@ -33,8 +32,6 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long a client may neither take nor send a byte. Firmware that unpacks an initrd pauses for seconds.
 const STALL: Duration = Duration::from_secs(60);
-/// What is read from a file at once. Two of these wait for each client that reads slowly.
-const CHUNK: usize = 128 << 10;
 /// The longest report of a guest.
 const MAX_REPORT: usize = 16 << 10;
 
@@ -170,7 +167,7 @@ fn serve(shared: &Arc<Shared>, request: &Request<Incoming>, path: &str, found: F
         started: std::time::Instant::now(),
         _transfer: shared.under_way.begin(),
     };
-    response.body(stream_body(found.content, range, delivery)).unwrap_or_else(|_| broken())
+    response.body(body::of(found.content, range, delivery)).unwrap_or_else(|_| broken())
 }
 
 /// Weak comparison, as RFC 9110 section 13.1.2 asks for.
@@ -230,38 +227,6 @@ impl Delivery {
             }
         }
     }
-}
-
-fn stream_body(content: Content, range: std::ops::Range<u64>, delivery: Delivery) -> Body {
-    let whole = range == (0..content.size());
-    let state = (content, range, delivery, false);
-    let chunks = stream::try_unfold(state, move |(content, range, delivery, done)| async move {
-        if done || range.is_empty() {
-            if !done {
-                delivery.finished(whole);
-            }
-            return Ok(None);
-        }
-        let length = usize::try_from(range.end - range.start).unwrap_or(CHUNK).min(CHUNK);
-        let reading = delivery.shared.on_disk(move || {
-            let mut buffer = vec![0; length];
-            let read = content.read_at(range.start, &mut buffer);
-            (content, buffer, read)
-        });
-        let (content, mut buffer, read) = reading.await.ok_or(std::io::ErrorKind::TimedOut)?;
-        let read = read?;
-        if read == 0 {
-            return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof));
-        }
-        buffer.truncate(read);
-        let rest = range.start + read as u64..range.end;
-        let done = rest.is_empty();
-        if done {
-            delivery.finished(whole);
-        }
-        Ok(Some((Frame::data(Bytes::from(buffer)), (content, rest, delivery, done))))
-    });
-    StreamBody::new(chunks).boxed_unsync()
 }
 
 /// `POST /v1/report/<token>`: the guest of an attempt says how it fares.

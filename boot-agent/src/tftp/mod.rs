@@ -3,6 +3,7 @@
 mod sockets;
 
 use std::{
+    collections::BTreeSet,
     io,
     net::{Ipv4Addr, SocketAddr},
     sync::Arc,
@@ -54,14 +55,19 @@ struct Shell {
     base: String,
 }
 
-/// Opens the sockets of an interface and serves them, from the address that its answers name.
+/// Serves an interface, from every address that its DHCP answers name.
 ///
 /// # Errors
 /// A port is in use, or there is no right to it.
 pub(crate) fn start(shared: &Arc<Shared>, duty: &Duty, tasks: &mut JoinSet<()>) -> Result<(), AgentError> {
-    let interface = &duty.link.interface;
-    let Some(address) = duty.link.addresses.first().copied() else { return Ok(()) };
-    let broken = |source| AgentError::Socket { service: "TFTP", place: interface.clone(), source };
+    let snapshot = shared.snapshot();
+    let subnets = snapshot.subnets().iter().filter(|subnet| duty.subnets.contains(&subnet.name));
+    let addresses: BTreeSet<Ipv4Addr> = subnets.filter_map(|subnet| duty.link.address_in(&subnet.spec)).collect();
+    addresses.into_iter().try_for_each(|address| start_at(shared, &duty.link.interface, address, tasks))
+}
+
+fn start_at(shared: &Arc<Shared>, interface: &str, address: Ipv4Addr, tasks: &mut JoinSet<()>) -> Result<(), AgentError> {
+    let broken = |source| AgentError::Socket { service: "TFTP", place: interface.to_owned(), source };
     let requests = port::udp("TFTP", interface, address, TFTP_PORT, shared.options.in_cluster)?.into_std().map_err(broken)?;
     let lanes = lanes(interface, address)?.into_iter().map(tokio::net::UdpSocket::into_std).collect::<io::Result<_>>().map_err(broken)?;
     let (sockets, orders) = Sockets::new(requests, lanes).map_err(broken)?;

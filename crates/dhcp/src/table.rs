@@ -9,7 +9,7 @@ use std::{
 };
 
 use athanor_crds::{
-    Architecture, Firmware,
+    Architecture, Firmware, SubnetSpec,
     machine::LocalBoot,
     subnet::{self, Mode, OnForeignServer, Serves},
 };
@@ -132,6 +132,14 @@ pub struct Link {
     pub interface: String,
     /// Its IPv4 addresses.
     pub addresses: Vec<Ipv4Addr>,
+}
+
+impl Link {
+    /// From which address a Subnet is served here: the one in it; for machines behind a relay the first.
+    pub fn address_in(&self, subnet: &SubnetSpec) -> Option<Ipv4Addr> {
+        let own = self.addresses.iter().find(|ip| subnet.cidr.contains(&IpAddr::V4(**ip)));
+        own.or(self.addresses.first()).copied()
+    }
 }
 
 /// Whether we may answer with authority on a link.
@@ -257,8 +265,7 @@ fn locate<'a>(request: &'a Request, context: &'a Context<'a>) -> Result<Scene<'a
             format!("{} serves {} only, the relay is {selected}; add a Subnet that holds {selected}", link.interface, names.join(", "))
         })?
     };
-    let own = link.addresses.iter().find(|ip| subnet.spec.cidr.contains(&IpAddr::V4(**ip)));
-    let server = own.or(link.addresses.first()).copied().ok_or_else(|| format!("{} has no IPv4 address", link.interface))?;
+    let server = link.address_in(&subnet.spec).ok_or_else(|| format!("{} has no IPv4 address", link.interface))?;
     let authority = if subnet.spec.authority == subnet::Authority::Assumed { &Authority::Alone } else { context.authority };
     let proxy = subnet.spec.mode == Mode::Proxy
         // Port 4011 is for boot files, whoever gave the address.

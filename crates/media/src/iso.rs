@@ -60,6 +60,19 @@ impl IsoFile {
         self.size
     }
 
+    /// Where the bytes from `offset` on are: the image, the place in it, and how many lie there in one piece. `None` past the end.
+    pub fn place(&self, offset: u64) -> Option<(&File, u64, u64)> {
+        let mut skipped = 0;
+        for extent in self.extents.iter() {
+            if offset < skipped + extent.length {
+                let inside = offset - skipped;
+                return Some((&self.image, extent.offset + inside, extent.length - inside));
+            }
+            skipped += extent.length;
+        }
+        None
+    }
+
     /// Fills `buffer` from `offset` on, whole unless the file ends before.
     ///
     /// # Errors

@@ -132,7 +132,7 @@ impl<C: Content> Server<C> {
         }
         let refuse = |message: &str| Datagram { lane, to: peer, run: Run::one(codec::error(ErrorCode::NotDefined, message)) };
         if self.by_source.get(&peer.ip()).is_some_and(|count| *count >= MAX_UNCONFIRMED) {
-            out.push(refuse("too many transfers that were not acknowledged"));
+            // Silence: a real client asks again, and by then has acknowledged something; a forged one is not sent even an ERROR.
             return;
         }
         if self.transfers.len() >= MAX_TRANSFERS && !self.make_room(now, events) {

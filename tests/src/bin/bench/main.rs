@@ -3,45 +3,25 @@
 //! ```text
 //!   small    what one machine pays for having Athanor: size, memory, processor time, and how soon it answers
 //!   fleet    what a fleet costs on a real control plane: planning, changing, enrolling, memory
+//!   dhcp     exchanges held, beside Kea and dnsmasq
+//!   tftp     one reader and five hundred, near and far and over a link that loses, beside tftpd-hpa, dnsmasq and atftpd
+//!   http     images and scripts, beside nginx
 //! ```
 
 mod asker;
+mod figure;
 mod fleet;
+mod plane;
 mod process;
 mod results;
 mod small;
 
 use std::process::ExitCode;
 
+use figure::Figure;
+
 /// How many Machines a fleet has, unless somebody says otherwise.
 const FLEET: usize = 10_000;
-
-/// What a figure must reach.
-#[derive(Debug, Clone, Copy)]
-enum Aim {
-    Below(f64),
-    AtLeast(f64),
-    /// It is only told.
-    None,
-}
-
-/// A figure and its aim.
-struct Figure {
-    what: String,
-    value: f64,
-    aim: Aim,
-    unit: &'static str,
-}
-
-impl Figure {
-    fn is_reached(&self) -> bool {
-        match self.aim {
-            Aim::Below(limit) => self.value < limit,
-            Aim::AtLeast(limit) => self.value >= limit,
-            Aim::None => true,
-        }
-    }
-}
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -52,11 +32,17 @@ fn main() -> ExitCode {
         ["fleet", machines] => {
             machines.parse().map_err(anyhow::Error::from).and_then(fleet::run).and_then(|figures| print("fleet", &figures))
         }
+        ["dhcp"] => plane::dhcp::run().and_then(|figures| print("dhcp", &figures)),
+        ["tftp"] => plane::tftp::run().and_then(|figures| print("tftp", &figures)),
+        ["http"] => plane::http::run().and_then(|figures| print("http", &figures)),
         // What the suites run elsewhere in their rack.
         [asker::COMMAND, mac] => asker::run(mac),
+        [plane::reader::COMMAND, ref rest @ ..] => plane::reader::run(rest),
+        [plane::getter::COMMAND, ref rest @ ..] => plane::getter::run(rest),
+        [plane::dhcp::ECHO] => plane::dhcp::echo(),
         [fleet::API, ref rest @ ..] => fleet::api::run(rest),
         [fleet::FIRMWARE, count] => count.parse().map_err(anyhow::Error::from).and_then(fleet::firmware::run),
-        _ => Err(anyhow::anyhow!("which suite? make bench SUITE=small, or SUITE=fleet")),
+        _ => Err(anyhow::anyhow!("which suite? make bench SUITE=small, fleet, dhcp, tftp or http")),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -69,13 +55,7 @@ fn main() -> ExitCode {
 
 fn print(suite: &str, figures: &[Figure]) -> anyhow::Result<()> {
     for figure in figures {
-        let aim = match figure.aim {
-            Aim::Below(limit) => format!("(below {limit:.2} {})", figure.unit),
-            Aim::AtLeast(limit) => format!("(at least {limit:.2} {})", figure.unit),
-            Aim::None => String::new(),
-        };
-        let verdict = if figure.is_reached() { "" } else { "   missed" };
-        println!("{:<60} {:>9.3} {:<3} {aim}{verdict}", figure.what, figure.value, figure.unit);
+        println!("{figure}");
     }
     results::write(suite, figures)?;
     anyhow::ensure!(figures.iter().all(Figure::is_reached), "an aim is missed");

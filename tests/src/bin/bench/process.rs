@@ -22,6 +22,13 @@ pub(crate) fn load_percent(pid: u32, span: Duration) -> anyhow::Result<f64> {
     Ok((ticks(pid)? - before) / TICKS_PER_SECOND / span.as_secs_f64() * 100.0)
 }
 
+/// Processor time that a process and its children have used, in seconds.
+pub(crate) fn used_seconds(pid: u32) -> anyhow::Result<f64> {
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    let all = children.split_whitespace().filter_map(|child| child.parse().ok()).chain([pid]);
+    Ok(all.map(|pid| ticks(pid).unwrap_or(0.0)).sum::<f64>() / TICKS_PER_SECOND)
+}
+
 fn ticks(pid: u32) -> anyhow::Result<f64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     // The name in parentheses may hold anything; utime and stime are the 12th and 13th field behind it.

@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf};
 use anyhow::Context as _;
 use serde_json::{Value, json};
 
-use super::{Aim, Figure};
+use crate::figure::Figure;
 
 /// Replaces a suite's rows.
 pub(crate) fn write(suite: &str, figures: &[Figure]) -> anyhow::Result<()> {
@@ -13,14 +13,10 @@ pub(crate) fn write(suite: &str, figures: &[Figure]) -> anyhow::Result<()> {
     let before: Vec<Value> = fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
     let mut rows: Vec<Value> = before.into_iter().filter(|row| row["suite"] != suite).collect();
     rows.extend(figures.iter().map(|figure| {
-        let aim = match figure.aim {
-            Aim::Below(aim) | Aim::AtLeast(aim) => Some(aim),
-            Aim::None => None,
-        };
-        // Without a peer there is no ratio.
+        let peer = figure.peer.as_ref();
         json!({
-            "suite": suite, "row": figure.what, "unit": figure.unit, "ours": figure.value, "peer": null, "peer_name": null, "ratio": null,
-            "aim": aim
+            "suite": suite, "row": figure.what, "unit": figure.unit, "ours": figure.value, "peer": peer.map(|peer| peer.value),
+            "peer_name": peer.map(|peer| peer.name.as_str()), "ratio": figure.ratio(), "aim": figure.aim()
         })
     }));
     fs::create_dir_all(path.parent().context("no folder")?)?;

@@ -10,7 +10,11 @@ use std::{
 use anyhow::Context as _;
 use athanor_tests::{Rack, Service, service, wait_for};
 
-use super::{Aim, Figure, asker, process};
+use super::{
+    asker,
+    figure::{Aim, Figure},
+    process,
+};
 
 /// How long the idle load is watched.
 const WATCH: Duration = Duration::from_secs(30);
@@ -21,7 +25,7 @@ const PROBED: Duration = Duration::from_secs(15);
 
 pub(crate) fn run() -> anyhow::Result<Vec<Figure>> {
     let mut figures = Vec::new();
-    let mut measure = |what: &str, value, limit, unit| figures.push(Figure { what: what.to_owned(), value, aim: Aim::Below(limit), unit });
+    let mut measure = |what: &str, value, limit, unit| figures.push(Figure::own(what, value, Aim::Below(limit), unit));
     measure("binary", fs::metadata(service::binary()?)?.len() as f64 / 1e6, 40.0, "MB");
     let rack = Rack::up()?;
     let mut service = Service::start(&rack)?;

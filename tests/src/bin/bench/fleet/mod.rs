@@ -19,7 +19,10 @@ use anyhow::Context as _;
 use athanor_crds::{rbac, rights::Role};
 use athanor_tests::{Rack, Service, rack::Process};
 
-use super::{Aim, Figure, process};
+use super::{
+    figure::{Aim, Figure},
+    process,
+};
 
 /// The word with which the bench starts itself as one of the others.
 pub(crate) const API: &str = "fleet-api";
@@ -39,7 +42,7 @@ const AGENT: usize = 1;
 
 pub(crate) fn run(machines: usize) -> anyhow::Result<Vec<Figure>> {
     let mut figures = Vec::new();
-    let mut measure = |what: &str, value, aim, unit| figures.push(Figure { what: what.to_owned(), value, aim, unit });
+    let mut measure = |what: &str, value, aim, unit| figures.push(Figure::own(what, value, aim, unit));
     let rack = Rack::up()?;
     rack.ip(&format!("addr add {SERVER}/15 dev br0"))?;
     let mut service = Service::start_on(&rack, |config| config, true)?;
