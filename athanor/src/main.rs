@@ -12,6 +12,7 @@ mod cli;
 mod config;
 mod output;
 mod services;
+mod yaml;
 
 use std::process::ExitCode;
 

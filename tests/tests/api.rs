@@ -311,3 +311,33 @@ fn any_client_can_verify_the_server_with_what_the_kubeconfig_says() {
     let said = tools::run(rack.command("curl").args(["-sS", "--cacert"]).arg(&authority).arg("https://127.0.0.1:7480/version"));
     assert!(said.is_ok(), "{said:?}");
 }
+
+#[test]
+fn a_method_that_means_nothing_does_nothing() {
+    let rack = Rack::up().unwrap();
+    let service = Service::start(&rack).unwrap();
+    if !service.is_embedded() {
+        return;
+    }
+    let kubectl = Kubectl { rack: &rack, service: &service };
+    kubectl.ok("create -f -", MACHINE);
+    let config: serde_json::Value = serde_saphyr::from_str(&std::fs::read_to_string(service.kubeconfig()).unwrap()).unwrap();
+    let token = config["users"][0]["user"]["token"].as_str().unwrap();
+    let base = "https://127.0.0.1:7480/apis/metal.athanor.dev/v1alpha1/namespaces/default/machines";
+    for (method, path) in [
+        ("OPTIONS", ""),
+        ("TRACE", ""),
+        ("PURGE", ""),
+        ("PUT", ""),
+        ("PATCH", ""),
+        ("OPTIONS", "/m1"),
+        ("POST", "/m1"),
+        ("PURGE", "/m1"),
+        ("DELETE", "/m1/status"),
+    ] {
+        let mut curl = rack.command("curl");
+        curl.args(["-sk", "-o", "/dev/null", "-w", "%{http_code}", "-X", method, "-H", &format!("authorization: Bearer {token}")]);
+        assert_eq!(tools::run(curl.arg(format!("{base}{path}"))).unwrap(), "405", "{method} {path}");
+        assert!(service.get("machine", "m1").is_ok(), "{method} {path} removed the machine");
+    }
+}

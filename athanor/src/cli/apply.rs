@@ -8,6 +8,7 @@ use kube::api::{Patch, PatchParams};
 use serde_json::Value;
 
 use super::{Global, connect, get, kinds::Kind, out};
+use crate::yaml;
 
 /// Arguments of `apply`.
 #[derive(Debug, Args)]
@@ -33,11 +34,7 @@ pub(crate) async fn apply(global: &Global, args: ApplyArgs) -> anyhow::Result<()
         } else {
             text = std::fs::read_to_string(file).with_context(|| format!("-f {}: cannot be read", file.display()))?;
         }
-        let documents: Vec<Value> = serde_saphyr::from_multiple(&text).map_err(|error| {
-            let place = error.location().map(|place| format!("{}:{}: ", place.line(), place.column())).unwrap_or_default();
-            let text = error.without_snippet().to_string();
-            anyhow::anyhow!("{}:{place}{}", file.display(), text.lines().next().unwrap_or_default())
-        })?;
+        let documents: Vec<Value> = yaml::documents(&file.display().to_string(), &text)?;
         let objects: Vec<Value> = documents.into_iter().filter(|object| !object.is_null()).collect();
         if objects.is_empty() {
             bail!("-f {}: no object is in it", file.display());

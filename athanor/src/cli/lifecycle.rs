@@ -126,14 +126,23 @@ pub(crate) async fn on_mac(client: &Client, global: &Global, mac: MacAddr) -> an
     let machines = Api::<Machine>::namespaced(client.clone(), &global.namespace).list(&ListParams::default()).await?.items;
     let all = Api::<Deployment>::namespaced(client.clone(), &global.namespace).list(&ListParams::default()).await?.items;
     let machine = with_mac(&machines, mac).map(ResourceExt::name_any);
-    let mut meant = all.iter().filter(|deployment| {
-        let on = deployment.status.as_ref().and_then(|status| status.machine.as_ref());
+    let on = |deployment: &&Deployment| {
+        let has = deployment.status.as_ref().and_then(|status| status.machine.as_ref());
+        machine.is_some() && has == machine.as_ref()
+    };
+    let wants = |deployment: &&Deployment| {
         let wants = &deployment.spec.machine;
-        wants.mac == Some(mac) || (machine.is_some() && (on == machine.as_ref() || wants.name == machine))
-    });
-    match (meant.next(), meant.next()) {
-        (Some(one), None) => Ok(one.name_any()),
-        (None, _) => bail!("no deployment is on {mac}; athanorctl get deployments"),
-        (Some(_), Some(_)) => bail!("several deployments are on {mac}; give the name of one"),
+        wants.mac == Some(mac) || (machine.is_some() && wants.name == machine)
+    };
+    // Whoever has the machine is meant; where nobody has, whoever waits for it.
+    let has: Vec<&Deployment> = all.iter().filter(on).collect();
+    let meant = if has.is_empty() { all.iter().filter(wants).collect() } else { has };
+    match meant.as_slice() {
+        [one] => Ok(one.name_any()),
+        [] => bail!("no deployment is on {mac}; athanorctl get deployments"),
+        several => {
+            let names: Vec<String> = several.iter().map(|deployment| deployment.name_any()).collect();
+            bail!("several deployments want the machine with {mac}: {}; give the name of one", names.join(", "))
+        }
     }
 }

@@ -11,6 +11,8 @@ use serde::{
 use serde_json::{Map, Value};
 use serde_saphyr::Spanned;
 
+use crate::yaml;
+
 /// A value and where it stands, counted from 1.
 #[derive(Debug)]
 pub(crate) struct Node {
@@ -41,14 +43,7 @@ pub(crate) fn parse(file: &str, text: &str) -> anyhow::Result<Node> {
     if text.trim().is_empty() {
         return Ok(Node { line: 1, column: 1, tree: Tree::Map(Vec::new()) });
     }
-    match serde_saphyr::from_str::<Node>(text) {
-        Ok(node) => Ok(node),
-        Err(error) => {
-            let place = error.location().map(|place| format!("{}:{}: ", place.line(), place.column())).unwrap_or_default();
-            let text = error.without_snippet().to_string();
-            bail!("{file}:{place}{}", text.lines().next().unwrap_or("not valid YAML"))
-        }
-    }
+    yaml::document(file, text)
 }
 
 impl<'de> Deserialize<'de> for Node {

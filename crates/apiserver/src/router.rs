@@ -182,7 +182,11 @@ impl ApiServer {
             return Err(ApiError::new(StatusCode::NOT_FOUND, "NotFound", format!("{} have no namespace", target.kind.resource())));
         }
         let watching = call.method == Method::GET && matches!(call.query.get("watch").map(String::as_str), Some("true" | "1"));
-        let verb = verb(&call.method, target.name.is_some(), watching);
+        let verb = verb(&call.method, target.name.is_some(), watching).filter(|verb| !(target.status && verb.starts_with("delete")));
+        let verb = verb.ok_or_else(|| {
+            let message = format!("{} is not possible on {}", call.method, call.path);
+            ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message)
+        })?;
         identity.allow(verb, &target)?;
         match (verb, target.name.clone()) {
             ("watch", _) => self.watch(&call, target),
@@ -356,17 +360,19 @@ impl Call {
     }
 }
 
-fn verb(method: &Method, named: bool, watching: bool) -> &'static str {
-    match (method.as_str(), named) {
+/// The verb of a method; one that is none here does nothing at all.
+fn verb(method: &Method, named: bool, watching: bool) -> Option<&'static str> {
+    Some(match (method.as_str(), named) {
         ("GET" | "HEAD", _) if watching => "watch",
         ("GET" | "HEAD", true) => "get",
         ("GET" | "HEAD", false) => "list",
-        ("POST", _) => "create",
-        ("PUT", _) => "update",
-        ("PATCH", _) => "patch",
+        ("POST", false) => "create",
+        ("PUT", true) => "update",
+        ("PATCH", true) => "patch",
         ("DELETE", true) => "delete",
-        _ => "deletecollection",
-    }
+        ("DELETE", false) => "deletecollection",
+        _ => return None,
+    })
 }
 
 fn depth(value: &Value) -> usize {

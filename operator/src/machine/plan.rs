@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use athanor_crds::{MachineState, conditions::reasons, names};
 use athanor_plan::{
     BootPlan,
-    boot_plan::MachineKey,
+    boot_plan::{MachineKey, Safe},
     build,
     compile::{Decided, OrderInput, Tokens},
     lifecycle::{Act, Decision, Obstacle},
@@ -44,8 +44,12 @@ pub(crate) async fn write(
     let (plan, obstacle) = match build(machine, &decided, &tokens) {
         Ok(plan) => (plan, None),
         Err(error) => {
-            decided.order = None;
             let obstacle = Obstacle { reason: reasons::INVALID, message: error.to_string() };
+            // Nor does the machine say that it waits for a boot: whoever stands before it shall read what is wrong.
+            decided.order = None;
+            if matches!(decided.safe, Safe::Wait { .. }) {
+                decided.safe = Safe::Wait { reason: obstacle.reason.to_owned(), message: obstacle.message.clone() };
+            }
             // Without an order nothing is left that could fail.
             let Ok(plan) = build(machine, &decided, &tokens) else { return Ok(Some(obstacle)) };
             (plan, Some(obstacle))

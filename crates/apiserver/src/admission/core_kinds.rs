@@ -7,12 +7,16 @@ use crate::{error::Cause, kinds::Kind};
 /// The longest key of a Secret or ConfigMap.
 const MAX_KEY: usize = 253;
 
+/// The most that one may hold.
+const MAX_SIZE: usize = 1 << 20;
+
 /// What is wrong with an object of a core kind, all of it; nothing for other kinds.
 pub(super) fn check(kind: &Kind, object: &Value, old: Option<&Value>) -> Vec<Cause> {
     if !(kind.is_core() && matches!(kind.kind.as_str(), "Secret" | "ConfigMap")) {
         return Vec::new();
     }
     let mut causes: Vec<Cause> = ["data", "binaryData"].into_iter().flat_map(|field| check_keys(field, &object[field])).collect();
+    causes.extend(check_size(object));
     if let Some(old) = old {
         causes.extend(check_change(object, old));
     }
@@ -31,6 +35,18 @@ fn check_keys(field: &str, data: &Value) -> Vec<Cause> {
             Cause { reason: "FieldValueInvalid", field: format!("{field}[{key}]"), message }
         })
         .collect()
+}
+
+/// Both together, in bytes, as Kubernetes has it: what is accepted here can be moved there.
+fn check_size(object: &Value) -> Option<Cause> {
+    let values = |field: &str| object[field].as_object().into_iter().flatten().filter_map(|(_, value)| value.as_str());
+    let binary = if object["kind"] == "Secret" { "data" } else { "binaryData" };
+    let text = if object["kind"] == "Secret" { "stringData" } else { "data" };
+    let length = values(binary).map(|value| value.len() / 4 * 3).sum::<usize>() + values(text).map(str::len).sum::<usize>();
+    (length > MAX_SIZE).then(|| {
+        let message = format!("Too long: may not be more than {MAX_SIZE} bytes");
+        Cause { reason: "FieldValueTooLong", field: "data".to_owned(), message }
+    })
 }
 
 fn check_change(object: &Value, old: &Value) -> Vec<Cause> {
