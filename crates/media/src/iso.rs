@@ -1,6 +1,7 @@
 //! An ISO image: paths to extents.
 
 use std::{
+    collections::HashSet,
     fs::File,
     io,
     os::unix::fs::FileExt,
@@ -25,6 +26,9 @@ const MAX_LINKS: u32 = 40;
 const MAX_LINK_TARGET: u64 = 4096;
 /// How many entries a search for a better name looks at, so that a mistyped path costs milliseconds.
 const MAX_SEARCH: usize = 20_000;
+
+/// How many entries a folder may have: more than any package pool, and a bound on what a damaged length makes of it.
+const MAX_ENTRIES: usize = 200_000;
 
 /// A run of bytes in the image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -277,6 +281,9 @@ impl Iso {
     fn entries(&self, fs: &mut IsoFs<Device>, folder: NodeId) -> Result<Vec<(Entry, NodeId)>, Fault> {
         let (mut entries, mut cursor) = (Vec::new(), DirCursor::START);
         while let Some(entry) = fs.readdir(folder, cursor).map_err(|error| self.fault(error))? {
+            if entries.len() == MAX_ENTRIES {
+                return Err(Fault::Corrupt(format!("a folder with more than {MAX_ENTRIES} entries")));
+            }
             let is_folder = entry.file_type().is_dir();
             // hadris lists an entry whose Rock Ridge data lies behind the end of a cut image under its short name, without mode and length.
             let damaged = entry.metadata().permissions().bits() == 0 && entry.metadata().len() == 0 && !is_folder;
@@ -295,11 +302,17 @@ impl Iso {
         let wanted = path.rsplit('/').next().unwrap_or(path).to_lowercase();
         let (mut all, mut same) = (Vec::new(), Vec::new());
         let mut folders = vec![(String::new(), fs.root())];
+        // In a damaged image a folder may lie in itself.
+        let mut seen = HashSet::from([fs.root()]);
+        let mut looked = 0;
         while let Some((prefix, folder)) = folders.pop() {
             for (entry, node) in self.entries(fs, folder).unwrap_or_default() {
+                looked += 1;
                 let full = format!("{prefix}{}", entry.name);
                 if entry.folder {
-                    folders.push((format!("{full}/"), node));
+                    if seen.insert(node) {
+                        folders.push((format!("{full}/"), node));
+                    }
                 } else {
                     // What was asked for and is not there may be a link that leads out.
                     if full == path.trim_matches('/') {
@@ -311,7 +324,7 @@ impl Iso {
                     all.push(full);
                 }
             }
-            if all.len() > MAX_SEARCH {
+            if looked > MAX_SEARCH {
                 break;
             }
         }

@@ -117,3 +117,19 @@ fn only_images_below_the_media_folders_are_opened_and_a_changed_one_is_opened_ag
     fs::write(inside.path().join("debian.iso"), b"no longer").unwrap();
     assert!(matches!(library.iso(Path::new("debian.iso")), Err(MediaError::NotIso(_))));
 }
+
+#[test]
+fn a_folder_that_lies_in_itself_is_searched_once() {
+    let folder = TempDir::new().unwrap();
+    let path = image(folder.path(), &["--norock"]);
+    let mut bytes = fs::read(&path).unwrap();
+    // The root's record in the primary volume descriptor (ECMA-119 section 8.4.18): where it is, and how long.
+    let root = 16 * 2048 + 156;
+    let place: Vec<u8> = bytes[root + 2..root + 18].to_vec();
+    let start = usize::try_from(u32::from_le_bytes(place[..4].try_into().unwrap())).unwrap() * 2048;
+    let many = (start..).find(|at| bytes[*at..].starts_with(b"MANY")).unwrap() - 33;
+    bytes[many + 2..many + 18].copy_from_slice(&place);
+    fs::write(&path, bytes).unwrap();
+    let error = Iso::open(&path).unwrap().file("many/vmlinuz").unwrap_err().to_string();
+    assert_eq!(error, "debian.iso has no many/vmlinuz; it has INSTALL.AMD/VMLINUZ");
+}
