@@ -9,7 +9,10 @@
 use std::{fs::File, io, os::unix::fs::FileExt as _, path::Path, sync::Arc, time::SystemTime};
 
 use athanor_media::{IsoFile, MediaError};
-use athanor_plan::{BootPlan, Snapshot, Source, ipxe};
+use athanor_plan::{
+    BootPlan, Snapshot, Source,
+    ipxe::{self, Part},
+};
 use athanor_wire::MacAddr;
 use bytes::Bytes;
 
@@ -149,12 +152,25 @@ pub(crate) fn file(shared: &Shared, snapshot: &Snapshot, asks: Option<MacAddr>, 
 }
 
 fn render(shared: &Shared, plan: &Arc<BootPlan>, base: &str) -> Found {
-    let acting = shared.may_act(plan);
+    let part = match (shared.may_act(plan), plan.order.is_some() && shared.reporter.has_problem(plan)) {
+        // Every name that a script tells resolves.
+        (true, true) => Part::NoFiles,
+        (true, false) => Part::Order,
+        (false, _) => Part::Safe,
+    };
     let place = ipxe::Place { base: &format!("{base}/b/{}", plan.token), report: &format!("{base}/v1/report") };
-    let text = ipxe::script(plan, acting, &place, shared.reporter.boot_age(plan));
+    let text = ipxe::script(plan, part, &place, shared.reporter.boot_age(plan));
     let etag = format!("{:x}", fnv(text.as_bytes()));
     let content = Content::Memory(Bytes::from(text));
-    Found { content, etag, plan: Some(plan.clone()), file: None, tree: None, acting: acting && plan.order.is_some(), script: true }
+    Found {
+        content,
+        etag,
+        plan: Some(plan.clone()),
+        file: None,
+        tree: None,
+        acting: part == Part::Order && plan.order.is_some(),
+        script: true,
+    }
 }
 
 /// FNV-1a: an ETag needs no more.

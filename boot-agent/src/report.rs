@@ -289,6 +289,12 @@ impl Reporter {
         }
     }
 
+    /// Whether something of a plan cannot be served here.
+    pub(crate) fn has_problem(&self, plan: &BootPlan) -> bool {
+        let clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        boot_mac(plan).and_then(|mac| clients.get(&mac)).is_some_and(|client| !client.problems.is_empty())
+    }
+
     /// A plan came from the API. Where it does not know what was started on its machine, that is told again: the API's data may have been
     /// restored from an older copy.
     pub(crate) fn reconsider(&self, plan: &BootPlan) {

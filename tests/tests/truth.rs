@@ -176,3 +176,26 @@ fn a_machine_boots_from_each_interface_that_says_so() {
     })
     .unwrap();
 }
+
+#[test]
+fn a_machine_waits_for_a_file_that_is_not_there_and_boots_it_when_it_is() {
+    let guest = Guest::make().unwrap();
+    let rack = Rack::up().unwrap();
+    let service = Service::start(&rack).unwrap();
+    let machine = FakeIpxe::plug(&rack).unwrap();
+    let first = machine.boot_file().unwrap();
+    service.ctl(&format!("accept {}", machine.name())).unwrap();
+    let profile = "apiVersion: metal.athanor.dev/v1alpha1\nkind: BootProfile\nmetadata: {name: late}\n\
+                   spec: {live: {}, media: {path: guest.iso}, kernel: live/vmlinuz, initrds: [live/initrd.img]}\n";
+    fs::write(rack.file("late.yaml"), profile).unwrap();
+    service.ctl(&format!("apply -f {}", rack.file("late.yaml").display())).unwrap();
+    service.ctl(&format!("deploy --mac {} --profile late --hostname web-1", machine.mac)).unwrap();
+    let unavailable = |deployment: &serde_json::Value| deployment["status"]["conditions"].to_string().contains("ContentUnavailable");
+    service.wait("deployment", "web-1", 15, unavailable).unwrap();
+    let script = String::from_utf8(machine.http(&first).unwrap()).unwrap();
+    assert!(script.contains("ContentUnavailable") && script.contains("athanorctl describe deployment web-1"), "{script}");
+    assert!(!script.contains("/f/"), "a file is named that is not there:\n{script}");
+    service.add_media("guest.iso", &guest.iso).unwrap();
+    let script = machine.order(&first).unwrap();
+    assert!(script.contains("/f/kernel"), "{script}");
+}

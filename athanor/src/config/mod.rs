@@ -128,7 +128,9 @@ fn parse(file: &str, text: &str) -> anyhow::Result<Config> {
         Err(error) => {
             let path = error.path().to_string();
             let (line, column) = tree.locate(&path.split('.').collect::<Vec<_>>());
-            bail!("{file}:{line}:{column}: {path}: {}", error.inner());
+            let what = error.inner().to_string();
+            let what = if what == "invalid socket address syntax" { "must be an address and a port, like 127.0.0.1:7480" } else { &what };
+            bail!("{file}:{line}:{column}: {path}: {what}");
         }
     };
     config.written = written;
@@ -186,7 +188,7 @@ mod tests {
         assert_eq!(message("http: {port: http}\n"), "athanor.yaml:1:14: http.port: must be an integer, not \"http\"");
         assert_eq!(message("http: {port: 99999}\n"), "athanor.yaml:1:14: http.port: must be at most 65535, not 99999");
         assert_eq!(message("http: {port: 0}\n"), "athanor.yaml:1:14: http.port: must be at least 1, not 0");
-        assert_eq!(message("api: {listen: foo}\n"), "athanor.yaml:1:15: api.listen: invalid socket address syntax");
+        assert_eq!(message("api: {listen: foo}\n"), "athanor.yaml:1:15: api.listen: must be an address and a port, like 127.0.0.1:7480");
         assert_eq!(message("subnets: []\n"), "athanor.yaml:1:10: subnets: must be a map, not a list");
         let mode = GOOD.replace("mode: dhcp", "mode: DHCP");
         assert_eq!(message(&mode), "athanor.yaml:5:11: subnets.lab.mode: \"DHCP\" is not one of dhcp, proxy, off; did you mean \"dhcp\"?");

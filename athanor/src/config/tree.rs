@@ -178,6 +178,7 @@ pub(crate) fn check(file: &str, node: &Node, schema: &Value, path: &str) -> anyh
             "number" => "a number",
             _ => "a text; put it in quotes",
         };
+        let path = if path.is_empty() { "the configuration" } else { path };
         bail!("{place}: {path}: must be {name}, not {}", node.shown());
     }
     match &node.tree {

@@ -56,7 +56,7 @@ pub(crate) async fn start(config: Config) -> anyhow::Result<()> {
     let listener = listen(&config).await?;
     let (stop, stopped) = watch::channel(false);
     let client = |role| Client::new(server.service(Identity { role }), "default");
-    let subnets = apply_subnets(&client(Role::Admin), &config).await?;
+    let applied = apply_subnets(&client(Role::Admin), &config).await?;
 
     let api = tokio::spawn(serve_api(server.clone(), listener, pki, tokens, until(stopped.clone())));
     let operator =
@@ -83,7 +83,7 @@ pub(crate) async fn start(config: Config) -> anyhow::Result<()> {
         serving = serving => if serving.is_err() { return Err((&mut agent).await?.err().map_or_else(|| anyhow::anyhow!("the boot plane ended"), Into::into)) },
         ended = &mut agent => { ended??; bail!("the boot plane ended"); }
     }
-    banner(&config, &subnets, began);
+    banner(&config, &applied, began);
     wait_for_signal().await?;
     tracing::info!("stopping");
     let _ = stop.send(true);
@@ -122,8 +122,14 @@ fn hostname() -> String {
     if name.is_empty() { "athanor".to_owned() } else { name }
 }
 
-/// The Subnets of the file become objects; those that the file had before and has no more go. Returns all that there are.
-async fn apply_subnets(client: &Client, config: &Config) -> anyhow::Result<Vec<SubnetSpec>> {
+/// The Subnets that there are, and the names of those that left the file.
+struct Applied {
+    subnets: Vec<SubnetSpec>,
+    removed: Vec<String>,
+}
+
+/// The Subnets of the file become objects; those that the file had before and has no more go.
+async fn apply_subnets(client: &Client, config: &Config) -> anyhow::Result<Applied> {
     let api: Api<Subnet> = Api::all(client.clone());
     for (name, spec) in &config.written {
         let object = json!({
@@ -136,24 +142,30 @@ async fn apply_subnets(client: &Client, config: &Config) -> anyhow::Result<Vec<S
             other => anyhow::Error::from(other),
         })?;
     }
-    let ours = api.list(&ListParams::default().labels(FROM_CONFIG)).await?;
-    for old in ours.items.iter().filter_map(|subnet| subnet.metadata.name.as_ref()).filter(|name| !config.subnets.contains_key(*name)) {
+    let ours = api.list(&ListParams::default().labels(FROM_CONFIG)).await?.items;
+    let names = ours.into_iter().filter_map(|subnet| subnet.metadata.name);
+    let removed: Vec<String> = names.filter(|name| !config.subnets.contains_key(name)).collect();
+    for old in &removed {
         api.delete(old, &DeleteParams::default())
             .await
             .with_context(|| format!("subnets.{old}: it left the configuration, but cannot be deleted"))?;
     }
-    Ok(api.list(&ListParams::default()).await?.items.into_iter().map(|subnet| subnet.spec).collect())
+    let subnets = api.list(&ListParams::default()).await?.items.into_iter().map(|subnet| subnet.spec).collect();
+    Ok(Applied { subnets, removed })
 }
 
-fn banner(config: &Config, subnets: &[SubnetSpec], began: Instant) {
+fn banner(config: &Config, applied: &Applied, began: Instant) {
     let mut out = format!("athanor {}\n", env!("CARGO_PKG_VERSION"));
     out.push_str(&format!("  api    https://{:<24} athanor kubeconfig > ~/.kube/athanor\n", config.api.listen));
-    let served = served(subnets);
+    let served = served(&applied.subnets);
     for (interface, spec, address) in &served {
         let ranges: Vec<String> = spec.ranges.iter().map(|range| format!("{}–{}", range.from, range.to)).collect();
         let pool = if ranges.is_empty() { String::new() } else { format!(", pool {}", ranges.join(" ")) };
         out.push_str(&format!("  dhcp   {:<32} mode {}{pool}\n", format!("{interface} {}", spec.cidr), spec.mode));
         out.push_str(&format!("  tftp   {address}:69\n  http   http://{address}:{}\n", config.http.port));
+    }
+    for name in &applied.removed {
+        out.push_str(&format!("  note   Subnet {name} left the configuration and was removed\n"));
     }
     let missing = config.media_dirs.iter().filter(|folder| !folder.is_dir());
     for folder in missing {

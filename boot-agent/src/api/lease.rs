@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use athanor_crds::{
+    Subnet,
     history::History,
     names,
     subnet::{self, Mode},
@@ -16,7 +17,7 @@ use k8s_openapi::{
 };
 use kube::{
     Api, Client,
-    api::{ObjectMeta, Patch, PatchParams},
+    api::{ListParams, ObjectMeta, Patch, PatchParams},
 };
 use tokio::time::Instant;
 
@@ -24,14 +25,17 @@ use crate::{interface::Duty, options::Options, shared::Shared};
 
 /// How often the Lease is renewed.
 const RENEW: Duration = Duration::from_secs(10);
-/// How long it holds without renewal: three missed ones.
-const LIFETIME_SECONDS: i32 = 30;
+/// How often it is where operator and agent are one process, which nobody else waits for: each renewal is a write to somebody's disk.
+const RENEW_ALONE: Duration = Duration::from_secs(300);
+/// How many renewals may be missed.
+const MISSED: u32 = 3;
 /// How many other addresses of an interface are told: as many as the API takes.
 const MOST_ADDRESSES: usize = 16;
 /// How soon a renewal that failed is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(shared: Arc<Shared>, client: Client) {
+    let asked: Api<Subnet> = Api::all(client.clone());
     let leases: Api<Lease> = Api::namespaced(client, names::SYSTEM_NAMESPACE);
     let name = format!("agent-{}", shared.options.node);
     let (mut subnets, mut duties, mut verdicts) = (shared.changes(), shared.duties(), shared.authority.changes());
@@ -50,7 +54,7 @@ pub(super) async fn run(shared: Arc<Shared>, client: Client) {
                         shared.api_went_back();
                     }
                     shared.heard_from_api();
-                    (written, due) = (Some(served), Instant::now() + RENEW);
+                    (written, due) = (Some(served), Instant::now() + renew(&shared.options));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "lease not renewed");
@@ -60,12 +64,21 @@ pub(super) async fn run(shared: Arc<Shared>, client: Client) {
             }
         }
         tokio::select! {
-            () = tokio::time::sleep_until(due) => {}
+            () = tokio::time::sleep_until(due.min(Instant::now() + RENEW)) => {
+                // That the API answers must be known more often than the Lease is renewed.
+                if Instant::now() < due && asked.list_metadata(&ListParams::default().limit(1)).await.is_ok() {
+                    shared.heard_from_api();
+                }
+            }
             _ = duties.changed() => {}
             _ = verdicts.changed() => {}
             _ = subnets.changed() => {}
         }
     }
+}
+
+fn renew(options: &Options) -> Duration {
+    if options.in_cluster { RENEW } else { RENEW_ALONE }
 }
 
 fn served(shared: &Shared, duties: &[Duty]) -> Vec<Served> {
@@ -116,7 +129,7 @@ fn lease(name: &str, options: &Options, served: &[Served]) -> Lease {
         },
         spec: Some(LeaseSpec {
             holder_identity: Some(options.node.clone()),
-            lease_duration_seconds: Some(LIFETIME_SECONDS),
+            lease_duration_seconds: i32::try_from((renew(options) * MISSED).as_secs()).ok(),
             renew_time: Some(MicroTime(Timestamp::now())),
             ..LeaseSpec::default()
         }),

@@ -7,6 +7,7 @@ mod range;
 use std::{collections::HashMap, convert::Infallible, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use ::http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use athanor_crds::conditions::reasons;
 use athanor_plan::BootPlan;
 use athanor_wire::{GuestOutcome, GuestReport, Inventory, MacAddr};
 use bytes::Bytes;
@@ -191,6 +192,10 @@ fn note_script(shared: &Shared, request: &Request<Incoming>, path: &str, found: 
     shared.reporter.script(plan, found.acting, Some(facts).filter(|facts| *facts != Inventory::default()));
     let (what, reason) = match &plan.order {
         Some(order) if found.acting => (format!("boot script of {}", order.deployment), "Order".to_owned()),
+        Some(order) if shared.reporter.has_problem(plan) => {
+            let what = format!("boot script \"parked\": a file of {} cannot be served now", order.deployment);
+            (what, reasons::CONTENT_UNAVAILABLE.to_owned())
+        }
         Some(_) => ("boot script \"parked\": the API was silent too long to start anything".to_owned(), "Stale".to_owned()),
         None => (format!("boot script \"{}\"", if plan.leaves_to_disk() { "local disk" } else { "parked" }), plan.safe.reason().to_owned()),
     };

@@ -7,7 +7,7 @@
 
 use std::{fmt::Write as _, time::Duration};
 
-use athanor_crds::machine::LocalBoot;
+use athanor_crds::{conditions::reasons, machine::LocalBoot};
 
 use crate::boot_plan::{BootPlan, Safe};
 
@@ -121,15 +121,30 @@ pub struct Place<'a> {
     pub report: &'a str,
 }
 
-/// The whole script an agent answers with: the plan's order if it may act, else its safe part.
+/// Which part of a plan is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Its order, if it has one.
+    Order,
+    /// Its safe part: what the agent knows is too old to start anything.
+    Safe,
+    /// It has an order, but a file of that cannot be served now: the machine waits until it can.
+    NoFiles,
+}
+
+/// The whole script an agent answers with.
 ///
 /// `waited` is how long ago the machine's firmware first asked in this boot.
-pub fn script(plan: &BootPlan, acting: bool, place: &Place<'_>, waited: Duration) -> String {
+pub fn script(plan: &BootPlan, part: Part, place: &Place<'_>, waited: Duration) -> String {
     let mut out = String::from("#!ipxe\n");
     let _ = writeln!(out, "set base {}\nset report {}\nset lost:int32 0\nisset ${{polls}} || set polls:int32 0", place.base, place.report);
     let who = &plan.machine;
     match (&plan.order, &plan.safe) {
-        (Some(order), _) if acting => {
+        (Some(order), _) if part == Part::NoFiles => {
+            let message = format!("a file of {0} cannot be served now: athanorctl describe deployment {0}", order.deployment);
+            out.push_str(&park(plan, "set disk no", reasons::CONTENT_UNAVAILABLE, &message));
+        }
+        (Some(order), _) if part == Part::Order => {
             let _ = writeln!(out, "set disk no\necho Athanor: {who} boots {}", harmless(&order.deployment));
             out.push_str(&order.script);
         }

@@ -230,12 +230,13 @@ fn the_scripts_that_machines_are_given() {
     let wait = || Safe::Wait { reason: "NotAccepted".into(), message: "accept it: athanorctl accept m1 ${shell} ; reboot".into() };
     let disk_then_wait = || Safe::LocalDiskThenWait { reason: "NotAccepted".into(), message: "accept it".into() };
     let ordered = plan(Some(&live()), wait()).unwrap();
-    insta::assert_snapshot!("order", ipxe::script(&ordered, true, &PLACE, Duration::ZERO));
-    insta::assert_snapshot!("parked", ipxe::script(&ordered, false, &PLACE, Duration::ZERO));
+    insta::assert_snapshot!("order", ipxe::script(&ordered, ipxe::Part::Order, &PLACE, Duration::ZERO));
+    insta::assert_snapshot!("no_files", ipxe::script(&ordered, ipxe::Part::NoFiles, &PLACE, Duration::ZERO));
+    insta::assert_snapshot!("parked", ipxe::script(&ordered, ipxe::Part::Safe, &PLACE, Duration::ZERO));
     let waiting = plan(None, disk_then_wait()).unwrap();
-    insta::assert_snapshot!("disk_then_wait_late", ipxe::script(&waiting, true, &PLACE, Duration::from_secs(30)));
+    insta::assert_snapshot!("disk_then_wait_late", ipxe::script(&waiting, ipxe::Part::Order, &PLACE, Duration::from_secs(30)));
     let disk = plan(None, Safe::LocalDisk { reason: "Provisioned".into() }).unwrap();
-    insta::assert_snapshot!("disk", ipxe::script(&disk, true, &PLACE, Duration::ZERO));
+    insta::assert_snapshot!("disk", ipxe::script(&disk, ipxe::Part::Order, &PLACE, Duration::ZERO));
     insta::assert_json_snapshot!("plan", ordered);
 }
 
