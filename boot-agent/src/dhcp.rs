@@ -231,7 +231,10 @@ impl Server {
         // What is meant for others is noise: a busy segment has a lot of it.
         if !matches!(decision.row, Row::Sibling) {
             let (row, subnet) = (Some(decision.row.name().to_owned()), decision.subnet.clone());
-            self.shared.reporter.saw(snapshot.told_as(request.mac), Seen { protocol: "DHCP", asked, answer, row, subnet });
+            let plan = snapshot.by_mac(request.mac);
+            let at_home = plan.zip(subnet.as_ref()).is_some_and(|(plan, subnet)| plan.address(request.mac, subnet).is_some());
+            let seen = Seen { protocol: "DHCP", asked, answer, row, subnet };
+            self.shared.reporter.saw_at(snapshot.told_as(request.mac), seen, at_home);
         }
     }
 

@@ -161,12 +161,24 @@ impl Reporter {
         result
     }
 
+    /// A client asked something. Where it asks in a Subnet that it has no address in, the operator waits to hear of it.
+    pub(crate) fn saw_at(&self, mac: MacAddr, seen: Seen, at_home: bool) {
+        if !at_home && seen.subnet.is_some() {
+            self.with(mac, |client| {
+                if client.subnet != seen.subnet {
+                    client.mark(true);
+                }
+            });
+        }
+        self.saw(mac, seen);
+    }
+
     /// A client asked something.
     pub(crate) fn saw(&self, mac: MacAddr, seen: Seen) {
         self.with(mac, |client| {
             if seen.subnet.is_some() && client.subnet != seen.subnet {
                 client.subnet.clone_from(&seen.subnet);
-                client.mark(true);
+                client.mark(false);
             }
             // A machine that waits asks the same every few seconds; once is enough to know.
             let seen = Seen { asked: plain(&seen.asked, 256), answer: plain(&seen.answer, 512), ..seen };
@@ -330,18 +342,22 @@ impl Reporter {
         self.wake.notified().await;
     }
 
-    /// The reports that are due now; all that there are when it is the last time.
-    pub(crate) fn due(&self, snapshot: &Snapshot, node: &str, last: bool) -> Vec<Due> {
+    /// The reports that are due now: all that the operator waits for, and at most so many others, those first that were written longest ago. All
+    /// that there are when it is the last time.
+    pub(crate) fn due(&self, snapshot: &Snapshot, node: &str, calm: usize, last: bool) -> Vec<Due> {
         let now = Instant::now();
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         forget_strangers(&mut clients, snapshot);
         let mut due = Vec::new();
-        let mut strangers = 0;
-        for (mac, client) in clients.iter_mut() {
+        let (mut strangers, mut calmly) = (0, 0);
+        let mut ready: Vec<(&MacAddr, &mut Client)> = clients.iter_mut().filter(|(_, client)| client.dirty).collect();
+        ready.sort_by_key(|(_, client)| (!client.urgent, client.written));
+        for (mac, client) in ready {
             let known = snapshot.by_mac(*mac).is_some();
-            if client.due(now, known) || (last && known && client.dirty) {
+            if client.due(now, known) || (last && known) {
                 strangers += usize::from(!known);
-                if !known && strangers > STRANGERS_AT_ONCE {
+                calmly += usize::from(!client.urgent);
+                if (!known && strangers > STRANGERS_AT_ONCE) || (!client.urgent && calmly > calm && !last) {
                     continue;
                 }
                 let (first, urgent) = (client.written.is_none(), client.urgent);
@@ -488,5 +504,38 @@ mod tests {
         assert_eq!(redact("/b/secret/f/kernel"), "b/…/f/kernel");
         assert_eq!(redact("/v1/report/secret"), "v1/report/…");
         assert_eq!(redact("live/vmlinuz"), "live/vmlinuz");
+    }
+
+    #[test]
+    fn a_hall_that_boots_at_once_is_told_of_in_turn_and_who_is_waited_for_comes_first() {
+        let reporter = Reporter::default();
+        let mac = |number: u8| MacAddr([2, 0, 0, 0, 0, number]);
+        let interface = |number| athanor_plan::PlanInterface { mac: mac(number), boot: true, addresses: Vec::new() };
+        let plan = BootPlan {
+            format: 1,
+            machine: athanor_plan::MachineKey { namespace: "default".to_owned(), name: "m".to_owned() },
+            state: athanor_crds::MachineState::Available,
+            token: "t".to_owned(),
+            previous_token: None,
+            interfaces: (0..=200).map(interface).collect(),
+            hostname: None,
+            local_boot: athanor_crds::machine::LocalBoot::default(),
+            loader: None,
+            safe: athanor_plan::Safe::LocalDisk { reason: "r".to_owned() },
+            order: None,
+        };
+        let snapshot = Snapshot::new(Vec::new(), vec![plan.into()], std::sync::Arc::default());
+        let seen = || Seen { protocol: "DHCP", asked: "a".to_owned(), answer: "b".to_owned(), row: None, subnet: Some("lab".to_owned()) };
+        for number in 0..200 {
+            reporter.saw_at(mac(number), seen(), true);
+        }
+        reporter.saw_at(mac(200), seen(), false);
+        let first = reporter.due(&snapshot, "node", 50, false);
+        assert_eq!((first.len(), first[0].mac, first[0].urgent), (51, mac(200), true));
+        let mut told: BTreeSet<MacAddr> = first.into_iter().map(|due| due.mac).collect();
+        for _ in 0..3 {
+            told.extend(reporter.due(&snapshot, "node", 50, false).into_iter().map(|due| due.mac));
+        }
+        assert_eq!(told.len(), 201, "somebody was told of twice before others were told of once");
     }
 }

@@ -23,6 +23,11 @@ const LOOK: Duration = Duration::from_secs(5);
 /// What the services log.
 const LOG: &str = "athanor_boot_agent=debug,info";
 
+/// The level that the environment names, for who measures; else one that tells a failed test's story.
+fn log_level() -> String {
+    std::env::var("ATHANOR_TEST_LOG").unwrap_or_else(|_| LOG.to_owned())
+}
+
 /// Mode dhcp on the rack's bridge; newcomers wait.
 fn write_config(rack: &Rack, change: impl FnOnce(String) -> String) -> anyhow::Result<()> {
     let folder = rack.folder().display();
@@ -122,7 +127,7 @@ impl<'a> Service<'a> {
     /// The binary is not built.
     pub fn start_command(rack: &Rack) -> anyhow::Result<Command> {
         let mut command = rack.command(binary()?);
-        command.args(["start", "services", "--log", LOG, "--config"]).arg(rack.file("athanor.yaml"));
+        command.args(["start", "services", "--log", &log_level(), "--config"]).arg(rack.file("athanor.yaml"));
         Ok(command)
     }
 
@@ -164,7 +169,7 @@ impl<'a> Service<'a> {
         let Some(plane) = &self.plane else { return Ok(vec![Self::start_command(self.rack)?]) };
         let start = |account: &str, what: &[&str]| -> anyhow::Result<Command> {
             let mut command = self.rack.command(binary()?);
-            command.env("KUBECONFIG", plane.account(self.rack, account)?).arg("start").args(what).args(["--log", LOG]);
+            command.env("KUBECONFIG", plane.account(self.rack, account)?).arg("start").args(what).args(["--log", &log_level()]);
             Ok(command)
         };
         let mut agent = start("athanor-boot-agent", &["agent", "--node", crate::plane::AGENT_NODE, "--installation", "test"])?;

@@ -9,31 +9,44 @@ use kube::{
     api::{Patch, PatchParams},
 };
 use serde_json::json;
+use tokio::time::Instant;
 
 use crate::{port, report::Due, shared::Shared};
 
 /// How often what became due is looked for, besides when something happens.
 const LOOK: Duration = Duration::from_secs(1);
+/// How many reports are written in a second that nobody waits for: a hall that is switched on by one breaker is told of within minutes, and
+/// neither the API nor those whose report is waited for stand behind it.
+const CALM: usize = 50;
+/// The least time between two looks: each goes over all clients.
+const PAUSE: Duration = Duration::from_millis(50);
 /// How long an agent that ends may write what it has not written yet.
 const FLUSH: Duration = Duration::from_secs(5);
 
 pub(super) async fn run(shared: Arc<Shared>, client: Client) {
+    let (mut calm, mut since) = (CALM, Instant::now());
     loop {
         let _ = tokio::time::timeout(LOOK, shared.reporter.woken()).await;
-        write_due(&shared, &client, false).await;
+        if since.elapsed() >= LOOK {
+            (calm, since) = (CALM, Instant::now());
+        }
+        calm -= write_due(&shared, &client, calm, false).await;
+        tokio::time::sleep(PAUSE).await;
     }
 }
 
 /// Writes all that is left, before the agent ends.
 pub(super) async fn flush(shared: &Shared, client: &Client) {
-    if tokio::time::timeout(FLUSH, write_due(shared, client, true)).await.is_err() {
+    if tokio::time::timeout(FLUSH, write_due(shared, client, CALM, true)).await.is_err() {
         tracing::warn!(waited = ?FLUSH, "the last reports are not written");
     }
 }
 
-async fn write_due(shared: &Shared, client: &Client, last: bool) {
+/// Writes what is due; returns how many of them nobody waits for.
+async fn write_due(shared: &Shared, client: &Client, calm: usize, last: bool) -> usize {
     let snapshot = shared.snapshot();
-    let due = shared.reporter.due(&snapshot, &shared.options.node, last);
+    let due = shared.reporter.due(&snapshot, &shared.options.node, calm, last);
+    let calmly = due.iter().filter(|due| !due.urgent).count().min(calm);
     // While one agent of this node follows another, both write the node's part: neither forgets what the other wrote.
     let overlap = !due.is_empty() && shared.options.in_cluster && port::is_shared(SERVER_PORT);
     for due in due {
@@ -52,6 +65,7 @@ async fn write_due(shared: &Shared, client: &Client, last: bool) {
             }
         }
     }
+    calmly
 }
 
 async fn write(

@@ -1,6 +1,6 @@
 //! Which address an interface gets: the one a person fixed, the one it has, or the lowest free one.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::HashSet, net::IpAddr};
 
 use athanor_crds::{SubnetSpec, machine::AddressClaim};
 
@@ -63,7 +63,7 @@ pub fn subnet_of<'a>(claim: &AddressClaim, subnets: &'a [(String, SubnetSpec)]) 
 /// The lowest address of the Subnet's ranges that nobody has.
 ///
 /// `used` holds the addresses in use; two operators that choose the same one meet at the Address object, and one of them comes back here.
-pub fn lowest_free(spec: &SubnetSpec, used: &BTreeSet<IpAddr>) -> Option<IpAddr> {
+pub fn lowest_free(spec: &SubnetSpec, used: &HashSet<IpAddr>) -> Option<IpAddr> {
     spec.ranges.iter().find_map(|range| {
         let mut next = Some(range.from);
         while let Some(ip) = next.filter(|ip| range.contains(*ip)) {
@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn the_lowest_free_address_is_given_and_reserved_ones_are_not() {
-        let mut used = BTreeSet::new();
+        let mut used = HashSet::new();
         let mut given = Vec::new();
         while let Some(address) = lowest_free(&lab(), &used) {
             used.insert(address);
@@ -116,7 +116,7 @@ mod tests {
     fn a_range_at_the_very_end_of_the_address_space_ends() {
         let mut spec = SubnetSpec::of("255.255.255.0/24".parse().unwrap());
         spec.ranges = vec![AddressRange { from: ip("255.255.255.254"), to: ip("255.255.255.255") }];
-        let used = BTreeSet::from([ip("255.255.255.254")]);
+        let used = HashSet::from([ip("255.255.255.254")]);
         assert_eq!(lowest_free(&spec, &used), None);
     }
 

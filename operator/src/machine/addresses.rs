@@ -1,6 +1,9 @@
 //! Which addresses a Machine has: Address objects named by the address, so that the API's uniqueness is the lock.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::Arc,
+};
 
 use athanor_crds::{
     Address, AddressSpec, SubnetSpec,
@@ -188,7 +191,7 @@ async fn grant(
     if let Some(ip) = wish.fixed.filter(|ip| world.servers.contains(ip)) {
         return Ok(Err(AddressError::Taken { ip, owner: "a server of this Subnet".to_owned() }));
     }
-    let mut used: BTreeSet<_> = all.iter().map(|address| address.spec.ip).chain(world.servers.iter().copied()).collect();
+    let mut used: HashSet<_> = all.iter().map(|address| address.spec.ip).chain(world.servers.iter().copied()).collect();
     // What a person fixed on some Machine is not given to another, even while its object does not exist yet.
     used.extend(world.machines.iter().flat_map(|machine| &machine.spec.interfaces).flat_map(|i| &i.addresses).map(|claim| claim.ip));
     for _ in 0..MAX_RACES {

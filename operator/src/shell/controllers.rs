@@ -23,8 +23,9 @@ use tokio::task::JoinSet;
 use super::{cluster::KubeCluster, feed::Feed, ns};
 use crate::{machine, port::Object};
 
-/// How many objects of a kind are reconciled at once. Each waits for the API most of the time; more would only crowd it.
-const CONCURRENCY: u16 = 4;
+/// How many objects of a kind are reconciled at once. Each waits for the API most of the time: with some milliseconds a call, that many keep it
+/// busy, and more would only crowd it.
+const CONCURRENCY: u16 = 16;
 /// Changes that come together are looked at together.
 const DEBOUNCE: Duration = Duration::from_millis(20);
 
@@ -88,7 +89,7 @@ impl Feeds {
 
     /// A Machine looks at its owner, that one's profile, its reports, the Subnets, the addresses and the other Machines.
     pub(super) fn machine_controller(&mut self, client: &Client) -> Controller<Machine> {
-        let (machines, deployments) = (self.machines.store(), self.deployments.store());
+        let (machines, deployments, addresses) = (self.machines.store(), self.deployments.store(), self.addresses.store());
         let (by_deployment, by_profile, by_machine, by_address) = (machines.clone(), machines.clone(), machines.clone(), machines.clone());
         Controller::for_shared_stream(self.machines.changes(), machines)
             .with_config(config())
@@ -105,10 +106,11 @@ impl Feeds {
                 keys(&by_machine.state_filter(|other| shares(other) && !same(other, &*changed)))
             })
             .watches_shared_stream(self.addresses.changes(), move |address| {
-                let owner = address.spec.owner.as_ref();
-                let owns =
-                    |machine: &Machine| owner.is_some_and(|owner| owner.name == machine.name_any() && owner.namespace == ns(machine));
-                keys(&by_address.state_filter(|machine| owns(machine) || waits_for_address(machine)))
+                let owner = address.spec.owner.as_ref().map(|owner| ObjectRef::new(&owner.name).within(&owner.namespace));
+                // One that is given away helps nobody else: a fleet that comes at once must not look at all of itself for each address.
+                let given_back = addresses.get(&ObjectRef::from_obj(&*address)).is_none();
+                let waiting = if given_back { keys(&by_address.state_filter(waits_for_address)) } else { Vec::new() };
+                owner.into_iter().chain(waiting)
             })
             .reconcile_all_on(self.subnet_changes())
             .reconcile_on(lost_plans(client))
@@ -138,7 +140,7 @@ impl Feeds {
             .watches_shared_stream(self.machines.changes(), move |machine| {
                 let owner = machine.spec.claim_ref.as_ref().map(|claim| claim.name.clone());
                 keys(&by_machine.state_filter(|deployment| {
-                    let waits = deployment.status.as_ref().is_none_or(|status| status.machine.is_none());
+                    let waits = deployment.status.as_ref().is_none_or(|status| status.machine.is_none()) && may_help(&machine, deployment);
                     let was = deployment.status.as_ref().is_some_and(|status| status.machine == machine.metadata.name);
                     ns(deployment) == ns(&*machine) && (waits || was || Some(deployment.name_any()) == owner)
                 }))
@@ -185,6 +187,14 @@ fn of_profile(machines: &Store<Machine>, deployments: &Store<Deployment>, profil
     let users = deployments.state_filter(|deployment| uses(deployment, profile));
     let users: Vec<String> = users.iter().map(|deployment| deployment.name_any()).collect();
     keys(&machines.state_filter(|machine| machine.spec.claim_ref.as_ref().is_some_and(|claim| users.contains(&claim.name))))
+}
+
+/// Whether news of a Machine may be what a Deployment without one waits for. One that names its Machine waits for no other.
+fn may_help(machine: &Machine, deployment: &Deployment) -> bool {
+    let wants = &deployment.spec.machine;
+    let other_mac = |mac| machine.spec.interfaces.iter().all(|interface| interface.mac != mac);
+    let other_name = wants.name.is_some() && wants.name != machine.metadata.name;
+    !other_name && !wants.mac.is_some_and(other_mac)
 }
 
 fn uses(deployment: &Deployment, profile: &BootProfile) -> bool {
