@@ -28,6 +28,9 @@ pub(crate) struct GetArgs {
     /// Go on and show every change
     #[arg(short, long)]
     watch: bool,
+    /// Of every namespace
+    #[arg(short = 'A', long, conflicts_with = "names")]
+    all_namespaces: bool,
 }
 
 /// Arguments of `describe`.
@@ -128,7 +131,7 @@ pub(crate) fn api(client: &Client, global: &Global, kind: &Kind) -> Api<DynamicO
 type Documents = Vec<(Kind, Value)>;
 
 async fn documents(client: &Client, global: &Global, kind: &Kind, args: &GetArgs) -> anyhow::Result<Documents> {
-    let api = api(client, global, kind);
+    let api = if args.all_namespaces { Api::all_with(client.clone(), &kind.resource()) } else { api(client, global, kind) };
     let mut objects = Vec::new();
     if args.names.is_empty() {
         let params = args.selector.as_ref().map_or_else(ListParams::default, |labels| ListParams::default().labels(labels));
@@ -172,7 +175,7 @@ const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/js
 
 async fn table(client: &Client, global: &Global, kind: &Kind, args: &GetArgs) -> anyhow::Result<()> {
     let wide = args.output == Output::Wide;
-    let base = kind.path(&global.namespace);
+    let base = if args.all_namespaces { kind.path_everywhere() } else { kind.path(&global.namespace) };
     let query = |more: &[(&str, &str)]| {
         let labels = args.selector.iter().map(|labels| ("labelSelector", labels.as_str()));
         form_urlencoded::Serializer::new(String::new()).extend_pairs(labels.chain(more.iter().copied())).finish()
@@ -196,9 +199,10 @@ async fn table(client: &Client, global: &Global, kind: &Kind, args: &GetArgs) ->
         }
     }
     let all = all.context("nothing was asked for")?;
-    let mut printer = Printer::new(&all, wide);
+    let mut printer = Printer::new(&all, wide, args.all_namespaces && kind.namespaced);
     if all["rows"].as_array().is_none_or(Vec::is_empty) && !args.watch {
-        eprintln!("no {} in namespace {}", kind.plural, global.namespace);
+        let place = if args.all_namespaces { "any namespace".to_owned() } else { format!("namespace {}", global.namespace) };
+        eprintln!("no {} in {place}", kind.plural);
         return Ok(());
     }
     out(&printer.print(&all));
@@ -222,18 +226,21 @@ async fn table(client: &Client, global: &Global, kind: &Kind, args: &GetArgs) ->
 
 /// Columns as wide as their widest cell.
 struct Printer {
+    /// Each line begins with the object's namespace.
+    everywhere: bool,
     shown: Vec<usize>,
     headers: Vec<String>,
     widths: Vec<usize>,
 }
 
 impl Printer {
-    fn new(table: &Value, wide: bool) -> Self {
+    fn new(table: &Value, wide: bool, everywhere: bool) -> Self {
         let columns = table["columnDefinitions"].as_array().cloned().unwrap_or_default();
         let shown: Vec<usize> = (0..columns.len()).filter(|&index| wide || columns[index]["priority"] == 0).collect();
-        let headers: Vec<String> = shown.iter().map(|&index| columns[index]["name"].as_str().unwrap_or_default().to_uppercase()).collect();
+        let names = shown.iter().map(|&index| columns[index]["name"].as_str().unwrap_or_default().to_uppercase());
+        let headers: Vec<String> = everywhere.then(|| "NAMESPACE".to_owned()).into_iter().chain(names).collect();
         let widths = headers.iter().map(|header| header.chars().count()).collect();
-        Self { shown, headers, widths }
+        Self { everywhere, shown, headers, widths }
     }
 
     fn print(&mut self, table: &Value) -> String {
@@ -255,7 +262,9 @@ impl Printer {
             Value::Null => "-".to_owned(),
             other => other.to_string(),
         };
-        let body: Vec<Vec<String>> = rows.iter().map(|row| self.shown.iter().map(|&index| text(&row["cells"][index])).collect()).collect();
+        let place = |row: &Value| self.everywhere.then(|| text(&row["object"]["metadata"]["namespace"]));
+        let cells = |row: &Value| place(row).into_iter().chain(self.shown.iter().map(|&index| text(&row["cells"][index]))).collect();
+        let body: Vec<Vec<String>> = rows.iter().map(cells).collect();
         for row in &body {
             for (width, cell) in self.widths.iter_mut().zip(row) {
                 *width = (*width).max(cell.chars().count());

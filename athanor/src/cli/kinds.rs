@@ -82,7 +82,15 @@ impl Kind {
 
     /// The URL of its collection.
     pub(crate) fn path(&self, namespace: &str) -> String {
-        let base = if self.group.is_empty() { "/api/v1".to_owned() } else { format!("/apis/{}/{}", self.group, self.version) };
-        if self.namespaced { format!("{base}/namespaces/{namespace}/{}", self.plural) } else { format!("{base}/{}", self.plural) }
+        if self.namespaced { format!("{}/namespaces/{namespace}/{}", self.base(), self.plural) } else { self.path_everywhere() }
+    }
+
+    /// The URL of its collection in all namespaces.
+    pub(crate) fn path_everywhere(&self) -> String {
+        format!("{}/{}", self.base(), self.plural)
+    }
+
+    fn base(&self) -> String {
+        if self.group.is_empty() { "/api/v1".to_owned() } else { format!("/apis/{}/{}", self.group, self.version) }
     }
 }

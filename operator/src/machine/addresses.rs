@@ -78,7 +78,9 @@ fn only_one(world: &World) -> Option<&(String, SubnetSpec)> {
 
 /// Makes sure that a Machine has the addresses it shall have, and no others.
 pub(crate) async fn ensure(world: &World, cluster: &impl Cluster) -> Result<Addresses, PortError> {
-    let all = cluster.list::<Address>(None).await?;
+    let mut all = cluster.list::<Address>(None).await?;
+    // A list has no order: of several addresses that would do, every look must take the same.
+    all.sort_by_key(|address| address.spec.ip);
     let (wishes, mut obstacle) = wishes(world, &all);
     let mut interfaces: Vec<PlanInterface> =
         world.machine.spec.interfaces.iter().map(|i| PlanInterface { mac: i.mac, boot: i.boot, addresses: Vec::new() }).collect();
@@ -88,7 +90,7 @@ pub(crate) async fn ensure(world: &World, cluster: &impl Cluster) -> Result<Addr
             Err(error) => {
                 obstacle = obstacle.or(Some(as_obstacle(&error)));
                 // What it has it keeps: a machine without any address could not even be told to wait.
-                has(world, &wish, &all).map(|address| address.spec.ip)
+                has(world, &wish, &all).next().map(|address| address.spec.ip)
             }
             Ok(ip) => Some(ip),
         };
@@ -158,9 +160,9 @@ fn owned_by(address: &Address, world: &World) -> bool {
     })
 }
 
-/// The address that a Machine has where it wishes for one.
-fn has<'a>(world: &World, wish: &Wish, all: &'a [Arc<Address>]) -> Option<&'a Arc<Address>> {
-    all.iter().find(|address| owned_by(address, world) && address.spec.mac == wish.mac && address.spec.subnet == wish.subnet)
+/// The addresses that a Machine has where it wishes for one.
+fn has<'a>(world: &'a World, wish: &'a Wish, all: &'a [Arc<Address>]) -> impl Iterator<Item = &'a Arc<Address>> {
+    all.iter().filter(|address| owned_by(address, world) && address.spec.mac == wish.mac && address.spec.subnet == wish.subnet)
 }
 
 /// One address: the fixed one, the one it has, or the lowest free one; taken by creating its object.
@@ -175,14 +177,14 @@ async fn grant(
     };
     // One that was fixed goes when it is fixed no longer: somebody else may want it.
     if wish.fixed.is_none()
-        && let Some(has) = has(world, wish, all).filter(|address| !address.spec.fixed && spec.may_give(address.spec.ip))
-        && !world.servers.contains(&has.spec.ip)
+        && let Some(has) = has(world, wish, all)
+            .find(|address| !address.spec.fixed && spec.may_give(address.spec.ip) && !world.servers.contains(&address.spec.ip))
     {
         return Ok(Ok(has.spec.ip));
     }
     // Whom of two Machines an address was promised to first does not depend on which one is looked at first.
     if let Some(ip) = wish.fixed
-        && has(world, wish, all).is_none_or(|address| address.spec.ip != ip)
+        && !has(world, wish, all).any(|address| address.spec.ip == ip)
         && let Some(older) = identity::first_promised(ip, &world.machine, world.machines.iter().map(AsRef::as_ref))
     {
         let owner = format!("Machine {}/{}", older.namespace().unwrap_or_default(), older.name_any());

@@ -30,6 +30,9 @@ use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
+/// Of so many watches one is told that it is too old, and half are cut.
+const WATCH_TURNS: u64 = 8;
+
 type Body = BoxBody<Bytes, std::io::Error>;
 
 /// What happens to a request.
@@ -55,6 +58,8 @@ struct Road {
     upstream: String,
     seed: u64,
     requests: AtomicU64,
+    /// There are few watches, and each kind of end must come: they have turns, not dice.
+    watches: AtomicU64,
     done: Mutex<BTreeMap<String, u64>>,
 }
 
@@ -81,6 +86,7 @@ async fn main() -> anyhow::Result<()> {
         upstream: upstream.clone(),
         seed: seed.parse()?,
         requests: AtomicU64::new(0),
+        watches: AtomicU64::new(0),
         done: Mutex::default(),
     });
     let (listener, acceptor) = (TcpListener::bind(listen).await?, TlsAcceptor::from(Arc::new(server)));
@@ -126,12 +132,13 @@ impl Road {
     fn fault(&self, request: &Request<Incoming>) -> Fault {
         let watch = request.uri().query().is_some_and(|query| query.contains("watch=true") || query.contains("watch=1"));
         let dice = self.dice();
+        let turn = if watch { self.watches.fetch_add(1, Ordering::Relaxed) % WATCH_TURNS } else { 0 };
         let fault = match dice {
             0..2 => Fault::TooManyRequests,
             2..4 => Fault::Broken,
             4..5 => Fault::Unauthorized,
-            12..20 if watch => Fault::Expired,
-            20..70 if watch => Fault::Cut,
+            _ if watch && turn == WATCH_TURNS / 2 => Fault::Expired,
+            _ if watch && turn % 2 == 1 => Fault::Cut,
             12..17 if request.method() != Method::GET => Fault::Conflict,
             17..22 if request.method() != Method::GET => Fault::AnswerLost,
             22..40 => Fault::Slow,
