@@ -1,6 +1,7 @@
 //! Which addresses Machines get comes to rest, in whatever order an API lists its objects.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a failed unwrap is a failed test; other tests use more of the memory")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failed unwrap is a failed test")]
 
+#[allow(dead_code, reason = "other tests use more of it")]
 mod memory;
 
 use athanor_crds::{
