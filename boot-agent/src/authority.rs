@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs, io,
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -15,7 +15,7 @@ use athanor_dhcp::{
     probe::{TRIES, VERDICT_LIFETIME, WAIT, discover, foreign_server},
 };
 use athanor_plan::Snapshot;
-use athanor_sys::PacketSocket;
+use athanor_sys::{EtherType, PacketSocket};
 use athanor_wire::MacAddr;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -111,8 +111,9 @@ impl Verdicts {
 
 /// Whether any Subnet of an interface gives addresses on the strength of a verdict.
 fn needs_verdict(snapshot: &Snapshot, duty: &Duty) -> bool {
-    let ours = snapshot.subnets().iter().filter(|subnet| duty.subnets.contains(&subnet.name)).map(|subnet| &subnet.spec);
-    ours.into_iter().any(|spec| spec.mode == Mode::Dhcp && spec.authority != subnet::Authority::Assumed)
+    let here: Vec<IpAddr> = duty.link.addresses.iter().copied().map(IpAddr::V4).collect();
+    let mut ours = snapshot.subnets().iter().filter(|subnet| duty.subnets.contains(&subnet.name)).map(|subnet| &subnet.spec);
+    ours.any(|spec| spec.mode == Mode::Dhcp && spec.authority != subnet::Authority::Assumed && !spec.is_behind_relays(&here))
 }
 
 /// Keeps the verdict of an interface current.
@@ -170,7 +171,7 @@ pub(crate) async fn keep_current(shared: Arc<Shared>, duty: Duty) {
 /// # Errors
 /// No such interface, or no right (CAP_NET_RAW).
 pub fn probe(interface: &str, mac: MacAddr, ours: &[Ipv4Addr], installation: &str) -> io::Result<Option<Ipv4Addr>> {
-    let socket = PacketSocket::open(interface)?;
+    let socket = PacketSocket::open(interface, EtherType::Ip)?;
     let mut random = [0; 4];
     getrandom::fill(&mut random).map_err(|error| io::Error::other(error.to_string()))?;
     let xid = u32::from_be_bytes(random);

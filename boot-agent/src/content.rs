@@ -3,7 +3,8 @@
 //! ```text
 //!   b/<token>/boot.ipxe     the machine's script, from DHCP          b/<token>/f/<name>   a file of its order
 //!   b/<token>/poll          the same, asked again while it waits     <prefix>/<path>      the tree of its order's media
-//!   l/<file>, <file>        loaders
+//!   l/<file>, <file>        loaders                                  <serial>/<file>      a Raspberry Pi's files
+//!   grub/…, pxelinux.cfg/…, uboot/…                                  what other loaders are told (athanor_plan::config)
 //! ```
 
 use std::{fs::File, io, os::unix::fs::FileExt as _, path::Path, sync::Arc, time::SystemTime};
@@ -11,6 +12,7 @@ use std::{fs::File, io, os::unix::fs::FileExt as _, path::Path, sync::Arc, time:
 use athanor_media::{IsoFile, MediaError};
 use athanor_plan::{
     BootPlan, Snapshot, Source,
+    config::{self, Asked, Step, Who},
     ipxe::{self, Part},
 };
 use athanor_wire::MacAddr;
@@ -128,12 +130,62 @@ pub(crate) fn order_file<'a>(snapshot: &'a Snapshot, path: &'a str) -> Option<(&
     Some((plan, name, source))
 }
 
-/// A machine's script, if the name is that of one; it is made here and now, and waits for no disk. `base` is the agent's own address as the
-/// client sees it: `http://192.168.10.1:7481`.
-pub(crate) fn script(shared: &Shared, snapshot: &Snapshot, base: &str, path: &str) -> Option<Result<Found, Missing>> {
+/// Who asks for a name, and how it reaches us.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asker<'a> {
+    /// The machine, where it is known by its address.
+    pub(crate) mac: Option<MacAddr>,
+    /// The agent's own address and HTTP port as the client sees it: `192.168.10.1:7481`.
+    pub(crate) agent: &'a str,
+}
+
+/// A machine's script or configuration, if the name is that of one; it is made here and now, and waits for no disk.
+pub(crate) fn script(shared: &Shared, snapshot: &Snapshot, asker: Asker<'_>, path: &str) -> Option<Result<Found, Missing>> {
     let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
-    let ["b", token, "boot.ipxe" | "poll"] = segments[..] else { return None };
-    Some(snapshot.by_token(token).ok_or(Missing::NotFound).map(|plan| render(shared, plan, base)))
+    if let ["b", token, "boot.ipxe" | "poll"] = segments[..] {
+        return Some(snapshot.by_token(token).ok_or(Missing::NotFound).map(|plan| render(shared, plan, asker.agent)));
+    }
+    let asked = Asked::of(path)?;
+    let text = match asked.file {
+        config::File::GrubLoop => config::grub::first(shared.loaders.file(IPXE_BEHIND_GRUB).map(|_| IPXE_BEHIND_GRUB)).into_bytes(),
+        config::File::UBootLoop => config::uboot::first(),
+        _ => return Some(configure(shared, snapshot, asker, asked)),
+    };
+    Some(Ok(plain_text(text)))
+}
+
+/// The iPXE that GRUB goes on with where Secure Boot is off.
+const IPXE_BEHIND_GRUB: &str = "snponly.efi";
+
+/// What a machine does next, in the words of its loader.
+fn configure(shared: &Shared, snapshot: &Snapshot, asker: Asker<'_>, asked: Asked) -> Result<Found, Missing> {
+    let mac = match asked.who {
+        Who::Asking => asker.mac,
+        Who::Mac(mac) => Some(mac),
+        Who::Address(ip) => snapshot.mac_of(ip.into()),
+    };
+    let mac = mac.ok_or(Missing::NotFound)?;
+    let plan = snapshot.by_mac(mac).ok_or(Missing::NotFound)?;
+    let part = part(shared, plan);
+    let step = Step::of(plan, part, mac, asker.agent, shared.reporter.boot_age(plan));
+    let text = match (asked.file, &step) {
+        (config::File::Grub, _) => config::grub::step(&step).into_bytes(),
+        (config::File::Pxelinux, _) => config::pxelinux::file(&step, mac).into_bytes(),
+        (config::File::UBoot, _) => config::uboot::step(&step),
+        (config::File::RaspberryConfig, Step::Boot(boot)) => config::raspberry::config(boot).into_bytes(),
+        (config::File::RaspberryCommandLine, Step::Boot(boot)) => config::raspberry::command_line(boot).into_bytes(),
+        // Its firmware cannot be told to wait; it asks again by itself.
+        (config::File::RaspberryConfig | config::File::RaspberryCommandLine, _) => return Err(Missing::NotFound),
+        // These are the same for everybody, and were answered before.
+        (config::File::GrubLoop | config::File::UBootLoop, _) => return Err(Missing::NotFound),
+    };
+    let acting = matches!(step, Step::Boot(_));
+    Ok(Found { plan: Some(plan.clone()), acting, script: true, ..plain_text(text) })
+}
+
+fn plain_text(text: Vec<u8>) -> Found {
+    let etag = format!("{:x}", fnv(&text));
+    plain(Content::Memory(Bytes::from(text)), etag)
 }
 
 /// Looks a file up on one snapshot; `asks` is who wants it, where that is known. Waits for disks.
@@ -147,35 +199,46 @@ pub(crate) fn file(shared: &Shared, snapshot: &Snapshot, asks: Option<MacAddr>, 
             Ok(Found { plan: Some(plan.clone()), file: Some(name.to_owned()), ..found })
         }
         ["l", file] | [file] => loader(shared, file),
+        [serial, file] if is_serial(serial) => raspberry(shared, snapshot, asks, file),
         _ => tree(shared, snapshot, asks, path),
     }
 }
 
-fn render(shared: &Shared, plan: &Arc<BootPlan>, base: &str) -> Found {
-    let part = match (shared.may_act(plan), plan.order.is_some() && shared.reporter.has_problem(plan)) {
+/// The part of a plan that may be told now.
+fn part(shared: &Shared, plan: &BootPlan) -> Part {
+    match (shared.may_act(plan), plan.order.is_some() && shared.reporter.has_problem(plan)) {
         // Every name that a script tells resolves.
         (true, true) => Part::NoFiles,
         (true, false) => Part::Order,
         (false, _) => Part::Safe,
-    };
-    let place = ipxe::Place { base: &format!("{base}/b/{}", plan.token), report: &format!("{base}/v1/report") };
-    let text = ipxe::script(plan, part, &place, shared.reporter.boot_age(plan));
-    let etag = format!("{:x}", fnv(text.as_bytes()));
-    let content = Content::Memory(Bytes::from(text));
-    Found {
-        content,
-        etag,
-        plan: Some(plan.clone()),
-        file: None,
-        tree: None,
-        acting: part == Part::Order && plan.order.is_some(),
-        script: true,
     }
+}
+
+fn render(shared: &Shared, plan: &Arc<BootPlan>, agent: &str) -> Found {
+    let part = part(shared, plan);
+    let place = ipxe::Place { base: &format!("http://{agent}/b/{}", plan.token), report: &format!("http://{agent}/v1/report") };
+    let text = ipxe::script(plan, part, &place, shared.reporter.boot_age(plan));
+    let acting = part == Part::Order && plan.order.is_some();
+    Found { plan: Some(plan.clone()), acting, script: true, ..plain_text(text.into_bytes()) }
 }
 
 /// FNV-1a: an ETag needs no more.
 fn fnv(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// A Raspberry Pi's firmware asks below its serial number.
+fn is_serial(name: &str) -> bool {
+    name.len() == 8 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// What a Raspberry Pi asks for: a file of its order, else firmware out of the loaders' folder.
+fn raspberry(shared: &Shared, snapshot: &Snapshot, asks: Option<MacAddr>, name: &str) -> Result<Found, Missing> {
+    let plan = asks.and_then(|mac| snapshot.by_mac(mac)).filter(|plan| shared.may_act(plan));
+    let Some((plan, source)) = plan.and_then(|plan| Some((plan, plan.order.as_ref()?.files.get(name)?))) else {
+        return loader(shared, name);
+    };
+    Ok(Found { plan: Some(plan.clone()), file: Some(name.to_owned()), ..open(shared, source, "")? })
 }
 
 fn loader(shared: &Shared, name: &str) -> Result<Found, Missing> {

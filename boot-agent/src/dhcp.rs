@@ -10,7 +10,7 @@ use std::{
 
 use athanor_crds::subnet::{Mode, OnForeignServer};
 use athanor_dhcp::{
-    Answer, Context, Decision, Destination, Newcomer, PROXY_PORT, Reply, Request, Row, SERVER_PORT, decide,
+    Answer, Context, Decision, Destination, Lease, Newcomer, PROXY_PORT, Reply, Request, Row, SERVER_PORT, Wish, decide,
     held::{Admission, Held},
     packet::{MAX_PACKET, MessageType},
     reply::{destination, encode},
@@ -18,10 +18,12 @@ use athanor_dhcp::{
 use athanor_plan::Snapshot;
 use athanor_sys::PacketSocket;
 use athanor_wire::MacAddr;
+use jiff::Timestamp;
 use tokio::{net::UdpSocket, sync::Semaphore, task::JoinSet};
 
 use crate::{
     AgentError,
+    api::Order,
     frame::{self, End},
     interface::Duty,
     port,
@@ -35,6 +37,8 @@ struct Server {
     duty: Duty,
     raw: PacketSocket,
     held: Mutex<Held<Vec<u8>>>,
+    /// Clients that are no machines and wait for their lease.
+    borrowers: Mutex<Held<Vec<u8>>>,
     /// Clients that chose a server lately, and when.
     chose: Mutex<HashMap<MacAddr, Instant>>,
     /// Who waits for its turn.
@@ -44,6 +48,8 @@ struct Server {
 /// How many answers may wait for their turn, of some hundred bytes each: an avalanche of a whole hall. Beyond, the agents before us answer, or the
 /// client asks again.
 const MAX_WAITING: usize = 16_384;
+/// How many clients that are no machines may ask for a lease within a minute: more than offices have, and no more than the API bears.
+const MAX_BORROWERS: u32 = 600;
 /// How long it is known that a client chose; all turns are over by then.
 const CHOICE: Duration = Duration::from_secs(2);
 
@@ -59,8 +65,9 @@ pub(crate) fn start(shared: &Arc<Shared>, duty: &Duty, tasks: &mut JoinSet<()>) 
         std::io::ErrorKind::PermissionDenied => AgentError::NoRight { port: SERVER_PORT, exe: exe() },
         _ => AgentError::Socket { service: "DHCP", place: interface.clone(), source },
     })?;
-    let (held, chose, waiting) = (Mutex::default(), Mutex::default(), Arc::new(Semaphore::new(MAX_WAITING)));
-    let server = Arc::new(Server { shared: shared.clone(), duty: duty.clone(), raw, held, chose, waiting });
+    let (held, borrowers, chose) = (Mutex::default(), Mutex::default(), Mutex::default());
+    let waiting = Arc::new(Semaphore::new(MAX_WAITING));
+    let server = Arc::new(Server { shared: shared.clone(), duty: duty.clone(), raw, held, borrowers, chose, waiting });
     tasks.spawn(receive(server.clone(), main.clone(), false));
     tasks.spawn(receive(server.clone(), proxy, true));
     tasks.spawn(release_held(server, main));
@@ -103,7 +110,11 @@ async fn release_held(server: Arc<Server>, socket: Arc<UdpSocket>) {
             let interface = snapshot.by_mac(mac).and_then(|plan| plan.interface(mac));
             interface.is_some_and(|interface| proxy || !interface.addresses.is_empty())
         };
-        let packets = server.held.lock().unwrap_or_else(PoisonError::into_inner).take_known(Instant::now(), has_plan);
+        let mut packets = server.held.lock().unwrap_or_else(PoisonError::into_inner).take_known(Instant::now(), has_plan);
+        let now = Timestamp::now();
+        let lasts = |lease: &Lease| snapshot.subnets().iter().any(|subnet| subnet.name == lease.subnet && lease.lasts(&subnet.spec));
+        let has_lease = |mac| server.shared.lent.of(mac, now).iter().any(lasts);
+        packets.extend(server.borrowers.lock().unwrap_or_else(PoisonError::into_inner).take_known(Instant::now(), has_lease));
         for packet in packets {
             server.handle(&socket, &packet, SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), false).await;
         }
@@ -127,6 +138,7 @@ impl Server {
         };
         let snapshot = self.shared.snapshot();
         let authority = self.shared.authority.of(&self.duty.link.interface);
+        let leases = self.shared.lent.of(request.mac, Timestamp::now());
         let context = Context {
             snapshot: &snapshot,
             link: &self.duty.link,
@@ -134,10 +146,14 @@ impl Server {
             installation: &self.shared.options.installation,
             http_port: self.shared.options.http_port,
             proxy_port,
+            leases: &leases,
+            chain_loop: self.shared.reporter.loops(snapshot.told_as(request.mac)),
         };
         let mut decision = decide(&request, &context);
-        if let Answer::Register(newcomer) = &decision.answer {
-            decision = self.register(newcomer.clone(), bytes, decision.clone()).await;
+        match &decision.answer {
+            Answer::Register(newcomer) => decision = self.register(newcomer.clone(), bytes, decision.clone()).await,
+            Answer::Lease(wish) => decision = self.lend(wish.clone(), bytes, decision.clone()),
+            _ => self.give_back(&request, &decision, &leases),
         }
         self.note(&snapshot, &request, &decision);
         if request.message == MessageType::Request && request.server_id().is_some() {
@@ -209,6 +225,39 @@ impl Server {
         }
     }
 
+    /// Holds the packet of a client that is no machine until its lease is stored.
+    fn lend(&self, wish: Wish, bytes: &[u8], decision: Decision) -> Decision {
+        let limited = |detail: &str| Decision { row: Row::Limited, answer: Answer::Silence, detail: detail.to_owned(), ..decision.clone() };
+        let admission = self.borrowers.lock().unwrap_or_else(PoisonError::into_inner).admit(
+            Instant::now(),
+            wish.mac,
+            &wish.subnet,
+            MAX_BORROWERS,
+            bytes.to_vec(),
+        );
+        let wire = (!wish.relayed).then(|| (self.duty.link.interface.clone(), self.duty.mac));
+        match admission {
+            Admission::Waiting => decision,
+            Admission::Limited => limited("too many clients want an address at once"),
+            Admission::Register => match self.shared.lending.try_send(Order::Lend(wish, wire)) {
+                Ok(()) => decision,
+                Err(_) => limited("too many leases wait to be stored"),
+            },
+        }
+    }
+
+    /// A client that is no machine gives its lease back, or would not have it.
+    fn give_back(&self, request: &Request, decision: &Decision, leases: &[Lease]) {
+        let Some(lease) = leases.iter().find(|lease| Some(lease.ip) == request.wanted()) else { return };
+        let order = match decision.row {
+            Row::Release => Order::Return(request.mac, lease.ip),
+            Row::Decline => Order::Declined(request.mac, lease.ip, lease.subnet.clone()),
+            _ => return,
+        };
+        // Lost where too many wait: it runs out by itself.
+        let _ = self.shared.lending.try_send(order);
+    }
+
     fn note(&self, snapshot: &Snapshot, request: &Request, decision: &Decision) {
         let answer = match &decision.answer {
             Answer::Reply(reply) if decision.after.is_zero() => format!("{} {}", reply.message, decision.detail),
@@ -224,6 +273,11 @@ impl Server {
         let client = athanor_dhcp::Client::of(request);
         if client.boots_from_network() {
             self.shared.reporter.firmware_asked(snapshot.told_as(request.mac));
+        }
+        if let (Row::Decline, Some(ip), Some(subnet)) = (decision.row, request.wanted(), &decision.subnet)
+            && snapshot.by_mac(request.mac).and_then(|plan| plan.address(request.mac, subnet)) == Some(ip.into())
+        {
+            self.shared.reporter.declined(snapshot.told_as(request.mac), ip.into());
         }
         self.shared.metrics.dhcp(decision.row.name());
         let asked = format!("{} {}", request.message, client.describe());

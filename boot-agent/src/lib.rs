@@ -14,6 +14,7 @@
 //! Never here: decisions about machines, Kubernetes outside of `api`, writes of anything but newcomers, addresses and BootReports.
 
 mod api;
+mod arp;
 mod authority;
 mod content;
 mod dhcp;
@@ -22,6 +23,7 @@ mod handover;
 mod http;
 mod interface;
 mod kept;
+mod lent;
 mod link;
 mod loaders;
 mod metrics;
@@ -29,6 +31,7 @@ mod options;
 mod port;
 mod report;
 mod shared;
+mod text;
 mod tftp;
 
 pub use api::run;

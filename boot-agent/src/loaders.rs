@@ -9,7 +9,7 @@ use athanor_plan::Loaders;
 const MAX_LOADER: u64 = 64 << 20;
 
 /// What files that firmware loads are called. Loaders are served to anybody, and a folder such as /boot holds other things, too.
-const SUFFIXES: [&str; 8] = [".efi", ".pxe", ".kpxe", ".kkpxe", ".lkrn", ".0", ".c32", ".uimg"];
+const SUFFIXES: [&str; 12] = [".efi", ".efi.signed", ".pxe", ".kpxe", ".kkpxe", ".lkrn", ".0", ".c32", ".uimg", ".elf", ".dat", ".dtb"];
 
 /// Looks through the folders; the first that has a name wins. Links that lead out of the folders are not followed.
 pub(crate) fn scan(folders: &[PathBuf]) -> Loaders {

@@ -5,7 +5,10 @@ use std::{
     net::{Ipv4Addr, SocketAddr, SocketAddrV4},
 };
 
-use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
+use nix::sys::socket::{
+    setsockopt,
+    sockopt::{RcvBufForce, SndBufForce},
+};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::AgentError;
@@ -60,6 +63,9 @@ fn inode_on(line: &str, port: u16) -> Option<String> {
 /// What may wait in a socket, in bytes: the requests of ten thousand machines that are switched on by one breaker.
 const RECEIVE_BUFFER: usize = 8 << 20;
 
+/// What may wait to be sent, in bytes: windows of some dozen clients.
+const SEND_BUFFER: usize = 4 << 20;
+
 /// A UDP socket on one interface. One that shares its port lets a newer agent in.
 pub(crate) fn udp(
     service: &'static str,
@@ -80,6 +86,9 @@ pub(crate) fn udp(
         // Beyond what is the default's double the kernel wants CAP_NET_ADMIN, which an agent in a cluster does not have.
         if setsockopt(&socket, RcvBufForce, &RECEIVE_BUFFER).is_err() {
             socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+        }
+        if setsockopt(&socket, SndBufForce, &SEND_BUFFER).is_err() {
+            socket.set_send_buffer_size(SEND_BUFFER)?;
         }
         socket.set_nonblocking(true)?;
         socket.bind_device(Some(interface.as_bytes()))?;

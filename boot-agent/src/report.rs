@@ -2,16 +2,19 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    net::IpAddr,
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use athanor_crds::bootreport::{AttemptReport, BootEvent, MAX_EVENTS, NodeReport};
+use athanor_crds::bootreport::{AttemptReport, BootEvent, Declined, MAX_EVENTS, NodeReport};
 use athanor_plan::{BootPlan, Snapshot};
 use athanor_wire::{GuestReport, Inventory, MacAddr};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use tokio::sync::{Notify, watch};
+
+use crate::text::plain;
 
 /// Events of one client are written at most this often.
 const PAUSE: Duration = Duration::from_secs(10);
@@ -21,6 +24,8 @@ const URGENT_PAUSE: Duration = Duration::from_secs(1);
 const STRANGER_WAIT: Duration = Duration::from_secs(5);
 /// How many clients are kept; the one that was silent longest goes.
 const MAX_CLIENTS: usize = 20_000;
+/// Among how many the one that goes is looked for.
+const EVICTION_LOOK: usize = 256;
 /// How many of them may be strangers, who are no machines and will never be cleaned up after.
 const MAX_STRANGERS: usize = 256;
 /// How many strangers are written about at once, that is in a second: a flood of random addresses is no reason to fill a disk.
@@ -29,6 +34,10 @@ const STRANGERS_AT_ONCE: usize = 4;
 const STORE_PATIENCE: Duration = Duration::from_secs(10);
 /// DHCP questions of firmware within this time belong to one boot.
 const ONE_BOOT: Duration = Duration::from_secs(60);
+/// A loader that is fetched so often within [`LOOP_TIME`], with no script in between, leads nowhere.
+const LOOP_FETCHES: usize = 3;
+/// How long fetches of a loader are remembered, and how long a client that goes in circles is offered none.
+const LOOP_TIME: Duration = Duration::from_secs(60);
 /// A waiting machine asks every few seconds; that it still does is written this often.
 const BOOT_TIME_PAUSE: Duration = Duration::from_secs(60);
 
@@ -59,6 +68,10 @@ struct Client {
     /// When the firmware that runs now first asked.
     boot_began: Option<Instant>,
     attempt: AttemptReport,
+    declined: Option<Declined>,
+    /// When it fetched its loader, since it last fetched a script; the newest [`LOOP_FETCHES`].
+    loader_fetches: VecDeque<Instant>,
+    chain_loop: Option<Timestamp>,
     files: BTreeSet<String>,
     tally: Tally,
     problems: Vec<String>,
@@ -80,6 +93,9 @@ impl Client {
             last_boot: None,
             boot_began: None,
             attempt: AttemptReport::default(),
+            declined: None,
+            loader_fetches: VecDeque::new(),
+            chain_loop: None,
             files: BTreeSet::new(),
             tally: Tally::default(),
             problems: Vec::new(),
@@ -97,6 +113,15 @@ impl Client {
             self.attempt = AttemptReport { id: attempt.to_owned(), ..AttemptReport::default() };
             self.files.clear();
         }
+    }
+
+    /// Something of it is told nowhere else.
+    fn is_wanted(&self) -> bool {
+        self.urgent || self.writing || self.attempt.started
+    }
+
+    fn goes_in_circles(&self) -> bool {
+        self.loader_fetches.len() == LOOP_FETCHES && self.loader_fetches.iter().all(|fetched| fetched.elapsed() < LOOP_TIME)
     }
 
     fn push(&mut self, seen: Seen) {
@@ -146,8 +171,10 @@ impl Reporter {
         let now = Instant::now();
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         if !clients.contains_key(&mac) && clients.len() >= MAX_CLIENTS {
-            let oldest = clients.iter().min_by_key(|(_, client)| client.last).map(|(mac, _)| *mac);
-            oldest.map(|mac| clients.remove(&mac));
+            // Of some that the map's own order picks; a flood of new addresses must not go over all of them for each.
+            let some = clients.iter().take(EVICTION_LOOK);
+            let quietest = some.min_by_key(|(_, client)| (client.is_wanted(), client.last)).map(|(mac, _)| *mac);
+            quietest.map(|mac| clients.remove(&mac));
         }
         let client = clients.entry(mac).or_insert_with(|| Client::new(now));
         client.last = now;
@@ -221,6 +248,33 @@ impl Reporter {
         });
     }
 
+    /// A machine declined an address that is its own: it gets another, as soon as the operator knows.
+    pub(crate) fn declined(&self, mac: MacAddr, ip: IpAddr) {
+        self.with(mac, |client| {
+            client.declined = Some(Declined { ip, time: MicroTime(now()) });
+            client.mark(true);
+        });
+    }
+
+    /// A client fetched the loader that DHCP named, whole.
+    pub(crate) fn loader_fetched(&self, mac: MacAddr) {
+        self.with(mac, |client| {
+            if client.loader_fetches.len() == LOOP_FETCHES {
+                client.loader_fetches.pop_front();
+            }
+            client.loader_fetches.push_back(Instant::now());
+            if client.goes_in_circles() {
+                client.chain_loop = Some(now());
+                client.mark(true);
+            }
+        });
+    }
+
+    /// Whether a client fetches its loader again and again and gets no further.
+    pub(crate) fn loops(&self, mac: MacAddr) -> bool {
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner).get(&mac).is_some_and(Client::goes_in_circles)
+    }
+
     /// How long ago the firmware of a machine first asked in this boot.
     pub(crate) fn boot_age(&self, plan: &BootPlan) -> Duration {
         let clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
@@ -232,6 +286,7 @@ impl Reporter {
     pub(crate) fn script(&self, plan: &BootPlan, acting: bool, facts: Option<Inventory>) {
         let Some(mac) = boot_mac(plan) else { return };
         self.with(mac, |client| {
+            client.loader_fetches.clear();
             let now = now();
             let order = plan.order.as_ref().filter(|_| acting);
             let starts = order.is_some_and(|order| client.attempt.id != order.attempt || !client.attempt.started);
@@ -337,6 +392,11 @@ impl Reporter {
         }
     }
 
+    /// Something may be due still.
+    pub(crate) fn wake(&self) {
+        self.wake.notify_one();
+    }
+
     /// Waits until something may be due.
     pub(crate) async fn woken(&self) {
         self.wake.notified().await;
@@ -355,11 +415,12 @@ impl Reporter {
         for (mac, client) in ready {
             let known = snapshot.by_mac(*mac).is_some();
             if client.due(now, known) || (last && known) {
-                strangers += usize::from(!known);
-                calmly += usize::from(!client.urgent);
-                if (!known && strangers > STRANGERS_AT_ONCE) || (!client.urgent && calmly > calm && !last) {
+                let too_many = (!known && strangers >= STRANGERS_AT_ONCE) || (!client.urgent && calmly >= calm && !last);
+                if too_many {
                     continue;
                 }
+                strangers += usize::from(!known);
+                calmly += usize::from(!client.urgent);
                 let (first, urgent) = (client.written.is_none(), client.urgent);
                 client.dirty = false;
                 client.writing = true;
@@ -382,6 +443,8 @@ impl Reporter {
             client.events = events.split_off(events.len().saturating_sub(MAX_EVENTS)).into();
             client.facts = client.facts.take().or(earlier.facts);
             client.subnet = client.subnet.take().or(earlier.subnet);
+            client.declined = client.declined.take().or(earlier.declined);
+            client.chain_loop = client.chain_loop.max(earlier.chain_loop.map(|time| time.0));
             client.last_boot = client.last_boot.max(earlier.last_boot.map(|time| time.0));
             if let Some(attempt) = earlier.attempt
                 && (client.attempt.id.is_empty() || client.attempt.id == attempt.id || current == Some(&attempt.id))
@@ -434,6 +497,8 @@ impl Client {
             subnet: self.subnet.clone(),
             last_boot: self.last_boot.map(MicroTime),
             facts: self.facts.clone(),
+            declined: self.declined.clone(),
+            chain_loop: self.chain_loop.map(MicroTime),
             attempt: Some(self.attempt.clone()).filter(|attempt| !attempt.id.is_empty()),
             problems: self.problems.iter().map(|problem| problem.chars().take(512).collect()).take(16).collect(),
         }
@@ -462,49 +527,9 @@ fn boot_mac(plan: &BootPlan) -> Option<MacAddr> {
     plan.boot_interface().map(|interface| interface.mac)
 }
 
-/// A text that came over the network, as a terminal may show it: control characters, and those that turn the direction of writing, are
-/// spelled out. At most so many characters.
-pub(crate) fn plain(text: &str, most: usize) -> String {
-    let hidden =
-        |c: char| c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
-    let mut out = String::new();
-    for c in text.chars() {
-        let shown = if hidden(c) { c.escape_default().to_string() } else { c.to_string() };
-        if out.chars().count() + shown.chars().count() > most {
-            break;
-        }
-        out.push_str(&shown);
-    }
-    out
-}
-
-/// A path without its token: tokens are in no log and no report.
-pub(crate) fn redact(path: &str) -> String {
-    let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
-    match segments.as_slice() {
-        ["b", _, rest @ ..] => format!("b/…/{}", rest.join("/")),
-        ["v1", "report", _] => "v1/report/…".to_owned(),
-        _ => path.trim_start_matches('/').to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_a_client_says_cannot_write_on_the_terminal() {
-        assert_eq!(plain("ok\u{1b}[2J\nforged", 64), "ok\\u{1b}[2J\\nforged");
-        assert_eq!(plain("a\u{202e}b", 64), "a\\u{202e}b");
-        assert_eq!(plain("Straße", 5), "Straß");
-    }
-
-    #[test]
-    fn tokens_are_in_no_report() {
-        assert_eq!(redact("/b/secret/f/kernel"), "b/…/f/kernel");
-        assert_eq!(redact("/v1/report/secret"), "v1/report/…");
-        assert_eq!(redact("live/vmlinuz"), "live/vmlinuz");
-    }
 
     #[test]
     fn a_hall_that_boots_at_once_is_told_of_in_turn_and_who_is_waited_for_comes_first() {

@@ -16,7 +16,9 @@ use athanor_media::Library;
 use athanor_plan::{BootPlan, Loaders, Snapshot};
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
-use crate::{authority::Verdicts, handover::UnderWay, interface::Duty, metrics::Metrics, options::Options, report::Reporter};
+use crate::{
+    api::Order, authority::Verdicts, handover::UnderWay, interface::Duty, lent::Lent, metrics::Metrics, options::Options, report::Reporter,
+};
 
 /// How old the last sign of life of the API may be for an agent to start something new on a machine.
 const FRESH: Duration = Duration::from_secs(30);
@@ -31,6 +33,15 @@ const LIMIT_TOLD: Duration = Duration::from_secs(60);
 /// How many newcomers may wait for registration; the limits of their Subnets are far below.
 const NEWCOMERS: usize = 1024;
 
+/// How many leases may wait to be written; whoever is one too many asks again.
+const LENDINGS: usize = 1024;
+
+/// What the tasks of the API module take from the servers.
+pub(crate) struct Orders {
+    pub(crate) newcomers: mpsc::Receiver<Newcomer>,
+    pub(crate) lending: mpsc::Receiver<Order>,
+}
+
 /// What all servers of an agent share.
 pub(crate) struct Shared {
     pub(crate) options: Options,
@@ -40,6 +51,9 @@ pub(crate) struct Shared {
     pub(crate) metrics: Metrics,
     pub(crate) authority: Verdicts,
     pub(crate) newcomers: mpsc::Sender<Newcomer>,
+    /// What clients that are no machines have, and what is to be written about it.
+    pub(crate) lent: Lent,
+    pub(crate) lending: mpsc::Sender<Order>,
     /// Transfers that are not to be cut off.
     pub(crate) under_way: UnderWay,
     /// Who may wait for a disk. A share that hangs keeps threads waiting, and the API needs some, too.
@@ -57,8 +71,9 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(options: Options, loaders: Loaders, metrics: Metrics) -> (Arc<Self>, mpsc::Receiver<Newcomer>) {
+    pub(crate) fn new(options: Options, loaders: Loaders, metrics: Metrics) -> (Arc<Self>, Orders) {
         let (newcomers, registrations) = mpsc::channel(NEWCOMERS);
+        let (lending, lendings) = mpsc::channel(LENDINGS);
         let loaders = Arc::new(loaders);
         let shared = Self {
             library: Library::new(options.media_dirs.clone()),
@@ -67,6 +82,8 @@ impl Shared {
             reporter: Reporter::default(),
             metrics,
             newcomers,
+            lent: Lent::default(),
+            lending,
             under_way: UnderWay::default(),
             closing: watch::Sender::new(false),
             rewound: Notify::new(),
@@ -79,7 +96,7 @@ impl Shared {
             born: Instant::now(),
             contact: AtomicU64::new(NEVER),
         };
-        (Arc::new(shared), registrations)
+        (Arc::new(shared), Orders { newcomers: registrations, lending: lendings })
     }
 
     /// Everything that is known now. Hold it while answering: all that an answer names is on it.
@@ -91,6 +108,17 @@ impl Shared {
     pub(crate) fn publish(&self, snapshot: Snapshot) {
         self.metrics.knows(snapshot.plans().len());
         self.snapshot.store(Arc::new(snapshot));
+        self.changed.send_modify(|count| *count += 1);
+    }
+
+    /// Whether a name is that of a loader that DHCP names.
+    pub(crate) fn begins_chain(&self, path: &str) -> bool {
+        let path = path.trim_start_matches('/');
+        self.loaders.begins_with(path.strip_prefix("l/").unwrap_or(path))
+    }
+
+    /// What clients that are no machines have has changed: whoever waits for it is answered.
+    pub(crate) fn lent_changed(&self) {
         self.changed.send_modify(|count| *count += 1);
     }
 

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use athanor_wire::MacAddr;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,7 @@ use crate::schema::{self, NAME};
     printcolumn(name = "Subnet", type_ = "string", json_path = ".spec.subnet"),
     printcolumn(name = "MAC", type_ = "string", json_path = ".spec.mac"),
     printcolumn(name = "Owner", type_ = "string", json_path = ".spec.owner.name"),
+    printcolumn(name = "Quarantine", type_ = "string", json_path = ".spec.quarantine", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
@@ -40,6 +42,33 @@ pub struct AddressSpec {
     /// The Machine that owns it; a client that is no Machine has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<AddressOwner>,
+    /// Nobody is given it: somebody else on the segment uses it, as `mac` found out. Why, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub quarantine: Option<String>,
+    /// When it is free again by itself: a quarantine's end, or a lease's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<Time>,
+}
+
+/// The label on Addresses that agents keep: of clients that are no machines, and of those that nobody is given.
+pub const DYNAMIC_LABEL: &str = "metal.athanor.dev/dynamic";
+
+impl AddressSpec {
+    /// An address that a client which is no Machine has until a time.
+    pub fn lent(ip: IpAddr, subnet: &str, mac: MacAddr, until: Time) -> Self {
+        Self { ip, subnet: subnet.to_owned(), mac, fixed: false, owner: None, quarantine: None, expires: Some(until) }
+    }
+
+    /// An address of a Machine's interface.
+    pub fn owned(ip: IpAddr, subnet: &str, mac: MacAddr, owner: AddressOwner) -> Self {
+        Self { ip, subnet: subnet.to_owned(), mac, fixed: false, owner: Some(owner), quarantine: None, expires: None }
+    }
+
+    /// An address that nobody is given until a time.
+    pub fn quarantined(ip: IpAddr, subnet: &str, mac: MacAddr, why: String, until: Time) -> Self {
+        Self { ip, subnet: subnet.to_owned(), mac, fixed: false, owner: None, quarantine: Some(why), expires: Some(until) }
+    }
 }
 
 /// The Machine that owns an address.

@@ -1,10 +1,14 @@
 //! BootReport: what a client asked and was answered, by node. `explain` reads nothing else.
 
+use std::net::IpAddr;
+
 use athanor_wire::{GuestReport, Inventory, MacAddr};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::schema;
 
 /// The most events a node keeps for a client: about three boots of the most talkative firmware.
 pub const MAX_EVENTS: usize = 64;
@@ -58,10 +62,26 @@ pub struct NodeReport {
     /// What became of the attempt under way, as far as this node saw.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempt: Option<AttemptReport>,
+    /// The address that it last declined: somebody else on the segment uses it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub declined: Option<Declined>,
+    /// When it last fetched its loader again and again without a script in between.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chain_loop: Option<MicroTime>,
     /// Files of the plan that this node cannot serve, and why.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(max = 512)))]
     pub problems: Vec<String>,
+}
+
+/// An address that a client would not have (DHCPDECLINE).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Declined {
+    /// The address.
+    #[schemars(schema_with = "schema::ip")]
+    pub ip: IpAddr,
+    /// When.
+    pub time: MicroTime,
 }
 
 /// One question and its answer.

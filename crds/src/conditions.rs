@@ -15,6 +15,8 @@ pub mod types {
     pub const INSPECTED: &str = "Inspected";
     /// Machine: its disks were wiped, with a record.
     pub const WIPED: &str = "Wiped";
+    /// Machine: it fetches its loader again and again and gets no further.
+    pub const CHAIN_LOOP: &str = "ChainLoop";
     /// Machine: whether it has power, where that can be known.
     pub const POWERED: &str = "Powered";
     /// Machine, Deployment: something goes wrong again and again; `status.failure` has the next try.
@@ -33,6 +35,10 @@ pub mod types {
     pub const FOREIGN_DHCP: &str = "ForeignDHCP";
     /// Subnet: newcomers are turned away.
     pub const NEWCOMERS_LIMITED: &str = "NewcomersLimited";
+    /// Subnet: addresses are given to nobody, because somebody uses them unasked.
+    pub const ADDRESSES_QUARANTINED: &str = "AddressesQuarantined";
+    /// Subnet: firmware of some kind could not be given a loader.
+    pub const LOADERS_MISSING: &str = "LoadersMissing";
 }
 
 /// Reasons, by what they speak of.
@@ -99,6 +105,12 @@ pub mod reasons {
     pub const PREFIX_TAKEN: &str = "PrefixTaken";
     /// Deployment: a file that its profile names cannot be served.
     pub const CONTENT_UNAVAILABLE: &str = "ContentUnavailable";
+    /// Machine: three loaders within a minute, and no script.
+    pub const LOADER_AGAIN: &str = "LoaderAgain";
+    /// Subnet: a machine declined an address.
+    pub const DECLINED: &str = "Declined";
+    /// Machine: no loader for it, or one that cannot do what its order asks for.
+    pub const NO_LOADER: &str = "NoLoader";
     /// Deployment: the guest reported that it failed.
     pub const GUEST_FAILED: &str = "GuestFailed";
     /// Deployment: the machine was not switched on or did not ask yet.

@@ -21,7 +21,7 @@ struct Policy {
     rules: &'static [(&'static str, &'static str)],
 }
 
-const POLICIES: [Policy; 3] = [
+const POLICIES: [Policy; 4] = [
     Policy {
         name: "athanor-boot-agent-reports",
         group: GROUP,
@@ -48,6 +48,17 @@ const POLICIES: [Policy; 3] = [
         resource: "leases",
         operations: &["CREATE", "UPDATE"],
         rules: &[("object.metadata.name == 'agent-' + variables.node", "a boot-agent writes its own Lease, agent-<node>, and no other")],
+    },
+    Policy {
+        name: "athanor-boot-agent-addresses",
+        group: GROUP,
+        version: VERSION,
+        resource: "addresses",
+        operations: &["CREATE", "UPDATE", "DELETE"],
+        rules: &[
+            ("request.operation == 'DELETE' || !has(object.spec.owner)", "a boot-agent gives no address to a Machine"),
+            ("request.operation == 'CREATE' || !has(oldObject.spec.owner)", "a boot-agent changes no address of a Machine"),
+        ],
     },
     Policy {
         name: "athanor-boot-agent-newcomers",

@@ -66,6 +66,7 @@ const BOOT_AGENT: &[Rule] = &[
     Rule { group: "", resources: &["secrets"], verbs: &["list", "watch"], namespace: PLANS },
     Rule { group: OURS, resources: &["subnets"], verbs: &["list", "watch"], namespace: None },
     Rule { group: OURS, resources: &["machines"], verbs: &["create"], namespace: None },
+    Rule { group: OURS, resources: &["addresses"], verbs: &["list", "watch", "create", "patch", "delete"], namespace: None },
     Rule { group: OURS, resources: &["bootreports"], verbs: &["get", "create", "patch"], namespace: None },
     Rule { group: "coordination.k8s.io", resources: &["leases"], verbs: &["create", "patch"], namespace: SYSTEM },
 ];

@@ -336,6 +336,10 @@ pub struct SubnetServer {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub foreign_server: Option<String>,
+    /// Kinds of firmware that it has no loader for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(max = 128)))]
+    pub lacks: Vec<String>,
     /// Newcomers that it turned away within the last minute, and by which limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]

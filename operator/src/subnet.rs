@@ -21,6 +21,9 @@ use crate::{
     status::{self, Seen},
 };
 
+/// How many addresses or agents a condition names.
+const MOST_TOLD: usize = 8;
+
 /// Writes a Subnet's status.
 ///
 /// # Errors
@@ -29,17 +32,20 @@ pub async fn reconcile(name: &str, cluster: &impl Cluster, clock: &impl Clock) -
     let Some(subnet) = cluster.get::<Subnet>(None, name).await? else { return Ok(()) };
     let others = cluster.list::<Subnet>(None).await?;
     let leases = cluster.list::<Lease>(Some(names::SYSTEM_NAMESPACE)).await?;
-    let used = cluster.list::<Address>(None).await?.iter().filter(|address| address.spec.subnet == name).count();
+    let addresses = cluster.list::<Address>(None).await?;
+    let inside: Vec<&Address> = addresses.iter().map(AsRef::as_ref).filter(|address| address.spec.subnet == name).collect();
     let now = clock.now();
     let servers = servers(name, &leases, now);
     let old = subnet.status.clone().unwrap_or_default();
     let mut new = SubnetStatus {
         observed_generation: subnet.meta().generation,
-        used: u32::try_from(used).ok(),
+        used: u32::try_from(inside.len()).ok(),
         servers,
         conditions: old.conditions.clone(),
     };
     judge(&subnet, &others, &mut new, now);
+    tell_quarantined(&inside, &mut new.conditions, now);
+    tell_lacking(&mut new, now);
     conditions::observe(&mut new.conditions, new.observed_generation);
     let (old, new) = (Seen { status: &old, conditions: &old.conditions }, Seen { status: &new, conditions: &new.conditions });
     status::write(&subnet, old, new, cluster, clock).await?;
@@ -66,6 +72,7 @@ fn servers(name: &str, leases: &[Arc<Lease>], now: Timestamp) -> Vec<SubnetServe
                 interface: served.interface,
                 address: served.address,
                 limited: served.limited,
+                lacks: served.lacks,
                 other_addresses: served.other_addresses,
                 authority: Some(served.authority),
                 foreign_server: served.foreign_server,
@@ -76,6 +83,43 @@ fn servers(name: &str, leases: &[Arc<Lease>], now: Timestamp) -> Vec<SubnetServe
         .collect();
     servers.sort_by(|a, b| (&a.node, &a.interface).cmp(&(&b.node, &b.interface)));
     servers
+}
+
+/// Addresses that nobody is given, and why.
+fn tell_quarantined(addresses: &[&Address], conditions: &mut Vec<Condition>, now: Timestamp) {
+    let mut told: Vec<String> = addresses
+        .iter()
+        .filter_map(|address| {
+            let until = address.spec.expires.as_ref().map(|time| format!(", until {}", time.0.strftime("%H:%M UTC"))).unwrap_or_default();
+            Some(format!("{} ({}{until})", address.spec.ip, address.spec.quarantine.as_ref()?))
+        })
+        .collect();
+    told.sort();
+    match told.len() {
+        0 => conditions.retain(|condition| condition.type_ != types::ADDRESSES_QUARANTINED),
+        count => {
+            let more = if count > MOST_TOLD { format!(" and {} more", count - MOST_TOLD) } else { String::new() };
+            let message = format!("{}{more}; find who uses them", told.into_iter().take(MOST_TOLD).collect::<Vec<_>>().join(", "));
+            conditions::set(conditions, now, types::ADDRESSES_QUARANTINED, true, reasons::DECLINED, message);
+        }
+    }
+}
+
+/// Firmware that gets nowhere because an agent has no loader for it.
+fn tell_lacking(status: &mut SubnetStatus, now: Timestamp) {
+    let told: Vec<String> = status
+        .servers
+        .iter()
+        .filter(|server| !server.lacks.is_empty())
+        .map(|server| format!("{} has no loader for {}", server.node, server.lacks.join(", ")))
+        .take(MOST_TOLD)
+        .collect();
+    if told.is_empty() {
+        status.conditions.retain(|condition| condition.type_ != types::LOADERS_MISSING);
+    } else {
+        let message = format!("{}; install the package ipxe there, or fill one of its loaderDirs", told.join("; "));
+        conditions::set(&mut status.conditions, now, types::LOADERS_MISSING, true, reasons::NO_LOADER, message);
+    }
 }
 
 fn judge(subnet: &Subnet, others: &[Arc<Subnet>], status: &mut SubnetStatus, now: Timestamp) {

@@ -267,6 +267,26 @@ fn what_cannot_be_is_refused_with_the_field_and_what_to_do() {
 }
 
 #[test]
+fn secrets_have_what_their_type_promises_and_versions_are_not_given_by_hand() {
+    let rack = Rack::up().unwrap();
+    let service = Service::start(&rack).unwrap();
+    let kubectl = Kubectl { rack: &rack, service: &service };
+    for (kind, data, field) in [
+        ("tls", "tls.key: aw==", "data[tls.crt]"),
+        ("ssh-auth", "key: aw==", "data[ssh-privatekey]"),
+        ("basic-auth", "user: aw==", "data[username]"),
+        ("dockerconfigjson", "config: aw==", "data[.dockerconfigjson]"),
+    ] {
+        let secret = format!("apiVersion: v1\nkind: Secret\nmetadata: {{name: x}}\ntype: kubernetes.io/{kind}\ndata: {{{data}}}\n");
+        let said = kubectl.refused("create -f -", &secret);
+        assert!(said.contains(field) && said.contains("Required value"), "{secret}\nsaid: {said}");
+    }
+    let restored = MACHINE.replace("{name: m1,", "{name: m1, resourceVersion: \"7\",");
+    let said = kubectl.refused("create -f -", &restored);
+    assert!(said.contains("resourceVersion should not be set on objects to be created"), "{said}");
+}
+
+#[test]
 fn an_acknowledged_write_survives_kill_9() {
     let rack = Rack::up().unwrap();
     let mut service = Service::start(&rack).unwrap();
@@ -296,6 +316,8 @@ fn what_the_file_does_not_name_is_kubectls_to_change() {
     assert_eq!(subnet(&service, "leaseSeconds"), 600);
     assert_eq!(subnet(&service, "domain"), "lab.example");
     assert_eq!(subnet(&service, "mode"), "dhcp", "what the file says is so at the next start");
+    let note = "subnets.lab: the configuration wins over a change since";
+    assert!(service.banner().contains(note) && service.banner().contains(".spec.mode"), "{}", service.banner());
 }
 
 #[test]
@@ -340,4 +362,11 @@ fn a_method_that_means_nothing_does_nothing() {
         assert_eq!(tools::run(curl.arg(format!("{base}{path}"))).unwrap(), "405", "{method} {path}");
         assert!(service.get("machine", "m1").is_ok(), "{method} {path} removed the machine");
     }
+    let said = kubectl.refused("delete machine m1 --as=somebody", "");
+    assert!(said.contains("knows no impersonation"), "{said}");
+    let mut curl = rack.command("curl");
+    curl.args(["-sk", "-X", "DELETE", "-H", &format!("authorization: Bearer {token}")]);
+    let said = tools::run(curl.arg(format!("{base}/m1?dryRun=Some"))).unwrap();
+    assert!(said.contains("dryRun: Unsupported value"), "{said}");
+    assert!(service.get("machine", "m1").is_ok());
 }

@@ -33,7 +33,8 @@ fn name(object: &Value) -> String {
 
 /// Waits until so many Deployments have a Machine each, and Machines and Deployments agree on who has whom.
 fn settled(service: &Service<'_>, deployments: usize) {
-    wait_for("everybody has what it asked for", Duration::from_secs(120), || {
+    // Who is unlucky eight times in a row waits for a minute each time: that is the longest pause of its back-off.
+    wait_for("everybody has what it asked for", Duration::from_secs(300), || {
         let claimed: BTreeMap<String, String> = service
             .list("machines")
             .unwrap()

@@ -122,22 +122,34 @@ fn hostname() -> String {
     if name.is_empty() { "athanor".to_owned() } else { name }
 }
 
-/// The Subnets that there are, and the names of those that left the file.
+/// The Subnets that there are, and what the file took back or away.
 struct Applied {
     subnets: Vec<SubnetSpec>,
+    /// Names of those that left the file.
     removed: Vec<String>,
+    /// Fields that somebody had changed since, in words.
+    taken_back: Vec<String>,
 }
 
 /// The Subnets of the file become objects; those that the file had before and has no more go.
 async fn apply_subnets(client: &Client, config: &Config) -> anyhow::Result<Applied> {
     let api: Api<Subnet> = Api::all(client.clone());
+    let mut taken_back = Vec::new();
     for (name, spec) in &config.written {
         let object = json!({
             "apiVersion": athanor_crds::API_VERSION, "kind": "Subnet",
             "metadata": { "name": name, "labels": { FROM_CONFIG: "true" } }, "spec": spec
         });
-        let params = PatchParams::apply(CONFIG_MANAGER).force();
-        api.patch(name, &params, &Patch::Apply(&object)).await.map_err(|error| match error {
+        let params = PatchParams::apply(CONFIG_MANAGER);
+        let applied = match api.patch(name, &params, &Patch::Apply(&object)).await {
+            // The file is what its owner reads at the next start; what somebody changed in between is said, not kept.
+            Err(kube::Error::Api(status)) if status.code == 409 => {
+                taken_back.push(format!("subnets.{name}: the configuration wins over a change since. {}", status.message));
+                api.patch(name, &params.force(), &Patch::Apply(&object)).await
+            }
+            other => other,
+        };
+        applied.map_err(|error| match error {
             kube::Error::Api(status) => anyhow::anyhow!("subnets.{name}: {}", status.message),
             other => anyhow::Error::from(other),
         })?;
@@ -151,7 +163,7 @@ async fn apply_subnets(client: &Client, config: &Config) -> anyhow::Result<Appli
             .with_context(|| format!("subnets.{old}: it left the configuration, but cannot be deleted"))?;
     }
     let subnets = api.list(&ListParams::default()).await?.items.into_iter().map(|subnet| subnet.spec).collect();
-    Ok(Applied { subnets, removed })
+    Ok(Applied { subnets, removed, taken_back })
 }
 
 fn banner(config: &Config, applied: &Applied, began: Instant) {
@@ -166,6 +178,9 @@ fn banner(config: &Config, applied: &Applied, began: Instant) {
     }
     for name in &applied.removed {
         out.push_str(&format!("  note   Subnet {name} left the configuration and was removed\n"));
+    }
+    for told in &applied.taken_back {
+        out.push_str(&format!("  note   {told}\n"));
     }
     let missing = config.media_dirs.iter().filter(|folder| !folder.is_dir());
     for folder in missing {

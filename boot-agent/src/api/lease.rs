@@ -1,6 +1,6 @@
 //! The agent's Lease: that it is alive, and what it serves.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use athanor_crds::{
     Subnet,
@@ -31,6 +31,8 @@ const RENEW_ALONE: Duration = Duration::from_secs(300);
 const MISSED: u32 = 3;
 /// How many other addresses of an interface are told: as many as the API takes.
 const MOST_ADDRESSES: usize = 16;
+/// How many kinds of firmware without a loader are told.
+const MOST_LACKING: usize = 16;
 /// How soon a renewal that failed is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -86,11 +88,12 @@ fn served(shared: &Shared, duties: &[Duty]) -> Vec<Served> {
     let mut all = Vec::new();
     for duty in duties {
         let verdict = shared.authority.of(&duty.link.interface);
+        let here: Vec<IpAddr> = duty.link.addresses.iter().copied().map(IpAddr::V4).collect();
         for name in &duty.subnets {
             let Some(subnet) = snapshot.subnets().iter().find(|subnet| subnet.name == *name) else { continue };
             let (authority, foreign_server) = match &verdict {
                 _ if subnet.spec.authority == subnet::Authority::Assumed => ("Assumed", None),
-                _ if subnet.spec.mode != Mode::Dhcp => ("Unneeded", None),
+                _ if subnet.spec.mode != Mode::Dhcp || subnet.spec.is_behind_relays(&here) => ("Unneeded", None),
                 Authority::Probing => ("Probing", None),
                 Authority::Alone => ("Alone", None),
                 Authority::Foreign(server) => ("Foreign", Some(server.to_string())),
@@ -100,6 +103,7 @@ fn served(shared: &Shared, duties: &[Duty]) -> Vec<Served> {
                 interface: duty.link.interface.clone(),
                 address: duty.link.addresses.first().map(ToString::to_string).unwrap_or_default(),
                 limited: shared.limited(name),
+                lacks: shared.loaders.missing().iter().map(ToString::to_string).take(MOST_LACKING).collect(),
                 other_addresses: duty.link.addresses.iter().skip(1).map(ToString::to_string).take(MOST_ADDRESSES).collect(),
                 authority: authority.to_owned(),
                 foreign_server,

@@ -1,10 +1,15 @@
 //! The one module that knows Kubernetes: plans and Subnets in, newcomers, BootReports and a Lease out.
 
 mod lease;
+mod lending;
 mod newcomers;
 mod reports;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use athanor_crds::{Subnet, names};
 use athanor_plan::{BootPlan, Snapshot, boot_plan::FORMAT, snapshot::NamedSubnet};
@@ -16,6 +21,8 @@ use kube::{
     runtime::{WatchStreamExt as _, watcher, watcher::Event},
 };
 use tokio::sync::oneshot;
+
+pub(crate) use lending::Order;
 
 use crate::{
     content, handover, http,
@@ -31,6 +38,8 @@ use crate::{
 const GATHER: Duration = Duration::from_millis(5);
 /// How often the files of orders are looked at. A look costs microseconds while an image stays the same.
 const CONTENT_LOOK: Duration = Duration::from_secs(5);
+/// Of how many orders at once: one image on a share that hangs holds up few others.
+const CONTENT_AT_ONCE: usize = 16;
 /// How long the first lists may take where an earlier agent kept what it knew.
 const FIRST_LISTS_KEPT: Duration = Duration::from_secs(5);
 /// How long they may take otherwise.
@@ -69,15 +78,20 @@ pub async fn run(
     for arch in inventory.missing() {
         tracing::warn!(%arch, folders = ?options.loader_dirs, "no loader for this architecture; install the package ipxe or put one into the folder");
     }
+    for lacking in inventory.incomplete() {
+        tracing::warn!(lacking, folders = ?options.loader_dirs, "a chain of loaders begins and does not go on, so it is offered to nobody");
+    }
     let listener = port::tcp("HTTP", options.http_port, options.in_cluster)?;
     let kept = options.in_cluster.then(|| kept::load(&options.data_dir, &options.installation)).flatten();
-    let (shared, registrations) = Shared::new(options, inventory, metrics);
+    let (shared, orders) = Shared::new(options, inventory, metrics);
     let mut tasks = tokio::task::JoinSet::new();
     let (listed, first) = oneshot::channel();
     // Before anything is watched: what comes from the API stands, however late it comes.
     let kept = kept.map(|kept| take_kept(&shared, kept));
     tasks.spawn(watch(shared.clone(), client.clone(), listed));
-    tasks.spawn(newcomers::run(shared.clone(), client.clone(), registrations));
+    tasks.spawn(newcomers::run(shared.clone(), client.clone(), orders.newcomers));
+    tasks.spawn(lending::watch(shared.clone(), client.clone()));
+    tasks.spawn(lending::run(shared.clone(), client.clone(), orders.lending));
     tasks.spawn(reports::run(shared.clone(), client.clone()));
     let patience = if kept.is_some() { FIRST_LISTS_KEPT } else { FIRST_LISTS };
     match (tokio::time::timeout(patience, first).await, kept) {
@@ -118,9 +132,9 @@ fn take_kept(shared: &Shared, kept: Kept) -> usize {
 async fn watch_content(shared: Arc<Shared>) {
     loop {
         tokio::time::sleep(CONTENT_LOOK).await;
-        for plan in shared.snapshot().plans().iter().filter(|plan| plan.order.is_some()) {
-            check_content(&shared, plan).await;
-        }
+        let snapshot = shared.snapshot();
+        let ordered = stream::iter(snapshot.plans().iter().filter(|plan| plan.order.is_some()));
+        ordered.for_each_concurrent(CONTENT_AT_ONCE, |plan| check_content(&shared, plan)).await;
     }
 }
 
@@ -148,8 +162,10 @@ async fn watch_one_history(shared: &Arc<Shared>, client: Client, listed: &mut Op
     let mut changes =
         stream::select(plans.map(|event| event.map(Change::Plan)).boxed(), subnets.map(|event| event.map(Change::Subnet)).boxed());
     let mut world = World::default();
+    // Of all changes since the last snapshot: one list may be whole long before the other.
+    let mut touched = BTreeSet::new();
     while let Some(change) = changes.next().await {
-        let mut touched = world.take(shared, change);
+        touched.extend(world.take(shared, change));
         while let Ok(Some(more)) = tokio::time::timeout(GATHER, changes.next()).await {
             touched.extend(world.take(shared, more));
         }
@@ -164,7 +180,7 @@ async fn watch_one_history(shared: &Arc<Shared>, client: Client, listed: &mut Op
         if let Some(listed) = listed.take() {
             let _ = listed.send(());
         }
-        for name in touched {
+        for name in std::mem::take(&mut touched) {
             if let Some(plan) = world.plans.get(&name) {
                 shared.reporter.reconsider(plan);
                 // Whether every file of the plan is there is known before a machine asks for it.
@@ -210,10 +226,10 @@ impl World {
                 self.plans_listed = true;
                 return self.plans.keys().cloned().collect();
             }
-            Change::Subnet(Event::Apply(subnet)) => put(&mut self.subnets, subnet),
+            Change::Subnet(Event::Apply(subnet)) => put(&mut self.subnets, subnet, &shared.options.node),
             Change::Subnet(Event::Delete(subnet)) => drop(self.subnets.remove(&subnet.name_any())),
             Change::Subnet(Event::Init) => self.incoming_subnets.clear(),
-            Change::Subnet(Event::InitApply(subnet)) => put(&mut self.incoming_subnets, subnet),
+            Change::Subnet(Event::InitApply(subnet)) => put(&mut self.incoming_subnets, subnet, &shared.options.node),
             Change::Subnet(Event::InitDone) => {
                 self.subnets = std::mem::take(&mut self.incoming_subnets);
                 self.subnets_listed = true;
@@ -223,12 +239,13 @@ impl World {
     }
 }
 
-fn put(subnets: &mut BTreeMap<String, NamedSubnet>, subnet: DeserializeGuard<Subnet>) {
+fn put(subnets: &mut BTreeMap<String, NamedSubnet>, subnet: DeserializeGuard<Subnet>, node: &str) {
     let name = subnet.name_any();
     match subnet.0 {
         Ok(subnet) => {
-            let servers = subnet.status.iter().flat_map(|status| &status.servers).filter_map(|server| server.address.parse().ok());
-            let servers = servers.collect();
+            // Our own other interfaces are on other wires.
+            let others = subnet.status.iter().flat_map(|status| &status.servers).filter(|server| server.node != node);
+            let servers = others.filter_map(|server| server.address.parse().ok()).collect();
             subnets.insert(name.clone(), NamedSubnet { name, spec: subnet.spec, servers });
         }
         Err(error) => {

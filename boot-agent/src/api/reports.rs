@@ -18,6 +18,8 @@ const LOOK: Duration = Duration::from_secs(1);
 /// How many reports are written in a second that nobody waits for: a hall that is switched on by one breaker is told of within minutes, and
 /// neither the API nor those whose report is waited for stand behind it.
 const CALM: usize = 50;
+/// And so many of them before those that are waited for have their turn again.
+const CALM_AT_ONCE: usize = 5;
 /// The least time between two looks: each goes over all clients.
 const PAUSE: Duration = Duration::from_millis(50);
 /// How long an agent that ends may write what it has not written yet.
@@ -30,8 +32,14 @@ pub(super) async fn run(shared: Arc<Shared>, client: Client) {
         if since.elapsed() >= LOOK {
             (calm, since) = (CALM, Instant::now());
         }
-        calm -= write_due(&shared, &client, calm, false).await;
-        tokio::time::sleep(PAUSE).await;
+        let written = write_due(&shared, &client, calm.min(CALM_AT_ONCE), false).await;
+        calm -= written;
+        // There may be more; but who is waited for comes first again.
+        if written < CALM_AT_ONCE {
+            tokio::time::sleep(PAUSE).await;
+        } else {
+            shared.reporter.wake();
+        }
     }
 }
 

@@ -25,8 +25,9 @@ use self::{
 use crate::{
     content::{self, Found, Missing},
     handover::Transfer,
-    report::{self, Seen},
+    report::Seen,
     shared::Shared,
+    text,
 };
 
 /// How long a client may take for its request's head.
@@ -90,11 +91,11 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>, peer: SocketAdd
     if request.method() != Method::GET && request.method() != Method::HEAD {
         return not_allowed("GET, HEAD", "only GET and HEAD are served here\n");
     }
-    let base = format!("http://{}:{}", local.ip(), local.port());
+    let agent = format!("{}:{}", local.ip(), local.port());
     let snapshot = shared.snapshot();
     let asks = snapshot.mac_of(peer.ip());
     let told_as = asks.map(|mac| snapshot.told_as(mac));
-    let found = match content::script(&shared, &snapshot, &base, &path) {
+    let found = match content::script(&shared, &snapshot, content::Asker { mac: asks, agent: &agent }, &path) {
         Some(found) => found,
         None => {
             let (inside, path) = (shared.clone(), path.clone());
@@ -114,7 +115,7 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>, peer: SocketAdd
 }
 
 fn tell(shared: &Shared, mac: Option<MacAddr>, path: &str, answer: String, row: Option<String>) {
-    let asked: String = report::redact(path).chars().take(200).collect();
+    let asked: String = text::redact(path).chars().take(200).collect();
     tracing::debug!(asked, answer, "HTTP");
     if let Some(mac) = mac {
         shared.reporter.saw(mac, Seen { protocol: "HTTP", asked, answer, row, subnet: None });
@@ -181,7 +182,7 @@ fn matches(tag: &str, etag: &str) -> bool {
 fn note_script(shared: &Shared, request: &Request<Incoming>, path: &str, found: &Found, mac: Option<MacAddr>) {
     let Some(plan) = &found.plan else { return };
     let query: HashMap<_, _> = form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes()).collect();
-    let fact = |name: &str| query.get(name).map(|text| report::plain(text.trim(), 128)).filter(|text| !text.is_empty());
+    let fact = |name: &str| query.get(name).map(|text| text::plain(text.trim(), 128)).filter(|text| !text.is_empty());
     let facts = Inventory {
         vendor: fact("vendor"),
         product: fact("product"),
@@ -222,6 +223,9 @@ impl Delivery {
         if let (true, Some(plan), Some(file)) = (whole, &self.plan, &self.file) {
             self.shared.reporter.served(plan, file);
         }
+        if let (true, Some(mac)) = (whole && self.shared.begins_chain(&self.path), self.mac) {
+            self.shared.reporter.loader_fetched(mac);
+        }
         // What a script said was told when it was asked for.
         if !self.script {
             let of = if whole { String::new() } else { format!(" of {}", self.size) };
@@ -255,7 +259,7 @@ async fn guest(shared: &Shared, token: &str, request: Request<Incoming>) -> Resp
             return text(StatusCode::BAD_REQUEST, &message);
         }
     };
-    let report = GuestReport { message: report::plain(&report.message, 512), ..report };
+    let report = GuestReport { message: text::plain(&report.message, 512), ..report };
     let _under_way = shared.under_way.begin();
     let what = outcome(&report);
     let stands = shared.reporter.guest(&plan, report.clone());

@@ -7,7 +7,7 @@ use std::{
     io,
     net::{Ipv4Addr, SocketAddr},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use athanor_tftp_server::{Client, Datagram, End, ErrorCode, Event, Packet, ReadRequest, Run, Server, codec};
@@ -28,8 +28,12 @@ use crate::{
 
 /// How many of the transfer ports an agent takes: half of them, so that its successor finds the other half.
 const LANES: usize = 4;
-/// Packets of one socket that are answered before the others have their turn.
+/// Packets of one lane that are answered before the others have their turn.
 const BATCH: usize = 64;
+/// Requests that are answered before the lanes have their turn: each opens a file, and may wait for a disk.
+const REQUEST_BATCH: usize = 4;
+/// While acknowledgements still wait in a socket nobody is sent anything again; but no longer than this.
+const BUSY: Duration = Duration::from_millis(100);
 /// What a path takes where the kernel cannot tell.
 const ETHERNET_MTU: usize = 1500;
 
@@ -52,7 +56,8 @@ struct Shell {
     shared: Arc<Shared>,
     engine: Server<Held>,
     sockets: Sockets,
-    base: String,
+    /// The agent's HTTP as a client of this interface reaches it.
+    agent: String,
 }
 
 /// Serves an interface, from every address that its DHCP answers name.
@@ -71,8 +76,8 @@ fn start_at(shared: &Arc<Shared>, interface: &str, address: Ipv4Addr, tasks: &mu
     let requests = port::udp("TFTP", interface, address, TFTP_PORT, shared.options.in_cluster)?.into_std().map_err(broken)?;
     let lanes = lanes(interface, address)?.into_iter().map(tokio::net::UdpSocket::into_std).collect::<io::Result<_>>().map_err(broken)?;
     let (sockets, orders) = Sockets::new(requests, lanes).map_err(broken)?;
-    let base = format!("http://{address}:{}", shared.options.http_port);
-    let shell = Shell { shared: shared.clone(), engine: Server::new(sockets.lanes()), sockets, base };
+    let agent = format!("{address}:{}", shared.options.http_port);
+    let shell = Shell { shared: shared.clone(), engine: Server::new(sockets.lanes()), sockets, agent };
     // The engine reads files while it answers. A share that hangs stops this interface's TFTP, and nothing else: the thread is its own.
     let thread = std::thread::Builder::new().name(format!("tftp-{interface}")).spawn(move || shell.run());
     thread.map_err(broken)?;
@@ -108,20 +113,34 @@ fn lanes(interface: &str, address: Ipv4Addr) -> Result<Vec<tokio::net::UdpSocket
 impl Shell {
     fn run(mut self) {
         let (mut out, mut events) = (Vec::new(), Vec::new());
+        let mut ticked = Instant::now();
         loop {
             let wait = self.engine.next_deadline().map(|deadline| deadline.saturating_duration_since(Instant::now()));
             let Some(ready) = self.sockets.wait(wait) else { return };
+            let mut busy = false;
             for source in ready {
-                for _ in 0..BATCH {
-                    let Some((peer, length)) = self.sockets.receive(source) else { break };
-                    let bytes = self.sockets.packet(length).to_vec();
-                    self.handle(source, peer, &bytes, &mut out, &mut events);
-                    self.flush(&mut out, &mut events);
-                }
+                let batch = if source == Source::Requests { REQUEST_BATCH } else { BATCH };
+                let answered = (0..batch).take_while(|_| self.answer_one(source, &mut out, &mut events)).count();
+                busy |= answered == batch && source != Source::Requests;
             }
-            self.engine.tick(Instant::now(), &mut out, &mut events);
-            self.flush(&mut out, &mut events);
+            if !busy || ticked.elapsed() >= BUSY {
+                ticked = Instant::now();
+                self.engine.tick(ticked, &mut out, &mut events);
+                self.flush(&mut out, &mut events);
+            }
         }
+    }
+
+    /// Answers one packet, if one is there.
+    fn answer_one(&mut self, source: Source, out: &mut Vec<Datagram>, events: &mut Vec<Event>) -> bool {
+        let Some((peer, length)) = self.sockets.receive(source) else { return false };
+        // Nobody can be answered at port 0.
+        if peer.port() != 0 {
+            let bytes = self.sockets.packet(length).to_vec();
+            self.handle(source, peer, &bytes, out, events);
+            self.flush(out, events);
+        }
+        true
     }
 
     fn flush(&mut self, out: &mut Vec<Datagram>, events: &mut Vec<Event>) {
@@ -166,9 +185,10 @@ impl Shell {
 
     fn find(&self, peer: SocketAddr, request: &ReadRequest) -> Result<Held, Missing> {
         let snapshot = self.shared.snapshot();
-        let found = match content::script(&self.shared, &snapshot, &self.base, &request.file) {
+        let asker = content::Asker { mac: snapshot.mac_of(peer.ip()), agent: &self.agent };
+        let found = match content::script(&self.shared, &snapshot, asker, &request.file) {
             Some(script) => script?,
-            None => content::file(&self.shared, &snapshot, snapshot.mac_of(peer.ip()), &request.file)?,
+            None => content::file(&self.shared, &snapshot, asker.mac, &request.file)?,
         };
         if found.script
             && let Some(plan) = &found.plan
@@ -194,6 +214,9 @@ impl Shell {
                 if let Some((plan, name, _)) = content::order_file(&snapshot, &event.file) {
                     self.shared.reporter.served(plan, name);
                 }
+                if let Some(mac) = snapshot.mac_of(event.peer.ip()).filter(|_| self.shared.begins_chain(&event.file)) {
+                    self.shared.reporter.loader_fetched(snapshot.told_as(mac));
+                }
                 format!("{} bytes in {seconds:.2} s ({block} B, window {window})", event.bytes)
             }
             // It wanted to know the size.
@@ -207,7 +230,7 @@ impl Shell {
     }
 
     fn tell(&self, peer: SocketAddr, file: &str, answer: String) {
-        let asked: String = crate::report::redact(file).chars().take(200).collect();
+        let asked: String = crate::text::redact(file).chars().take(200).collect();
         tracing::debug!(%peer, asked, answer, "TFTP");
         let snapshot = self.shared.snapshot();
         if let Some(mac) = snapshot.mac_of(peer.ip()) {

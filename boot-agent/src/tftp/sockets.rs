@@ -7,6 +7,7 @@ use std::{
         fd::{AsFd as _, AsRawFd as _},
         unix::net::UnixStream,
     },
+    sync::{Arc, Weak},
     time::Duration,
 };
 
@@ -24,6 +25,9 @@ const MAX_SEGMENTS: usize = 64;
 /// How long such a piece may be: an IP packet's 65,535 bytes less its headers, and some room.
 const MAX_PIECE: usize = 65_000;
 
+/// How long a full socket is waited for, in milliseconds: a gigabit takes half a megabyte in that time.
+const FULL: u8 = 5;
+
 /// Where a packet came in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Source {
@@ -35,8 +39,8 @@ pub(super) enum Source {
 
 /// All sockets of one server.
 pub(super) struct Sockets {
-    /// `None` when no more requests are taken.
-    requests: Option<UdpSocket>,
+    /// Port 69, which the task that started the thread has: when that ends it is free at once, even if the thread waits for a disk.
+    requests: Weak<UdpSocket>,
     lanes: Vec<UdpSocket>,
     orders: UnixStream,
     /// The kernel cuts pieces into packets.
@@ -45,21 +49,25 @@ pub(super) struct Sockets {
 }
 
 /// Tells the thread what to do; when it is dropped, the thread ends.
-pub(super) struct Orders(UnixStream);
+pub(super) struct Orders {
+    stream: UnixStream,
+    _requests: Arc<UdpSocket>,
+}
 
 impl Orders {
     /// What is under way goes on; what comes anew is another agent's.
     pub(super) fn take_no_more(&self) {
         // It fails where the thread has ended, and then takes nothing.
-        let _ = (&self.0).write(&[1]);
+        let _ = (&self.stream).write(&[1]);
     }
 }
 
 impl Sockets {
     pub(super) fn new(requests: UdpSocket, lanes: Vec<UdpSocket>) -> io::Result<(Self, Orders)> {
-        let (orders, ours) = UnixStream::pair()?;
-        let sockets = Self { requests: Some(requests), lanes, orders: ours, cuts: true, buffer: Box::new([0; MAX_REQUEST]) };
-        Ok((sockets, Orders(orders)))
+        let (stream, ours) = UnixStream::pair()?;
+        let requests = Arc::new(requests);
+        let sockets = Self { requests: Arc::downgrade(&requests), lanes, orders: ours, cuts: true, buffer: Box::new([0; MAX_REQUEST]) };
+        Ok((sockets, Orders { stream, _requests: requests }))
     }
 
     pub(super) fn lanes(&self) -> usize {
@@ -68,9 +76,10 @@ impl Sockets {
 
     /// Waits until something comes in, or so long; `None` when it is time to end.
     pub(super) fn wait(&mut self, wait: Option<Duration>) -> Option<Vec<Source>> {
+        let requests = self.requests.upgrade();
         let mut waiting = vec![PollFd::new(self.orders.as_fd(), PollFlags::POLLIN)];
         waiting.extend(self.lanes.iter().map(|lane| PollFd::new(lane.as_fd(), PollFlags::POLLIN)));
-        waiting.extend(self.requests.iter().map(|requests| PollFd::new(requests.as_fd(), PollFlags::POLLIN)));
+        waiting.extend(requests.iter().map(|requests| PollFd::new(requests.as_fd(), PollFlags::POLLIN)));
         // Rounded up: waking a moment early would mean waking again and again.
         let timeout =
             wait.map_or(PollTimeout::NONE, |wait| PollTimeout::try_from(wait + Duration::from_micros(999)).unwrap_or(PollTimeout::MAX));
@@ -87,17 +96,19 @@ impl Sockets {
             if matches!(self.orders.read(&mut [0]), Ok(0) | Err(_)) {
                 return None;
             }
-            self.requests = None;
+            self.requests = Weak::new();
+            return Some(Vec::new());
         }
         let lanes = (0..self.lanes.len()).filter(|lane| ready.get(lane + 1) == Some(&true)).map(Source::Lane);
-        let requests = (ready.get(self.lanes.len() + 1) == Some(&true) && self.requests.is_some()).then_some(Source::Requests);
+        let requests = (ready.get(self.lanes.len() + 1) == Some(&true)).then_some(Source::Requests);
         Some(lanes.chain(requests).collect())
     }
 
     /// Takes one packet, if there is one; its bytes are in [`packet`](Self::packet).
     pub(super) fn receive(&mut self, source: Source) -> Option<(SocketAddr, usize)> {
+        let requests = self.requests.upgrade();
         let socket = match source {
-            Source::Requests => self.requests.as_ref()?,
+            Source::Requests => requests.as_deref()?,
             Source::Lane(lane) => self.lanes.get(lane)?,
         };
         match socket.recv_from(self.buffer.as_mut_slice()) {
@@ -118,27 +129,43 @@ impl Sockets {
     /// Sends packets to one client. What cannot be sent is lost, as on the wire: the transfer repeats it.
     pub(super) fn send(&mut self, datagram: &Datagram) {
         let SocketAddr::V4(to) = datagram.to else { return };
-        let Some(socket) = self.lanes.get(datagram.lane) else { return };
+        let Some(lane) = self.lanes.get(datagram.lane) else { return };
         let (run, to) = (&datagram.run, SockaddrIn::from(to));
-        let fd = socket.as_raw_fd();
-        let failed = |error: Errno| tracing::debug!(peer = %datagram.to, %error, "TFTP send failed");
         let stride = run.stride.max(1);
         let at_once = if self.cuts { MAX_SEGMENTS.min(MAX_PIECE / stride).max(1) } else { 1 };
         for piece in run.bytes.chunks(stride * at_once) {
-            let slices = [IoSlice::new(piece)];
-            let segment = u16::try_from(stride).unwrap_or(u16::MAX);
-            let cut = [ControlMessage::UdpGsoSegments(&segment)];
-            let how: &[ControlMessage<'_>] = if piece.len() > stride { &cut } else { &[] };
-            match sendmsg(fd, &slices, how, MsgFlags::empty(), Some(&to)) {
-                Ok(_) => {}
-                Err(Errno::EIO | Errno::EINVAL | Errno::EOPNOTSUPP | Errno::ENOPROTOOPT) if piece.len() > stride => {
-                    tracing::info!("the kernel does not cut UDP pieces here; packets are sent one by one");
-                    self.cuts = false;
-                    return self.send(datagram);
+            let sent = match send_piece(lane, piece, stride, &to) {
+                Err(error) if piece.len() > stride && error != Errno::EAGAIN => {
+                    if matches!(error, Errno::EIO | Errno::EOPNOTSUPP | Errno::ENOPROTOOPT) {
+                        tracing::info!("the kernel does not cut UDP pieces here; packets are sent one by one");
+                        self.cuts = false;
+                    }
+                    // It may also be this path alone, whose packets have become too long for one piece.
+                    piece.chunks(stride).try_for_each(|packet| send_piece(lane, packet, stride, &to))
                 }
-                Err(error) => return failed(error),
+                sent => sent,
+            };
+            if let Err(error) = sent {
+                tracing::debug!(peer = %datagram.to, %error, "TFTP send failed");
+                return;
             }
         }
+    }
+}
+
+/// Sends what is one packet, or what the kernel cuts into packets. A full socket is waited for once.
+fn send_piece(lane: &UdpSocket, piece: &[u8], stride: usize, to: &SockaddrIn) -> Result<(), Errno> {
+    let slices = [IoSlice::new(piece)];
+    let segment = u16::try_from(stride).unwrap_or(u16::MAX);
+    let cut = [ControlMessage::UdpGsoSegments(&segment)];
+    let how: &[ControlMessage<'_>] = if piece.len() > stride { &cut } else { &[] };
+    let send = || sendmsg(lane.as_raw_fd(), &slices, how, MsgFlags::empty(), Some(to)).map(|_| ());
+    match send() {
+        Err(Errno::EAGAIN) => {
+            let _ = poll(&mut [PollFd::new(lane.as_fd(), PollFlags::POLLOUT)], PollTimeout::from(FULL));
+            send()
+        }
+        sent => sent,
     }
 }
 

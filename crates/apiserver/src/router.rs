@@ -136,6 +136,11 @@ impl ApiServer {
             Ok(identity) => identity,
             Err(error) => return failure(&error),
         };
+        // Taken for oneself where somebody else was meant would be a right too many.
+        if parts.headers.contains_key("impersonate-user") {
+            let message = "this server knows no impersonation; ask as yourself, without --as";
+            return failure(&ApiError::new(StatusCode::FORBIDDEN, "Forbidden", message));
+        }
         let reading = Limited::new(body.map_err(|_| io::Error::other("the body was cut off")), MAX_BODY).collect();
         let body = match tokio::time::timeout(PATIENCE, reading).await {
             Ok(Ok(body)) => body,
@@ -245,8 +250,7 @@ impl ApiServer {
             Some("Ignore") => Unknown::Ignore,
             _ => Unknown::Warn,
         };
-        let options =
-            WriteOptions { manager: &manager, force: call.flag("force"), dry_run: call.query.contains_key("dryRun"), unknown, now: now() };
+        let options = WriteOptions { manager: &manager, force: call.flag("force"), dry_run: call.dry_run()?, unknown, now: now() };
         let written = match (call.method.as_str(), name) {
             ("POST", None) => verbs::create(&self.store, target, call.object()?, &options)?,
             ("PUT", Some(name)) => verbs::replace(&self.store, target, name, call.object()?, &options)?,
@@ -311,8 +315,12 @@ impl Call {
         let options: meta::DeleteOptions =
             serde_json::from_value(body).map_err(|error| ApiError::bad_request(format!("the DeleteOptions cannot be read: {error}")))?;
         let preconditions = options.preconditions.unwrap_or_default();
-        let dry_run = self.query.contains_key("dryRun") || options.dry_run.is_some_and(|list| !list.is_empty());
+        let dry_run = self.dry_run()? || dry_run(options.dry_run.iter().flatten().map(String::as_str))?;
         Ok(DeleteOptions { uid: preconditions.uid, resource_version: preconditions.resource_version, dry_run })
+    }
+
+    fn dry_run(&self) -> Result<bool> {
+        dry_run(self.query.get("dryRun").map(String::as_str).into_iter())
     }
 
     fn flag(&self, name: &str) -> bool {
@@ -373,6 +381,16 @@ fn verb(method: &Method, named: bool, watching: bool) -> Option<&'static str> {
         ("DELETE", false) => "deletecollection",
         _ => return None,
     })
+}
+
+/// Whether a write is only rehearsed. A word that is none is not taken for either.
+fn dry_run<'a>(mut words: impl Iterator<Item = &'a str>) -> Result<bool> {
+    let Some(word) = words.next() else { return Ok(false) };
+    if word == "All" && words.all(|word| word == "All") {
+        return Ok(true);
+    }
+    let message = format!("dryRun: Unsupported value: {word:?}: supported values: \"All\"");
+    Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message))
 }
 
 fn depth(value: &Value) -> usize {

@@ -82,6 +82,9 @@ pub(crate) fn each(store: &Store, target: &Target, selector: &Selector, mut visi
 pub(crate) fn create(store: &Store, target: &Target, mut object: Value, options: &WriteOptions<'_>) -> Result<Written> {
     let kind = &target.kind;
     let name = admission::identify(target, &mut object)?;
+    if object["metadata"]["resourceVersion"].as_str().is_some_and(|version| !version.is_empty()) {
+        return Err(ApiError::bad_request("metadata.resourceVersion should not be set on objects to be created"));
+    }
     check_namespace(store, target)?;
     let mut object = events::to_stored(kind, object);
     if kind.status

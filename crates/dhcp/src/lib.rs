@@ -10,7 +10,7 @@
 //!            reply::Reply ──► bytes and destination
 //! ```
 //!
-//! [`table::Row`] is the public face: `explain` prints its names, every packet matches exactly one row.
+//! [`row::Row`] is the public face: `explain` prints its names, every packet matches exactly one row.
 //! [`held`] keeps newcomers until their plan comes back and limits how many there may be; [`probe`] finds other DHCP servers; [`rank`]
 //! says which of several agents answers.
 //!
@@ -22,12 +22,14 @@ pub mod packet;
 pub mod probe;
 pub mod rank;
 pub mod reply;
+pub mod row;
 pub mod table;
 
 pub use client::Client;
 pub use packet::{Malformed, MessageType, Request};
 pub use reply::{Destination, Reply};
-pub use table::{Answer, Authority, Context, Decision, Link, Newcomer, Row, decide};
+pub use row::Row;
+pub use table::{Answer, Authority, Context, Decision, Lease, Link, Newcomer, Wish, decide};
 
 /// The port of DHCP servers and relays.
 pub const SERVER_PORT: u16 = 67;

@@ -2,8 +2,9 @@
 //!
 //! To add a row: a variant of [`Row`] with its name, and the place in [`decide`] where it speaks.
 
+mod dynamic;
+
 use std::{
-    fmt,
     net::{IpAddr, Ipv4Addr},
     time::Duration,
 };
@@ -21,109 +22,15 @@ use crate::{
     packet::{MessageType, Request, option, walk},
     rank,
     reply::Reply,
+    row::Row,
 };
+pub use dynamic::{Lease, Wish};
 
 /// The vendor class with which an installation's agents probe for other DHCP servers; the installation's id follows.
 pub const PROBE_CLASS: &str = "athanor-probe:";
 
-/// A row of the table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Row {
-    /// Not parseable.
-    Malformed,
-    /// A probe for other servers: our own, or that of another installation.
-    Sibling,
-    /// Not in a served subnet, mode off, or meant for another server.
-    NotOurs,
-    /// It wants an address that it cannot have here.
-    Nak,
-    /// It asks for options only.
-    Inform,
-    /// It gives its address back.
-    Release,
-    /// Somebody else uses its address.
-    Decline,
-    /// Known, and its plan is to run from disk.
-    LocalDisk,
-    /// A Raspberry Pi.
-    RaspberryPi,
-    /// iPXE.
-    Ipxe,
-    /// UEFI HTTP Boot.
-    HttpBoot,
-    /// BIOS PXE.
-    PxeBios,
-    /// UEFI PXE.
-    PxeUefi,
-    /// U-Boot.
-    UBoot,
-    /// An architecture without a loader.
-    NoLoader,
-    /// Known, and no network boot.
-    Address,
-    /// Anybody else.
-    Other,
-    /// A newcomer that waits for its plan.
-    Held,
-    /// A newcomer beyond the limits.
-    Limited,
-}
-
-impl Row {
-    /// Every row.
-    pub const ALL: [Self; 19] = [
-        Self::Malformed,
-        Self::Sibling,
-        Self::NotOurs,
-        Self::Nak,
-        Self::Inform,
-        Self::Release,
-        Self::Decline,
-        Self::LocalDisk,
-        Self::RaspberryPi,
-        Self::Ipxe,
-        Self::HttpBoot,
-        Self::PxeBios,
-        Self::PxeUefi,
-        Self::UBoot,
-        Self::NoLoader,
-        Self::Address,
-        Self::Other,
-        Self::Held,
-        Self::Limited,
-    ];
-
-    /// Its name, as `explain` prints it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Malformed => "malformed",
-            Self::Sibling => "sibling",
-            Self::NotOurs => "not-ours",
-            Self::Nak => "nak",
-            Self::Inform => "inform",
-            Self::Release => "release",
-            Self::Decline => "decline",
-            Self::LocalDisk => "local-disk",
-            Self::RaspberryPi => "raspberry-pi",
-            Self::Ipxe => "ipxe",
-            Self::HttpBoot => "http-boot",
-            Self::PxeBios => "pxe-bios",
-            Self::PxeUefi => "pxe-uefi",
-            Self::UBoot => "u-boot",
-            Self::NoLoader => "no-loader",
-            Self::Address => "address",
-            Self::Other => "other",
-            Self::Held => "held",
-            Self::Limited => "limited",
-        }
-    }
-}
-
-impl fmt::Display for Row {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
+/// What U-Boot looks for where nobody names anything else, so what it is given.
+const UBOOT_SCRIPT: &str = "boot.scr.uimg";
 
 /// The interface a packet came in on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -168,6 +75,10 @@ pub struct Context<'a> {
     pub http_port: u16,
     /// The packet came in on port 4011.
     pub proxy_port: bool,
+    /// What the client has for a while, if it is no machine.
+    pub leases: &'a [Lease],
+    /// The client fetches its loader again and again, and never what comes after it: another loader would not help it.
+    pub chain_loop: bool,
 }
 
 /// A newcomer to register as a Machine.
@@ -192,6 +103,8 @@ pub enum Answer {
     Reply(Box<Reply>),
     /// Nothing yet: it is to be registered, and answered from the plan that comes back.
     Register(Newcomer),
+    /// Nothing yet: its lease is to be stored, and it is answered then.
+    Lease(Wish),
 }
 
 /// A row, its answer, and why, for people.
@@ -215,6 +128,13 @@ impl Decision {
     }
 }
 
+/// An address, and for how many seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Grant {
+    ip: Ipv4Addr,
+    seconds: u32,
+}
+
 /// The Subnet, the plan and the server address that an answer is made from.
 struct Scene<'a> {
     request: &'a Request,
@@ -225,6 +145,8 @@ struct Scene<'a> {
     authority: &'a Authority,
     client: Client,
     proxy: bool,
+    /// It came from behind a relay, but not through it.
+    routed: bool,
 }
 
 /// Decides what a packet is answered.
@@ -253,7 +175,11 @@ fn locate<'a>(request: &'a Request, context: &'a Context<'a>) -> Result<Scene<'a
     if request.giaddr.is_unspecified() {
         served.retain(|subnet| !subnet.spec.is_behind_relays(&here));
     }
-    let subnet = if request.giaddr.is_unspecified() {
+    // A client behind a relay speaks to us alone when it renews, and when it asks for its boot file.
+    let far = routed(snapshot, request, &served);
+    let subnet = if let Some(far) = far {
+        far
+    } else if request.giaddr.is_unspecified() {
         // Several subnets on one wire: the one where the machine has its address, else the first.
         let mine = snapshot.by_mac(request.mac);
         let home = |subnet: &&&NamedSubnet| mine.is_some_and(|plan| plan.address(request.mac, &subnet.name).is_some());
@@ -266,23 +192,34 @@ fn locate<'a>(request: &'a Request, context: &'a Context<'a>) -> Result<Scene<'a
         })?
     };
     let server = link.address_in(&subnet.spec).ok_or_else(|| format!("{} has no IPv4 address", link.interface))?;
-    let authority = if subnet.spec.authority == subnet::Authority::Assumed { &Authority::Alone } else { context.authority };
+    let relayed = far.is_some() || !request.giaddr.is_unspecified();
+    // What answers on our own wire says nothing about one behind a relay, which a person named.
+    let vouched = subnet.spec.authority == subnet::Authority::Assumed || (relayed && subnet.spec.is_behind_relays(&here));
+    let authority = if vouched { &Authority::Alone } else { context.authority };
     let proxy = subnet.spec.mode == Mode::Proxy
         // Port 4011 is for boot files, whoever gave the address.
         || context.proxy_port
         || (subnet.spec.on_foreign_server == OnForeignServer::Proxy && matches!(authority, Authority::Foreign(_)));
-    Ok(Scene { request, context, subnet, server, authority, client: Client::of(request), proxy })
+    Ok(Scene { request, context, subnet, server, authority, client: Client::of(request), proxy, routed: far.is_some() })
 }
 
+/// The Subnet of a relay: one that names it, rather the one that the relay means; where none names it, one that names no relay at all.
 fn relayed(snapshot: &Snapshot, selected: Ipv4Addr, giaddr: Ipv4Addr) -> Option<&NamedSubnet> {
-    let serves = |subnet: &&NamedSubnet| subnet.spec.mode != Mode::Off;
-    let named = |subnet: &&NamedSubnet| subnet.spec.relays.iter().any(|relay| relay.address == IpAddr::V4(giaddr));
-    snapshot
-        .subnets()
-        .iter()
-        .filter(serves)
-        .find(named)
-        .or_else(|| snapshot.subnets().iter().filter(serves).find(|subnet| subnet.spec.cidr.contains(&IpAddr::V4(selected))))
+    let served = || snapshot.subnets().iter().filter(|subnet| subnet.spec.mode != Mode::Off && subnet.spec.is_supported());
+    let names = |subnet: &&NamedSubnet| subnet.spec.relays.iter().any(|relay| relay.address == IpAddr::V4(giaddr));
+    let holds = |subnet: &&NamedSubnet| subnet.spec.cidr.contains(&IpAddr::V4(selected));
+    let named = served().filter(names).find(holds).or_else(|| served().find(names));
+    named.or_else(|| served().filter(|subnet| subnet.spec.relays.is_empty()).find(holds))
+}
+
+/// The Subnet behind a relay whose address a client has that speaks to us alone.
+fn routed<'a>(snapshot: &'a Snapshot, request: &Request, here: &[&NamedSubnet]) -> Option<&'a NamedSubnet> {
+    let from = IpAddr::V4(request.ciaddr);
+    if !request.giaddr.is_unspecified() || request.ciaddr.is_unspecified() || here.iter().any(|subnet| subnet.spec.cidr.contains(&from)) {
+        return None;
+    }
+    let behind = |subnet: &&NamedSubnet| subnet.spec.mode != Mode::Off && subnet.spec.is_supported() && !subnet.spec.relays.is_empty();
+    snapshot.subnets().iter().filter(behind).find(|subnet| subnet.spec.cidr.contains(&from))
 }
 
 /// The link-selection suboption of option 82 (RFC 3527).
@@ -323,7 +260,9 @@ impl Scene<'_> {
         // Agents are listed by the first address of their interface, whichever of them they speak from.
         let listed = self.context.link.addresses.first().copied().unwrap_or(self.server);
         let place = rank::place(request.mac, listed, &self.subnet.servers);
-        if !matches!(decision.answer, Answer::Reply(_)) || self.context.proxy_port || request.server_id().is_some() || place == 0 {
+        // A relay asks whom it was told to ask, and nobody knows who else that is.
+        let alone = self.context.proxy_port || request.server_id().is_some() || !request.giaddr.is_unspecified() || self.routed;
+        if !matches!(decision.answer, Answer::Reply(_)) || alone || place == 0 {
             return decision;
         }
         // A renewal may have come to us alone, and one that has asked for long has found nobody else.
@@ -371,13 +310,17 @@ impl Scene<'_> {
             if *self.authority != Authority::Alone {
                 return Some(Decision::silence(Row::Nak, format!("{why}; no NAK without authority")));
             }
-            Some(self.answer(Row::Nak, MessageType::Nak, None, None, why))
+            if self.routed {
+                // It would be broadcast on a wire where the client is not.
+                return Some(Decision::silence(Row::Nak, format!("{why}; a NAK does not reach it, it asks its relay next")));
+            }
+            Some(self.answer(Row::Nak, MessageType::Nak, None, None, None, why))
         };
         match ours {
             Some(address) if address == wanted => None,
             Some(address) => nak(format!("it wants {wanted}, but has {address}")),
             None if plan.is_some() => nak(format!("it wants {wanted}, but has no address in {}", self.subnet.name)),
-            None if self.client.boots_from_network() => None,
+            None if self.client.boots_from_network() || self.subnet.spec.serves == Serves::Everyone => None,
             None => Some(Decision::silence(Row::NotOurs, format!("nothing is known of {wanted}"))),
         }
     }
@@ -394,9 +337,9 @@ impl Scene<'_> {
             return Decision::silence(Row::Inform, "mode proxy: options are another server's");
         }
         match plan {
-            Some(_) => self.answer(Row::Inform, MessageType::Ack, None, None, "options without an address".to_owned()),
+            Some(_) => self.answer(Row::Inform, MessageType::Ack, None, None, None, "options without an address".to_owned()),
             None if self.subnet.spec.serves == Serves::Everyone => {
-                self.answer(Row::Inform, MessageType::Ack, None, None, "options without an address".to_owned())
+                self.answer(Row::Inform, MessageType::Ack, None, None, None, "options without an address".to_owned())
             }
             None => Decision::silence(Row::Inform, "nothing is known of it, and the Subnet serves machines only"),
         }
@@ -421,7 +364,11 @@ impl Scene<'_> {
             (None, Some(ip)) => format!("{ip}, no boot file"),
             (None, None) => "no boot file".to_owned(),
         };
-        self.answer(row, message, Some(plan), file, detail)
+        let looping = row == Row::NoLoader && self.context.chain_loop;
+        let detail =
+            if looping { format!("{detail}: it fetched its loader again and again and got no further (ChainLoop)") } else { detail };
+        let grant = address.filter(|_| !self.proxy).map(|ip| Grant { ip, seconds: self.subnet.spec.lease_seconds });
+        self.answer(row, message, Some(plan), grant, file, detail)
     }
 
     /// The row of a known client, and the file it is given.
@@ -439,8 +386,12 @@ impl Scene<'_> {
             Client::HttpClient(arch) => (Row::HttpBoot, arch),
             Client::PxeClient(arch) if arch.machine().is_some_and(|(_, firmware)| firmware == Firmware::Bios) => (Row::PxeBios, arch),
             Client::PxeClient(arch) => (Row::PxeUefi, arch),
-            Client::UBoot(arch) => (Row::UBoot, arch),
+            // Its script; it names everything else.
+            Client::UBoot(_) => return (Row::UBoot, Some(UBOOT_SCRIPT.to_owned())),
         };
+        if self.context.chain_loop {
+            return (Row::NoLoader, None);
+        }
         let chosen = plan.loader.as_deref().or(self.subnet.spec.loader.as_deref());
         match self.context.snapshot.loaders().select(arch, chosen) {
             None => (Row::NoLoader, None),
@@ -455,7 +406,8 @@ impl Scene<'_> {
         if !self.client.boots_from_network() {
             let why = match self.subnet.spec.serves {
                 Serves::Machines => "it does not boot from the network, and the Subnet serves machines only",
-                Serves::Everyone => "dynamic addresses for clients that are no machine are not given by this version",
+                Serves::Everyone if self.proxy => "mode proxy: addresses are another server's",
+                Serves::Everyone => return self.dynamic(),
             };
             return Decision::silence(Row::Other, why);
         }
@@ -479,14 +431,21 @@ impl Scene<'_> {
         }
     }
 
-    fn answer(&self, row: Row, message: MessageType, plan: Option<&BootPlan>, file: Option<String>, detail: String) -> Decision {
-        let address = plan.and_then(|plan| self.address(plan)).filter(|_| !self.proxy);
+    fn answer(
+        &self,
+        row: Row,
+        message: MessageType,
+        plan: Option<&BootPlan>,
+        grant: Option<Grant>,
+        file: Option<String>,
+        detail: String,
+    ) -> Decision {
         let mut options = vec![(option::SERVER_ID, self.server.octets().to_vec())];
         if message == MessageType::Nak {
             options.push((option::MESSAGE, detail.clone().into_bytes()));
         } else {
-            if address.is_some() {
-                self.lease_options(&mut options);
+            if let Some(grant) = grant {
+                lease_options(grant.seconds, &mut options);
             }
             if !self.proxy {
                 self.network_options(plan, &mut options);
@@ -503,21 +462,13 @@ impl Scene<'_> {
             }
         }
         let siaddr = if file.is_some() { self.server } else { Ipv4Addr::UNSPECIFIED };
-        let yiaddr = address.unwrap_or(Ipv4Addr::UNSPECIFIED);
+        let yiaddr = grant.map_or(Ipv4Addr::UNSPECIFIED, |grant| grant.ip);
         Decision {
             row,
             answer: Answer::Reply(Box::new(Reply { message, yiaddr, siaddr, file: file.unwrap_or_default(), options })),
             detail,
             subnet: None,
             after: Duration::ZERO,
-        }
-    }
-
-    fn lease_options(&self, options: &mut Vec<(u8, Vec<u8>)>) {
-        let lease = self.subnet.spec.lease_seconds;
-        // RFC 2131 section 4.4.5: T1 at half the lease, T2 at seven eighths.
-        for (code, seconds) in [(option::LEASE_TIME, lease), (option::RENEWAL_TIME, lease / 2), (option::REBINDING_TIME, lease / 8 * 7)] {
-            options.push((code, seconds.to_be_bytes().to_vec()));
         }
     }
 
@@ -576,6 +527,13 @@ impl Scene<'_> {
             }
             _ => {}
         }
+    }
+}
+
+fn lease_options(lease: u32, options: &mut Vec<(u8, Vec<u8>)>) {
+    // RFC 2131 section 4.4.5: T1 at half the lease, T2 at seven eighths.
+    for (code, seconds) in [(option::LEASE_TIME, lease), (option::RENEWAL_TIME, lease / 2), (option::REBINDING_TIME, lease / 8 * 7)] {
+        options.push((code, seconds.to_be_bytes().to_vec()));
     }
 }
 

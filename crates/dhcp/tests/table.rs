@@ -6,10 +6,10 @@ use std::{net::Ipv4Addr, sync::Arc};
 use athanor_crds::{
     MachineState, SubnetSpec,
     machine::LocalBoot,
-    subnet::{AddressRange, Mode, Serves},
+    subnet::{AddressRange, Mode, Relay, Serves},
 };
 use athanor_dhcp::{
-    Answer, Authority, Context, Decision, Destination, Link, Reply, Request, Row, decide, probe,
+    Answer, Authority, Context, Decision, Destination, Lease, Link, Reply, Request, Row, decide, probe,
     reply::{destination, encode},
 };
 use athanor_plan::{BootPlan, Loaders, MachineKey, PlanAddress, PlanInterface, Safe, Snapshot, snapshot::NamedSubnet};
@@ -87,6 +87,10 @@ struct World {
     plan: BootPlan,
     authority: Authority,
     servers: Vec<Ipv4Addr>,
+    /// Subnets beside the first.
+    others: Vec<(&'static str, SubnetSpec)>,
+    chain_loop: bool,
+    leases: Vec<Lease>,
 }
 
 fn world() -> World {
@@ -108,13 +112,15 @@ fn world() -> World {
         safe: Safe::Wait { reason: "NotAccepted".into(), message: "accept it".into() },
         order: None,
     };
-    World { subnet, plan, authority: Authority::Alone, servers: Vec::new() }
+    World { subnet, plan, authority: Authority::Alone, servers: Vec::new(), others: Vec::new(), chain_loop: false, leases: Vec::new() }
 }
 
 impl World {
     fn decide(&self, ask: &Ask) -> (Request, Decision) {
         let loaders = Loaders::from_files(["undionly.kpxe", "snponly.efi"].map(|name| (name.to_owned(), name.to_owned())));
-        let subnets = vec![NamedSubnet { name: "lab".into(), spec: self.subnet.clone(), servers: self.servers.clone() }];
+        let mut subnets = vec![NamedSubnet { name: "lab".into(), spec: self.subnet.clone(), servers: self.servers.clone() }];
+        let others = self.others.iter().cloned();
+        subnets.extend(others.map(|(name, spec)| NamedSubnet { name: name.into(), spec, servers: self.servers.clone() }));
         let snapshot = Snapshot::new(subnets, vec![Arc::new(self.plan.clone())], Arc::new(loaders));
         let link = Link { interface: "eth1".into(), addresses: vec![Ipv4Addr::new(192, 168, 10, 1)] };
         let context = Context {
@@ -124,6 +130,8 @@ impl World {
             installation: "ours",
             http_port: 7481,
             proxy_port: false,
+            chain_loop: self.chain_loop,
+            leases: &self.leases,
         };
         let request = Request::parse(&ask.bytes()).unwrap();
         let decision = decide(&request, &context);
@@ -135,6 +143,7 @@ impl World {
         let answer = match decision.answer {
             Answer::Silence => "silence",
             Answer::Register(_) => "register",
+            Answer::Lease(_) => "lease",
             Answer::Reply(reply) => match reply.message.code() {
                 2 => "OFFER",
                 5 => "ACK",
@@ -198,12 +207,12 @@ fn every_row_has_its_client() {
         (&there, discover(KNOWN).option(60, b"PXEClient"), Row::PxeBios, "OFFER"),
         (&there, discover(KNOWN).pxe(7), Row::PxeUefi, "OFFER"),
         (&there, discover(KNOWN).pxe(9), Row::PxeUefi, "OFFER"),
-        (&there, discover(KNOWN).option(60, b"U-Boot.armv8"), Row::NoLoader, "OFFER"),
+        (&there, discover(KNOWN).option(60, b"U-Boot.armv8"), Row::UBoot, "OFFER"),
         (&there, discover(KNOWN).pxe(11), Row::NoLoader, "OFFER"),
         (&there, discover(KNOWN), Row::Address, "OFFER"),
         (&there, request(KNOWN).has(mine), Row::Address, "ACK"),
         (&there, discover(STRANGER), Row::Other, "silence"),
-        (&everyone, discover(STRANGER), Row::Other, "silence"),
+        (&everyone, discover(STRANGER), Row::Other, "lease"),
         (&there, discover(STRANGER).ipxe(), Row::Held, "register"),
         (&probing, discover(STRANGER).ipxe(), Row::Held, "silence"),
         (&probing, discover(KNOWN).ipxe(), Row::Held, "silence"),
@@ -314,6 +323,88 @@ fn agents_on_one_segment_answer_in_turn() {
         assert!(after(others, &request(KNOWN).has([192, 168, 10, 100])).1.is_some());
     }
     assert_eq!(seen.into_iter().collect::<Vec<_>>(), [0, 1, 2, 3], "the example has no agent at some place");
+}
+
+#[test]
+fn whoever_is_served_has_an_address_for_as_long_as_it_is_stored() {
+    let mut there = world();
+    there.subnet.serves = Serves::Everyone;
+    let seconds = there.subnet.lease_seconds;
+    let lent = |remaining| World { leases: vec![Lease { ip: [192, 168, 10, 150].into(), subnet: "lab".into(), remaining }], ..world() };
+    let lent = |remaining| World { subnet: there.subnet.clone(), ..lent(remaining) };
+    // Nobody is promised what is not stored.
+    assert_eq!(there.row(&discover(STRANGER)), (Row::Other, "lease"));
+    assert_eq!(there.row(&request(STRANGER).wants([192, 168, 10, 150])), (Row::NotOurs, "silence"));
+    assert_eq!(lent(seconds).row(&discover(STRANGER)), (Row::Other, "OFFER"));
+    assert_eq!(lent(seconds / 2).row(&discover(STRANGER)), (Row::Other, "lease"));
+    let (_, ack) = lent(seconds - 5).reply(&request(STRANGER).wants([192, 168, 10, 150]));
+    assert_eq!(ack.yiaddr, Ipv4Addr::new(192, 168, 10, 150));
+    assert!(ack.options.contains(&(51, (seconds - 5).to_be_bytes().to_vec())), "{ack:?}");
+    // It renews at half its time: that is stored first, too.
+    assert_eq!(lent(seconds / 2).row(&request(STRANGER).has([192, 168, 10, 150])), (Row::Other, "lease"));
+    assert_eq!(lent(seconds).row(&request(STRANGER).wants([192, 168, 10, 151])), (Row::Nak, "NAK"));
+    let foreign = World { authority: Authority::Foreign([192, 168, 10, 7].into()), ..lent(seconds) };
+    assert_eq!(foreign.row(&discover(STRANGER)), (Row::Other, "silence"));
+    assert_eq!(World { subnet: world().subnet, ..lent(seconds) }.row(&discover(STRANGER)), (Row::Other, "silence"));
+}
+
+/// A rack behind the relay 10.2.0.1, where the machine has 10.2.0.7, and another one behind the same relay.
+fn behind_a_relay() -> World {
+    let relayed = |cidr: &str| {
+        let mut spec = SubnetSpec::of(cidr.parse().unwrap());
+        spec.mode = Mode::Dhcp;
+        spec.relays = vec![Relay { address: "10.2.0.1".parse().unwrap() }];
+        spec
+    };
+    let mut there = World { others: vec![("far", relayed("10.1.0.0/24")), ("rack", relayed("10.2.0.0/24"))], ..world() };
+    there.plan.interfaces[0].addresses = vec![PlanAddress { subnet: "rack".into(), ip: "10.2.0.7".parse().unwrap() }];
+    there
+}
+
+#[test]
+fn a_client_behind_a_relay_has_its_address_whether_the_relay_speaks_or_the_client() {
+    let there = behind_a_relay();
+    let subnet = |ask: &Ask| there.decide(ask).1.subnet;
+    for ask in [
+        discover(KNOWN).pxe(7).relayed([10, 2, 0, 1]),
+        request(KNOWN).wants([10, 2, 0, 7]).relayed([10, 2, 0, 1]),
+        // It renews, and speaks to us alone.
+        request(KNOWN).has([10, 2, 0, 7]),
+    ] {
+        assert_eq!((there.reply(&ask).1.yiaddr, subnet(&ask).as_deref()), (Ipv4Addr::new(10, 2, 0, 7), Some("rack")));
+    }
+    // A NAK would be broadcast where the client is not.
+    assert_eq!(there.row(&request(KNOWN).has([10, 2, 0, 99])), (Row::Nak, "silence"));
+    assert_eq!(there.row(&request(KNOWN).wants([10, 2, 0, 99]).relayed([10, 2, 0, 1])), (Row::Nak, "NAK"));
+    // Of two Subnets behind one relay the one that it means.
+    let selected = discover(STRANGER).pxe(7).relayed([10, 2, 0, 1]).option(82, &[5, 4, 10, 1, 0, 0]);
+    let Answer::Register(newcomer) = there.decide(&selected).1.answer else { panic!("not registered") };
+    assert_eq!(newcomer.subnet, "far");
+    // A relay that nobody named is nobody's.
+    assert_eq!(there.row(&discover(KNOWN).pxe(7).relayed([10, 2, 0, 250])), (Row::NotOurs, "silence"));
+}
+
+#[test]
+fn what_answers_on_our_own_wire_says_nothing_about_one_behind_a_relay() {
+    let foreign = World { authority: Authority::Foreign(Ipv4Addr::new(192, 168, 10, 7)), ..behind_a_relay() };
+    assert_eq!(foreign.row(&discover(STRANGER).pxe(7).relayed([10, 2, 0, 1])), (Row::Held, "register"));
+    assert_eq!(foreign.row(&discover(STRANGER).pxe(7)), (Row::Limited, "silence"));
+}
+
+#[test]
+fn a_relay_asks_whom_it_was_told_to_ask_and_is_answered_at_once() {
+    let servers: Vec<Ipv4Addr> = (1..=40).map(|last| Ipv4Addr::new(192, 168, 10, last)).collect();
+    let (_, decision) = World { servers, ..behind_a_relay() }.decide(&discover(KNOWN).pxe(7).relayed([10, 2, 0, 1]));
+    assert!(matches!(decision.answer, Answer::Reply(_)) && decision.after.is_zero(), "{decision:?}");
+}
+
+#[test]
+fn who_fetches_its_loader_again_and_again_is_offered_none() {
+    let circles = World { chain_loop: true, ..world() };
+    let (_, reply) = circles.reply(&discover(KNOWN).pxe(7));
+    assert_eq!((circles.row(&discover(KNOWN).pxe(7)), reply.file.as_str()), ((Row::NoLoader, "OFFER"), ""));
+    assert!(circles.decide(&discover(KNOWN).pxe(7)).1.detail.contains("ChainLoop"));
+    assert_eq!(circles.row(&discover(KNOWN).ipxe()), (Row::Ipxe, "OFFER"), "its loader runs: it asks for its script");
 }
 
 proptest! {

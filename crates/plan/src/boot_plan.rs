@@ -136,6 +136,9 @@ pub struct Order {
     pub report_token: String,
     /// The iPXE script, without its first lines: the agent puts its own address before it as `${base}`.
     pub script: String,
+    /// The same for loaders that read no iPXE; none where the profile is itself an iPXE script.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub linux: Option<Linux>,
     /// Files by the name that the script gives them.
     pub files: BTreeMap<String, Source>,
     /// Whole trees by the folder they are served under.
@@ -143,6 +146,26 @@ pub struct Order {
     pub trees: BTreeMap<String, Source>,
     /// What counts as success.
     pub success: Success,
+}
+
+/// A Linux to boot, for any loader.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Linux {
+    /// The kernel: a name in the order's `files`, or a URL.
+    pub kernel: String,
+    /// The initrds, likewise.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub initrds: Vec<String>,
+    /// The profile's arguments; they passed [`crate::ipxe::words`].
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub arguments: String,
+}
+
+impl Order {
+    /// Whether its guest is told where to report.
+    pub fn reports(&self) -> bool {
+        self.success == Success::Reported
+    }
 }
 
 impl fmt::Debug for Order {

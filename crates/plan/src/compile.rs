@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use athanor_crds::{BootProfileSpec, Deployment, Machine, MachineState, bootprofile::Success};
 
 use crate::{
-    boot_plan::{BootPlan, FORMAT, MachineKey, Order, PlanInterface, Safe, Source},
+    boot_plan::{BootPlan, FORMAT, Linux, MachineKey, Order, PlanInterface, Safe, Source},
     ipxe,
 };
 
@@ -101,28 +101,22 @@ fn order(input: &OrderInput<'_>, tokens: &Tokens) -> Result<Order, PlanError> {
     let profile = input.profile;
     let unquotable = |source| PlanError::Unquotable { profile: input.profile_name.clone(), source };
     let mut files = BTreeMap::new();
-    let script = match (&profile.script, &profile.kernel) {
+    let (script, linux) = match (&profile.script, &profile.kernel) {
         (Some(own), _) => {
             let text = own.ipxe.trim_start();
-            format!("{}\n", text.strip_prefix("#!ipxe").unwrap_or(text).trim())
+            (format!("{}\n", text.strip_prefix("#!ipxe").unwrap_or(text).trim()), None)
         }
         (None, Some(kernel)) => {
-            let mut boot = ipxe::LinuxBoot { kernel: place(input, &mut files, "spec.kernel", "kernel", kernel)?, ..Default::default() };
+            let mut linux = Linux { kernel: place(input, &mut files, "spec.kernel", "kernel", kernel)?, ..Linux::default() };
             for (index, initrd) in profile.initrds.iter().enumerate() {
-                let name = format!("initrd{index}");
-                let at = place(input, &mut files, "spec.initrds", &name, initrd)?;
-                boot.initrds.push((name, at));
+                linux.initrds.push(place(input, &mut files, "spec.initrds", &format!("initrd{index}"), initrd)?);
             }
-            let own = ipxe::words("spec.cmdline", profile.cmdline.as_deref().unwrap_or_default()).map_err(unquotable)?;
-            let report = match profile.success {
-                Success::Reported => format!(" athanor.report=${{report}}/{}", tokens.report),
-                Success::Served => String::new(),
-            };
-            boot.arguments = format!("{own} BOOTIF=01-${{netX/mac:hexhyp}}{report}").trim().to_owned();
-            ipxe::linux(&boot)
+            linux.arguments = ipxe::words("spec.cmdline", profile.cmdline.as_deref().unwrap_or_default()).map_err(unquotable)?;
+            let report = (profile.success == Success::Reported).then_some(tokens.report.as_str());
+            (ipxe::linux(&linux, report), Some(linux))
         }
         // Image profiles have neither; support::of refuses them before they come here.
-        (None, None) => String::new(),
+        (None, None) => (String::new(), None),
     };
     let trees = profile.media.iter().filter_map(|media| {
         Some((prefix(&input.profile_name, profile)?, Source::Iso { path: media.path.clone()?, member: String::new() }))
@@ -132,6 +126,7 @@ fn order(input: &OrderInput<'_>, tokens: &Tokens) -> Result<Order, PlanError> {
         deployment: input.deployment.metadata.name.clone().unwrap_or_default(),
         report_token: tokens.report.clone(),
         script,
+        linux,
         trees: trees.collect(),
         files,
         success: profile.success,
@@ -148,7 +143,7 @@ pub fn prefix(name: &str, profile: &BootProfileSpec) -> Option<String> {
 /// Folders of boot HTTP that are no media.
 const OWN_FOLDERS: [&str; 4] = ["b", "l", "v1", "healthz"];
 
-/// Where the script finds a file: at its own URL, or behind `${base}` out of the media.
+/// What a loader asks for: the URL as it stands, or the name of a file out of the media.
 fn place(
     input: &OrderInput<'_>,
     files: &mut BTreeMap<String, Source>,
@@ -162,5 +157,5 @@ fn place(
     let media = input.profile.media.as_ref().and_then(|media| media.path.clone());
     let media = media.ok_or_else(|| PlanError::NoMedia { profile: input.profile_name.clone(), field, path: path.to_owned() })?;
     files.insert(name.to_owned(), Source::Iso { path: media, member: path.trim_start_matches('/').to_owned() });
-    Ok(format!("${{base}}/f/{name}"))
+    Ok(name.to_owned())
 }

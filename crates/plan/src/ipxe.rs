@@ -9,7 +9,7 @@ use std::{fmt::Write as _, time::Duration};
 
 use athanor_crds::{conditions::reasons, machine::LocalBoot};
 
-use crate::boot_plan::{BootPlan, Safe};
+use crate::boot_plan::{BootPlan, Linux, Safe};
 
 /// How long a waiting machine sleeps between two questions. With the question itself it stays below five seconds.
 pub const POLL_SECONDS: u32 = 3;
@@ -59,25 +59,23 @@ pub fn harmless(text: &str) -> String {
     plain.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// A kernel, its initrds and its arguments.
-#[derive(Debug, Clone, Default)]
-pub struct LinuxBoot {
-    /// Where the kernel is: a URL, or a path behind `${base}`.
-    pub kernel: String,
-    /// The initrds, likewise, with the names that the kernel's `initrd=` gives them.
-    pub initrds: Vec<(String, String)>,
-    /// Arguments that passed [`words`]; they may hold variables that we wrote ourselves.
-    pub arguments: String,
+/// Whether a loader fetches it from where it stands, rather than out of the order's files.
+pub fn is_url(place: &str) -> bool {
+    place.starts_with("http://") || place.starts_with("https://")
 }
 
-/// The script of an order that boots Linux: fetch with growing pauses, boot, and back to waiting if that fails.
-pub fn linux(boot: &LinuxBoot) -> String {
+/// The script of an order that boots Linux: fetch with growing pauses, boot, and back to waiting if that fails. With a token the guest is told
+/// where to report.
+pub fn linux(linux: &Linux, report: Option<&str>) -> String {
+    let place = |name: &str| if is_url(name) { name.to_owned() } else { format!("${{base}}/f/{name}") };
     let mut out = String::from("set tries:int32 0\nset pause:int32 1\n:again\nimgfree\n");
-    let names: String = boot.initrds.iter().map(|(name, _)| format!(" initrd={name}")).collect();
-    let arguments = if boot.arguments.is_empty() { String::new() } else { format!(" {}", boot.arguments) };
-    let _ = writeln!(out, "kernel {}{names}{arguments} || goto retry", boot.kernel);
-    for (name, place) in &boot.initrds {
-        let _ = writeln!(out, "initrd --name {name} {place} || goto retry");
+    let initrds = || linux.initrds.iter().enumerate().map(|(index, at)| (format!("initrd{index}"), place(at)));
+    let names: String = initrds().map(|(name, _)| format!(" initrd={name}")).collect();
+    let own = if linux.arguments.is_empty() { String::new() } else { format!(" {}", linux.arguments) };
+    let report = report.map(|token| format!(" athanor.report=${{report}}/{token}")).unwrap_or_default();
+    let _ = writeln!(out, "kernel {}{names}{own} BOOTIF=01-${{netX/mac:hexhyp}}{report} || goto retry", place(&linux.kernel));
+    for (name, at) in initrds() {
+        let _ = writeln!(out, "initrd --name {name} {at} || goto retry");
     }
     out.push_str("boot ||\n:retry\ninc tries\n");
     let _ = writeln!(out, "iseq ${{tries}} {FETCH_TRIES} && goto give_up ||");
@@ -198,12 +196,8 @@ mod tests {
 
     #[test]
     fn the_script_of_an_order() {
-        let boot = LinuxBoot {
-            kernel: "${base}/f/kernel".into(),
-            initrds: vec![("initrd0".into(), "${base}/f/initrd0".into())],
-            arguments: "console=ttyS0 athanor.report=${report}/r-1".into(),
-        };
-        insta::assert_snapshot!(linux(&boot));
+        let linux = Linux { kernel: "kernel".into(), initrds: vec!["initrd0".into()], arguments: "console=ttyS0".into() };
+        insta::assert_snapshot!(super::linux(&linux, Some("r-1")));
     }
 
     proptest! {

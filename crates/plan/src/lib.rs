@@ -17,6 +17,7 @@ pub mod address;
 pub mod boot_plan;
 pub mod claim;
 pub mod compile;
+pub mod config;
 pub mod identity;
 pub mod ipxe;
 pub mod lifecycle;
@@ -25,7 +26,7 @@ pub mod nearest;
 pub mod snapshot;
 pub mod support;
 
-pub use boot_plan::{BootPlan, MachineKey, Order, PlanAddress, PlanInterface, Safe, Source};
+pub use boot_plan::{BootPlan, Linux, MachineKey, Order, PlanAddress, PlanInterface, Safe, Source};
 pub use compile::{PlanError, build};
 pub use lifecycle::decide;
 pub use loader::{ClientArch, Loader, Loaders};

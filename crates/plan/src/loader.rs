@@ -52,6 +52,8 @@ pub struct Loader {
     pub firmware: Firmware,
     /// The file that DHCP names.
     pub first: String,
+    /// What that asks for next.
+    pub then: &'static [&'static str],
 }
 
 /// The loaders that an agent has.
@@ -61,14 +63,36 @@ pub struct Loaders {
     files: BTreeMap<String, String>,
 }
 
-/// File names that mean a loader, best first for each machine. Those of iPXE are Debian's; users fill the folder with the same names.
-const KNOWN: &[(&str, &str, Architecture, Firmware)] = &[
-    ("ipxe", "undionly.kpxe", Architecture::Amd64, Firmware::Bios),
-    ("ipxe-native", "ipxe.pxe", Architecture::Amd64, Firmware::Bios),
-    ("ipxe", "snponly.efi", Architecture::Amd64, Firmware::Uefi),
-    ("ipxe-native", "ipxe.efi", Architecture::Amd64, Firmware::Uefi),
-    ("ipxe", "snponly-arm64.efi", Architecture::Arm64, Firmware::Uefi),
-    ("ipxe", "snponly-i386.efi", Architecture::I386, Firmware::Uefi),
+/// A chain that may be there: its name, its first file, what that needs beside it, and for whom it is.
+type Known = (&'static str, &'static str, &'static [&'static str], Architecture, Firmware);
+
+/// The chains, best first for each machine. Files are called as Debian's packages call them; users fill the folder with the same names. Where
+/// shim is there, it comes first: firmware with Secure Boot starts nothing else, and GRUB goes on with iPXE where that is off.
+const KNOWN: &[Known] = &[
+    ("ipxe", "undionly.kpxe", &[], Architecture::Amd64, Firmware::Bios),
+    ("ipxe-native", "ipxe.pxe", &[], Architecture::Amd64, Firmware::Bios),
+    ("pxelinux", "lpxelinux.0", &["ldlinux.c32"], Architecture::Amd64, Firmware::Bios),
+    ("shim", "shimx64.efi", &["grubx64.efi"], Architecture::Amd64, Firmware::Uefi),
+    ("ipxe", "snponly.efi", &[], Architecture::Amd64, Firmware::Uefi),
+    ("ipxe-native", "ipxe.efi", &[], Architecture::Amd64, Firmware::Uefi),
+    ("grub", "grubx64.efi", &[], Architecture::Amd64, Firmware::Uefi),
+    ("shim", "shimaa64.efi", &["grubaa64.efi"], Architecture::Arm64, Firmware::Uefi),
+    ("ipxe", "snponly-arm64.efi", &[], Architecture::Arm64, Firmware::Uefi),
+    ("grub", "grubaa64.efi", &[], Architecture::Arm64, Firmware::Uefi),
+    ("ipxe", "snponly-i386.efi", &[], Architecture::I386, Firmware::Uefi),
+    ("grub", "grubia32.efi", &[], Architecture::I386, Firmware::Uefi),
+    ("ipxe", "snponly-arm32.efi", &[], Architecture::Arm, Firmware::Uefi),
+    ("grub", "grubarm.efi", &[], Architecture::Arm, Firmware::Uefi),
+    ("ipxe", "snponly-riscv64.efi", &[], Architecture::Riscv64, Firmware::Uefi),
+    ("grub", "grubriscv64.efi", &[], Architecture::Riscv64, Firmware::Uefi),
+];
+
+/// Files that packages call otherwise than the loader before them asks for.
+const ALIASES: [(&str, &str); 4] = [
+    ("shimx64.efi.signed", "shimx64.efi"),
+    ("grubnetx64.efi.signed", "grubx64.efi"),
+    ("shimaa64.efi.signed", "shimaa64.efi"),
+    ("grubnetaa64.efi.signed", "grubaa64.efi"),
 ];
 
 impl Loaders {
@@ -78,12 +102,35 @@ impl Loaders {
         for (name, place) in found {
             files.entry(name).or_insert(place);
         }
+        for (packaged, asked) in ALIASES {
+            if let Some(place) = files.get(packaged).cloned() {
+                files.entry(asked.to_owned()).or_insert(place);
+            }
+        }
+        let whole = |(_, first, then, ..): &&Known| std::iter::once(first).chain(*then).all(|file| files.contains_key(*file));
         let chains = KNOWN
             .iter()
-            .filter(|(_, file, ..)| files.contains_key(*file))
-            .map(|&(name, file, architecture, firmware)| Loader { name: name.to_owned(), architecture, firmware, first: file.to_owned() })
+            .filter(whole)
+            .map(|&(name, first, then, architecture, firmware)| Loader {
+                name: name.to_owned(),
+                architecture,
+                firmware,
+                first: first.to_owned(),
+                then,
+            })
             .collect();
         Self { chains, files }
+    }
+
+    /// Chains that begin and do not go on, in words.
+    pub fn incomplete(&self) -> Vec<String> {
+        let begun = KNOWN.iter().filter(|(_, first, ..)| self.files.contains_key(*first));
+        begun
+            .filter_map(|(name, first, then, ..)| {
+                let lacking: Vec<&str> = then.iter().copied().filter(|file| !self.files.contains_key(*file)).collect();
+                (!lacking.is_empty()).then(|| format!("loader {name}: {first} is there, but not {}", lacking.join(", ")))
+            })
+            .collect()
     }
 
     /// The loader for a client: the named chain where one was chosen and has this architecture, else the architecture's first.
@@ -91,6 +138,11 @@ impl Loaders {
         let (architecture, firmware) = arch.machine()?;
         let fits = |loader: &&Loader| loader.architecture == architecture && loader.firmware == firmware;
         chosen.and_then(|name| self.chains.iter().filter(fits).find(|loader| loader.name == name)).or_else(|| self.chains.iter().find(fits))
+    }
+
+    /// Whether a chain begins with a file.
+    pub fn begins_with(&self, name: &str) -> bool {
+        self.chains.iter().any(|chain| chain.first == name)
     }
 
     /// Where a loader's file is, by the name clients ask for.
@@ -124,6 +176,22 @@ mod tests {
         assert_eq!(first(7, Some("no-such-chain")), Some("snponly.efi"));
         assert_eq!(first(11, None), None);
         assert_eq!(first(4711, None), None);
+    }
+
+    #[test]
+    fn shim_comes_first_where_its_chain_is_whole() {
+        let with = |more: &[&str]| {
+            let files = ["snponly.efi", "shimx64.efi.signed"].iter().chain(more).map(|name| ((*name).to_owned(), format!("/x/{name}")));
+            Loaders::from_files(files)
+        };
+        let first = |loaders: &Loaders, chosen| loaders.select(ClientArch::X64_UEFI, chosen).map(|loader| loader.first.clone());
+        let (half, whole) = (with(&[]), with(&["grubnetx64.efi.signed"]));
+        assert_eq!(first(&half, None).as_deref(), Some("snponly.efi"));
+        assert_eq!(half.incomplete(), ["loader shim: shimx64.efi is there, but not grubx64.efi"]);
+        assert_eq!(first(&whole, None).as_deref(), Some("shimx64.efi"));
+        assert_eq!(first(&whole, Some("ipxe")).as_deref(), Some("snponly.efi"));
+        assert_eq!(whole.file("grubx64.efi"), Some("/x/grubnetx64.efi.signed"));
+        assert!(whole.incomplete().is_empty());
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub struct NamedSubnet {
     pub name: String,
     /// What it says.
     pub spec: SubnetSpec,
-    /// The agents that are alive on it, by their addresses there.
+    /// The agents of other nodes that are alive on it, by their addresses there.
     #[serde(default)]
     pub servers: Vec<Ipv4Addr>,
 }

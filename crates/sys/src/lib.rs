@@ -1,7 +1,7 @@
 //! What needs the operating system's own structures, and the only place where `unsafe` is allowed.
 //!
 //! ```text
-//!   PacketSocket   IPv4 packets to a MAC address that answers no ARP yet, and from one interface whatever port they are for
+//!   PacketSocket   IPv4 and ARP packets to a MAC address that answers no ARP yet, and from one interface whatever port they are for
 //!   read_cached    what the kernel has in memory of a file, without waiting for a disk
 //!   share_heaps    less memory kept for nothing
 //! ```
@@ -14,4 +14,4 @@ mod packet;
 
 pub use cached::read_cached;
 pub use memory::share_heaps;
-pub use packet::PacketSocket;
+pub use packet::{EtherType, PacketSocket};

@@ -47,6 +47,11 @@ impl Pace {
         self.pause
     }
 
+    /// Whether there may be several copies of what is in flight.
+    pub(crate) fn was_repeated(&self) -> bool {
+        self.sent_once.is_none()
+    }
+
     /// It was acknowledged.
     pub(crate) fn acknowledged(&mut self, now: Instant) {
         let Some(sent) = self.sent_once.take() else { return };

@@ -20,6 +20,13 @@ pub const MAX_TRANSFERS: usize = 10_000;
 /// How many transfers that never acknowledged anything one address may have: firmware has one, a careful administrator with a script a few.
 pub const MAX_UNCONFIRMED: usize = 8;
 
+/// How many transfers one address may have when there is no place for another's: beyond what a whole room behind one address needs.
+pub const MAX_OF_ONE: usize = 256;
+/// A request that comes again so soon is no client's: it waits a second for an answer. It would only make us send more to a forged address.
+const AGAIN: Duration = Duration::from_millis(500);
+/// How many transfers are looked at in one [`Server::tick`]: each may want a window of 94 KB.
+const TICK: usize = 32;
+
 /// Who asks, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Client {
@@ -124,6 +131,10 @@ impl<C: Content> Server<C> {
         events: &mut Vec<Event>,
     ) {
         let lane = self.lane_of(peer);
+        let hasty = |old: &Entry<C>| old.transfer.is_unconfirmed() && old.file == request.file && now < old.began + AGAIN;
+        if self.transfers.get(&peer).is_some_and(hasty) {
+            return;
+        }
         if let Some(old) = self.remove(peer) {
             // The client did not hear our first packet and asks again: nothing to report.
             if !(old.file == request.file && old.transfer.is_fresh()) {
@@ -196,9 +207,10 @@ impl<C: Content> Server<C> {
         }
     }
 
-    /// Time passed: sends again what was not acknowledged, and gives up whom it must.
+    /// Time passed: sends again what was not acknowledged, and gives up whom it must; so many at the most, and the others with the next call.
     pub fn tick(&mut self, now: Instant, out: &mut Vec<Datagram>, events: &mut Vec<Event>) {
-        while let Some(peer) = self.due.pop(now) {
+        for _ in 0..TICK {
+            let Some(peer) = self.due.pop(now) else { return };
             let Some(entry) = self.transfers.get_mut(&peer) else { continue };
             if entry.transfer.deadline() > now {
                 self.due.at(peer, entry.transfer.deadline());
@@ -209,7 +221,10 @@ impl<C: Content> Server<C> {
             let end = match entry.transfer.retransmit(now, &mut runs) {
                 Ok(true) => None,
                 Ok(false) => Some(End::TimedOut),
-                Err(error) => Some(End::Failed(error.to_string())),
+                Err(error) => {
+                    out.push(Datagram { lane, to: peer, run: Run::one(codec::error(ErrorCode::NotDefined, &error.to_string())) });
+                    Some(End::Failed(error.to_string()))
+                }
             };
             self.due.at(peer, entry.transfer.deadline());
             out.extend(runs.into_iter().map(|run| Datagram { lane, to: peer, run }));
@@ -239,16 +254,34 @@ impl<C: Content> Server<C> {
         Some(entry)
     }
 
-    /// Gives up the oldest transfer that was never acknowledged: whoever floods us with forged requests pushes out its own.
+    /// Gives up the oldest transfer that was never acknowledged: whoever floods us with forged requests pushes out its own. Where there is none,
+    /// the oldest of the address that has most of all, if that is more than anybody needs.
     fn make_room(&mut self, now: Instant, events: &mut Vec<Event>) -> bool {
         self.trim();
-        let Some((_, peer)) = self.unconfirmed.pop_front() else { return false };
+        let Some(peer) = self.unconfirmed.pop_front().map(|(_, peer)| peer).or_else(|| self.oldest_of_the_greediest()) else {
+            return false;
+        };
         self.end(now, peer, End::TimedOut, events);
         true
     }
 
+    fn oldest_of_the_greediest(&self) -> Option<SocketAddr> {
+        let mut counts: HashMap<IpAddr, usize> = HashMap::new();
+        for peer in self.transfers.keys() {
+            *counts.entry(peer.ip()).or_default() += 1;
+        }
+        let (greediest, _) = counts.into_iter().filter(|(_, count)| *count > MAX_OF_ONE).max_by_key(|(ip, count)| (*count, *ip))?;
+        let own = self.transfers.iter().filter(|(peer, _)| peer.ip() == greediest);
+        own.min_by_key(|(_, entry)| entry.began).map(|(peer, _)| *peer)
+    }
+
     /// Drops what is left over at the front.
     fn trim(&mut self) {
+        if self.unconfirmed.len() > 2 * MAX_TRANSFERS {
+            // One that still waits at the front keeps what is left over behind it.
+            let transfers = &self.transfers;
+            self.unconfirmed.retain(|(began, peer)| transfers.get(peer).is_some_and(|entry| entry.began == *began && entry.counted));
+        }
         while let Some((began, peer)) = self.unconfirmed.front() {
             if self.transfers.get(peer).is_some_and(|entry| entry.began == *began && entry.counted) {
                 return;

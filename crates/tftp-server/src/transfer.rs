@@ -158,6 +158,9 @@ impl<C: Content> Transfer<C> {
             }
             return Ok(Standing::Open);
         }
+        // Where copies of one window may be on their way, or the rest of it was cut by a loss, a client acknowledges this place once for each
+        // packet that it did not expect. Answered with a window each, they would double all that follows (the Sorcerer's Apprentice).
+        self.resent_after = (self.pace.was_repeated() || acked < self.sent).then_some(acked);
         self.acked = acked;
         if acked == self.last_block() {
             return Ok(Standing::Complete);

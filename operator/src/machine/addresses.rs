@@ -20,10 +20,18 @@ use athanor_plan::{
     lifecycle::Obstacle,
 };
 use athanor_wire::MacAddr;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt as _;
 
 use super::World;
 use crate::{Cluster, PortError};
+
+/// How long an address that somebody else on the segment uses is given to nobody: who uses it unasked seldom leaves sooner.
+const QUARANTINE: SignedDuration = SignedDuration::from_hours(1);
+
+/// How many addresses of one interface are in quarantine at once: whoever declines more is wrong about it, or somebody speaks in its name.
+const MAX_QUARANTINED: usize = 3;
 
 /// How many addresses that others took in the same moment are passed over in one go.
 const MAX_RACES: usize = 64;
@@ -77,11 +85,13 @@ fn only_one(world: &World) -> Option<&(String, SubnetSpec)> {
 }
 
 /// Makes sure that a Machine has the addresses it shall have, and no others.
-pub(crate) async fn ensure(world: &World, cluster: &impl Cluster) -> Result<Addresses, PortError> {
+pub(crate) async fn ensure(world: &World, now: Timestamp, cluster: &impl Cluster) -> Result<Addresses, PortError> {
     let mut all = cluster.list::<Address>(None).await?;
     // A list has no order: of several addresses that would do, every look must take the same.
     all.sort_by_key(|address| address.spec.ip);
+    let declined = heed_declines(world, &mut all, now, cluster).await?;
     let (wishes, mut obstacle) = wishes(world, &all);
+    obstacle = declined.or(obstacle);
     let mut interfaces: Vec<PlanInterface> =
         world.machine.spec.interfaces.iter().map(|i| PlanInterface { mac: i.mac, boot: i.boot, addresses: Vec::new() }).collect();
     let mut kept = BTreeSet::new();
@@ -107,6 +117,56 @@ pub(crate) async fn ensure(world: &World, cluster: &impl Cluster) -> Result<Addr
         cluster.delete_read(&**stale).await?;
     }
     Ok(Addresses { interfaces, obstacle })
+}
+
+/// What a machine declined is given to nobody for a while, and the machine gets another; unless a person fixed it, who is told.
+async fn heed_declines(
+    world: &World,
+    all: &mut [Arc<Address>],
+    now: Timestamp,
+    cluster: &impl Cluster,
+) -> Result<Option<Obstacle>, PortError> {
+    let mut obstacle = None;
+    for declined in world.reports.iter().filter_map(|report| report.declined.as_ref()) {
+        let (ip, until) = (declined.ip, declined.time.0 + QUARANTINE);
+        // One that was given since is not meant.
+        let meant = |address: &Address| address.metadata.creation_timestamp.as_ref().is_none_or(|created| created.0 <= declined.time.0);
+        let Some(place) = all.iter().position(|address| owned_by(address, world) && address.spec.ip == ip && meant(address)) else {
+            continue;
+        };
+        if until <= now {
+            continue;
+        }
+        let AddressSpec { subnet, mac, fixed, .. } = &all[place].spec;
+        let before = all.iter().filter(|address| address.spec.quarantine.is_some() && address.spec.mac == *mac).count();
+        if before >= MAX_QUARANTINED {
+            let message =
+                format!("{mac} declined {ip} after {before} others, and keeps it: does something on the segment answer for every address?");
+            obstacle = Some(Obstacle { reason: reasons::ADDRESS_CONFLICT, message });
+            continue;
+        }
+        if *fixed {
+            let message = format!(
+                "{ip} is fixed, but {mac} declined it: somebody else on the segment uses it. Find that one, or fix another address"
+            );
+            obstacle = Some(Obstacle { reason: reasons::ADDRESS_CONFLICT, message });
+            continue;
+        }
+        let why = format!(
+            "declined by Machine {}/{}: somebody else uses it",
+            world.machine.namespace().unwrap_or_default(),
+            world.machine.name_any()
+        );
+        let quarantined = Address::new(&names::address(ip), AddressSpec::quarantined(ip, subnet, *mac, why, Time(until)));
+        tracing::warn!(%ip, %mac, "address declined, and given to nobody for an hour");
+        cluster.delete_read(&*all[place]).await?;
+        match cluster.create(&quarantined).await {
+            // Who took it in this moment will decline it, too.
+            Ok(_) | Err(PortError::AlreadyExists(_)) => all[place] = Arc::new(quarantined),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(obstacle)
 }
 
 fn as_obstacle(error: &AddressError) -> Obstacle {
@@ -213,7 +273,7 @@ async fn grant(
 async fn take(world: &World, wish: &Wish, ip: std::net::IpAddr, cluster: &impl Cluster) -> Result<Option<String>, PortError> {
     let name = names::address(ip);
     let owner = AddressOwner { namespace: world.machine.namespace().unwrap_or_default(), name: world.machine.name_any() };
-    let spec = AddressSpec { ip, subnet: wish.subnet.clone(), mac: wish.mac, fixed: wish.fixed.is_some(), owner: Some(owner) };
+    let spec = AddressSpec { fixed: wish.fixed.is_some(), ..AddressSpec::owned(ip, &wish.subnet, wish.mac, owner) };
     match cluster.create(&Address::new(&name, spec)).await {
         Ok(_) => Ok(None),
         Err(PortError::AlreadyExists(_)) => {
@@ -223,11 +283,9 @@ async fn take(world: &World, wish: &Wish, ip: std::net::IpAddr, cluster: &impl C
             if owned_by(&existing, world) && existing.spec.mac == wish.mac {
                 return Ok(None);
             }
-            let owner = existing
-                .spec
-                .owner
-                .map_or_else(|| existing.spec.mac.to_string(), |owner| format!("Machine {}/{}", owner.namespace, owner.name));
-            Ok(Some(owner))
+            let AddressSpec { owner, mac, quarantine, .. } = existing.spec;
+            let owner = owner.map(|owner| format!("Machine {}/{}", owner.namespace, owner.name));
+            Ok(Some(owner.or(quarantine.map(|why| format!("nobody ({why})"))).unwrap_or_else(|| mac.to_string())))
         }
         Err(error) => Err(error),
     }

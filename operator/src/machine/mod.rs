@@ -68,7 +68,7 @@ pub async fn reconcile(
     };
     let mut world = dereference(machine, cluster).await?;
     record_inventory(&mut world, cluster).await?;
-    let addresses = addresses::ensure(&world, cluster).await?;
+    let addresses = addresses::ensure(&world, clock.now(), cluster).await?;
     let decision = decide(&world, addresses.obstacle.clone(), clock);
     let issued = apply(&mut world, &decision, cluster, clock, ids).await?;
     let obstacle = plan::write(&world, &decision, &addresses, cluster, ids).await?.or_else(|| unservable(&world, &decision));

@@ -2,11 +2,13 @@
 
 use athanor_crds::{
     Machine, MachineInventory, MachineState, MachineStatus,
+    bootreport::NodeReport,
     conditions::{self, reasons, types},
     machine::{Attempt, Failure, HardwareSummary},
 };
 use athanor_plan::lifecycle::{Act, Decision, Obstacle};
 use athanor_wire::Inventory;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::{Resource as _, ResourceExt as _};
 
 use super::{World, addresses::Addresses};
@@ -41,6 +43,7 @@ pub(crate) async fn write(
     };
     new.failure = failure(&old, decision, machine);
     set_conditions(&mut new, decision, obstacle.as_ref(), machine, clock);
+    set_chain_loop(&mut new, world, clock);
     conditions::observe(&mut new.conditions, new.observed_generation);
     let (before, after) = (Seen { status: &old, conditions: &old.conditions }, Seen { status: &new, conditions: &new.conditions });
     if status::write(machine, before, after, cluster, clock).await? && old.state != new.state {
@@ -85,6 +88,18 @@ fn set_conditions(status: &mut MachineStatus, decision: &Decision, obstacle: Opt
         Some(failure) => conditions::set(list, now, types::FAILING, true, reasons::GUEST_FAILED, failure.message.clone()),
         None => list.retain(|condition| condition.type_ != types::FAILING),
     }
+}
+
+/// A loop is over when the machine's firmware asks for a script.
+fn set_chain_loop(status: &mut MachineStatus, world: &World, clock: &impl Clock) {
+    let newest = |time: fn(&NodeReport) -> Option<&MicroTime>| world.reports.iter().filter_map(time).map(|time| time.0).max();
+    let looped = newest(|report| report.chain_loop.as_ref()).filter(|looped| newest(|report| report.last_boot.as_ref()) < Some(*looped));
+    if looped.is_none() {
+        return status.conditions.retain(|condition| condition.type_ != types::CHAIN_LOOP);
+    }
+    let message = "it fetched its loader three times within a minute and never asked for its script, and is offered none for a minute. Does that \
+                   loader know this network card? Choose another one with spec.loader, or look at its screen";
+    conditions::set(&mut status.conditions, clock.now(), types::CHAIN_LOOP, true, reasons::LOADER_AGAIN, message);
 }
 
 /// The few facts people choose machines by, out of the inventory.

@@ -103,7 +103,8 @@ impl Feeds {
                     let theirs = &other.spec.interfaces;
                     theirs.iter().any(|mine| changed.spec.interfaces.iter().any(|interface| interface.mac == mine.mac))
                 };
-                keys(&by_machine.state_filter(|other| shares(other) && !same(other, &*changed)))
+                // Who no longer shares an address with it may have waited for just that.
+                keys(&by_machine.state_filter(|other| (shares(other) || is_duplicate(other)) && !same(other, &*changed)))
             })
             .watches_shared_stream(self.addresses.changes(), move |address| {
                 let owner = address.spec.owner.as_ref().map(|owner| ObjectRef::new(&owner.name).within(&owner.namespace));
@@ -199,6 +200,12 @@ fn may_help(machine: &Machine, deployment: &Deployment) -> bool {
 
 fn uses(deployment: &Deployment, profile: &BootProfile) -> bool {
     deployment.spec.profile.name == profile.metadata.name && ns(deployment) == ns(profile)
+}
+
+/// Whether another Machine owns one of its MAC addresses, as far as was last known.
+fn is_duplicate(machine: &Machine) -> bool {
+    let ready = machine.status.as_ref().and_then(|status| conditions::find(&status.conditions, types::READY));
+    ready.is_some_and(|ready| ready.reason == reasons::DUPLICATE_MAC)
 }
 
 /// Whether an address that somebody gives back may be what a Machine waits for.

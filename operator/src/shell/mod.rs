@@ -5,7 +5,7 @@ mod cluster;
 mod controllers;
 mod election;
 mod feed;
-mod strangers;
+mod housekeeping;
 
 use std::{
     collections::HashMap,
@@ -136,9 +136,9 @@ pub async fn run(client: Client, metrics: Metrics, stop: impl Future<Output = ()
         subnet::reconcile(&key.name, &context.cluster, &SystemClock).await.map(|()| None)
     });
     let _watching = feeds.start(&client);
-    let strangers = async {
+    let housekeeping = async {
         tokio::select! {
-            () = strangers::prune_for_ever(&context.cluster) => {}
+            () = housekeeping::for_ever(&context.cluster) => {}
             () = stopped => {}
         }
     };
@@ -147,7 +147,7 @@ pub async fn run(client: Client, metrics: Metrics, stop: impl Future<Output = ()
             tracing::warn!(%error, "plans of machines that are gone were not looked for");
         }
     };
-    tokio::join!(machines, deployments, profiles, subnets, strangers, sweep);
+    tokio::join!(machines, deployments, profiles, subnets, housekeeping, sweep);
     Ok(())
 }
 

@@ -17,6 +17,9 @@ pub(super) fn check(kind: &Kind, object: &Value, old: Option<&Value>) -> Vec<Cau
     }
     let mut causes: Vec<Cause> = ["data", "binaryData"].into_iter().flat_map(|field| check_keys(field, &object[field])).collect();
     causes.extend(check_size(object));
+    if kind.kind == "Secret" {
+        causes.extend(check_type(object));
+    }
     if let Some(old) = old {
         causes.extend(check_change(object, old));
     }
@@ -33,6 +36,30 @@ fn check_keys(field: &str, data: &Value) -> Vec<Cause> {
         .map(|key| {
             let message = format!("Invalid value: {key:?}: a key is at most {MAX_KEY} letters, digits, '-', '_' or '.'");
             Cause { reason: "FieldValueInvalid", field: format!("{field}[{key}]"), message }
+        })
+        .collect()
+}
+
+/// The keys that a Secret of a type is there for: one of each group. Other types hold whatever their users agree on.
+fn required_keys(secret_type: &str) -> &'static [&'static [&'static str]] {
+    match secret_type {
+        "kubernetes.io/tls" => &[&["tls.crt"], &["tls.key"]],
+        "kubernetes.io/ssh-auth" => &[&["ssh-privatekey"]],
+        "kubernetes.io/basic-auth" => &[&["username", "password"]],
+        "kubernetes.io/dockerconfigjson" => &[&[".dockerconfigjson"]],
+        "kubernetes.io/dockercfg" => &[&[".dockercfg"]],
+        _ => &[],
+    }
+}
+
+fn check_type(object: &Value) -> Vec<Cause> {
+    let has = |key: &&str| ["data", "stringData"].iter().any(|field| object[field].get(*key).is_some());
+    let missing = required_keys(object["type"].as_str().unwrap_or_default()).iter().filter(|keys| !keys.iter().any(has));
+    missing
+        .map(|keys| {
+            let field = keys.iter().map(|key| format!("data[{key}]")).collect::<Vec<_>>().join(" or ");
+            let message = format!("Required value: a Secret of type {} has it", object["type"]);
+            Cause { reason: "FieldValueRequired", field, message }
         })
         .collect()
 }

@@ -1,8 +1,8 @@
-//! Reports about clients that are no Machines: kept for `explain`, and only so many.
+//! What goes by itself: the oldest reports about clients that are no Machines, which are kept for `explain`; addresses whose time is over.
 
 use std::{cmp::Reverse, sync::Arc, time::Duration};
 
-use athanor_crds::{BootReport, names};
+use athanor_crds::{Address, BootReport, names};
 use jiff::Timestamp;
 use kube::ResourceExt as _;
 
@@ -14,10 +14,13 @@ const MOST: usize = 256;
 /// How often that is looked at.
 const PAUSE: Duration = Duration::from_secs(60);
 
-pub(super) async fn prune_for_ever(cluster: &KubeCluster) {
+pub(super) async fn for_ever(cluster: &KubeCluster) {
     loop {
         if let Err(error) = prune(cluster).await {
             tracing::debug!(%error, "reports of strangers not pruned");
+        }
+        if let Err(error) = free_expired(cluster, Timestamp::now()).await {
+            tracing::debug!(%error, "addresses whose time is over not freed");
         }
         tokio::time::sleep(PAUSE).await;
     }
@@ -30,6 +33,16 @@ async fn prune(cluster: &impl Cluster) -> Result<(), PortError> {
     reports.sort_by_key(|report| Reverse(newest(report)));
     for old in reports.iter().skip(MOST) {
         cluster.delete_read(&**old).await?;
+    }
+    Ok(())
+}
+
+/// Frees addresses whose quarantine or lease is over.
+async fn free_expired(cluster: &impl Cluster, now: Timestamp) -> Result<(), PortError> {
+    for address in cluster.list::<Address>(None).await? {
+        if address.spec.owner.is_none() && address.spec.expires.as_ref().is_some_and(|expires| expires.0 < now) {
+            cluster.delete_read(&*address).await?;
+        }
     }
     Ok(())
 }
