@@ -9,6 +9,8 @@ use std::{
 use athanor_sys::{EtherType, PacketSocket};
 use athanor_wire::MacAddr;
 
+use crate::interface::interfaces;
+
 /// How long an answer is waited for: half a second is what RFC 5227 leaves for hosts that sleep, and a client's patience is four.
 const WAIT: Duration = Duration::from_millis(500);
 /// How often it is asked: a switch may lose the first.
@@ -22,7 +24,9 @@ const ETHERNET_IPV4: [u8; 6] = [0, 1, 8, 0, 6, 4];
 ///
 /// # Errors
 /// No such interface, or no right.
-pub(crate) fn user_of(interface: &str, own: MacAddr, ip: Ipv4Addr, client: MacAddr) -> io::Result<Option<MacAddr>> {
+pub(crate) fn user_of(interface: &str, ip: Ipv4Addr, client: MacAddr) -> io::Result<Option<MacAddr>> {
+    // As it is now: a bridge takes the lowest of its ports'.
+    let own = interfaces().into_iter().find(|found| found.name == interface).and_then(|found| found.mac).ok_or(io::ErrorKind::NotFound)?;
     let socket = PacketSocket::open(interface, EtherType::Arp)?;
     let mut buffer = [0; 64];
     for _ in 0..PROBES {

@@ -235,7 +235,7 @@ impl Server {
             MAX_BORROWERS,
             bytes.to_vec(),
         );
-        let wire = (!wish.relayed).then(|| (self.duty.link.interface.clone(), self.duty.mac));
+        let wire = (!wish.relayed).then(|| self.duty.link.interface.clone());
         match admission {
             Admission::Waiting => decision,
             Admission::Limited => limited("too many clients want an address at once"),

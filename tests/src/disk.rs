@@ -19,7 +19,7 @@ pub fn bootable(rack: &Rack, firmware: Firmware) -> anyhow::Result<PathBuf> {
     let image = rack.file(&format!("disk-{firmware:?}.img"));
     match firmware {
         Firmware::Bios => fs::write(&image, boot_sector())?,
-        Firmware::Uefi => esp(&image)?,
+        Firmware::Uefi | Firmware::SecureUefi => esp(&image)?,
     }
     Ok(image)
 }

@@ -107,20 +107,41 @@ pub fn cache() -> anyhow::Result<PathBuf> {
 
 /// Debian's cloud kernel: the smallest that boots everywhere.
 fn kernel(cache: &Path) -> anyhow::Result<PathBuf> {
-    let unpacked = cache.join("kernel");
-    if let Some(found) = find(&unpacked.join("boot"), "vmlinuz-") {
+    if let Some(found) = find(&cache.join("kernel/boot"), "vmlinuz-") {
         return Ok(found);
     }
     let depends = tools::run(Command::new("apt-cache").args(["depends", "linux-image-cloud-amd64"]))
         .context("the guest's kernel comes from a Debian package; run `apt-get update` first, as `make setup` does")?;
     let package = depends.lines().filter_map(|line| line.trim().strip_prefix("Depends: ")).find(|name| name.starts_with("linux-image-"));
     let Some(package) = package else { bail!("no Debian package with a cloud kernel is known; run `apt-get update`") };
-    let downloads = cache.join("downloads");
+    let unpacked = unpack(cache, package, "kernel")?;
+    find(&unpacked.join("boot"), "vmlinuz-").context("the package holds no kernel")
+}
+
+/// A file out of a Debian package that is not installed here, unpacked into the cache.
+///
+/// # Errors
+/// The package cannot be had, or has no such file.
+pub fn packaged(package: &str, file: &str) -> anyhow::Result<PathBuf> {
+    let cache = cache()?;
+    let lock = fs::File::create(cache.join("lock"))?;
+    lock.lock()?;
+    let found = cache.join(package).join(file);
+    if !found.exists() {
+        unpack(&cache, package, package)?;
+    }
+    anyhow::ensure!(found.exists(), "Debian's package {package} has no {file}");
+    Ok(found)
+}
+
+/// Downloads a package and unpacks it below the cache; returns where.
+fn unpack(cache: &Path, package: &str, folder: &str) -> anyhow::Result<PathBuf> {
+    let (downloads, unpacked) = (cache.join("downloads"), cache.join(folder));
     fs::create_dir_all(&downloads)?;
     tools::run(Command::new("apt-get").args(["download", "-qq", package]).current_dir(&downloads))?;
-    let archive = find(&downloads, package).context("apt-get download left no package")?;
+    let archive = find(&downloads, &format!("{package}_")).context("apt-get download left no package")?;
     tools::run(Command::new("dpkg").arg("-x").args([&archive, &unpacked]))?;
-    find(&unpacked.join("boot"), "vmlinuz-").context("the package holds no kernel")
+    Ok(unpacked)
 }
 
 fn find(folder: &Path, prefix: &str) -> Option<PathBuf> {

@@ -195,9 +195,18 @@ impl Rack {
     /// # Errors
     /// The kernel says no.
     pub fn neighbour(&self, address: &str) -> anyhow::Result<Neighbour> {
+        let neighbour = self.guest()?;
+        neighbour.ip(&format!("addr add {address} dev eth0"))?;
+        Ok(neighbour)
+    }
+
+    /// Another host on the same bridge, that has no address yet.
+    ///
+    /// # Errors
+    /// The kernel says no.
+    pub fn guest(&self) -> anyhow::Result<Neighbour> {
         let namespace = Namespace::new()?;
         self.connect(&namespace, "br0", "eth0")?;
-        namespace.ip(&format!("addr add {address} dev eth0"))?;
         Ok(Neighbour { namespace })
     }
 }

@@ -19,6 +19,8 @@ pub enum Firmware {
     Bios,
     /// OVMF; its own PXE client.
     Uefi,
+    /// OVMF with the keys of Microsoft, under which Debian's shim is signed, and Secure Boot on.
+    SecureUefi,
 }
 
 /// A machine in a rack. It is off until it is switched on.
@@ -83,11 +85,11 @@ impl<'a> Vm<'a> {
         // KVM is not everywhere, and hangs in firmware in some clouds.
         match self.firmware {
             Firmware::Bios => qemu.args(["-machine", "pc,accel=tcg"]),
-            Firmware::Uefi => self.uefi(&mut qemu)?,
+            Firmware::Uefi | Firmware::SecureUefi => self.uefi(&mut qemu)?,
         };
         qemu.arg("-serial").arg(format!("file:{}", self.serial.display()));
         qemu.arg("-netdev").arg(format!("tap,id=n,ifname={},script=no,downscript=no", self.port));
-        let rom = if self.firmware == Firmware::Uefi { ",romfile=" } else { "" };
+        let rom = if self.firmware != Firmware::Bios { ",romfile=" } else { "" };
         qemu.arg("-device").arg(format!("virtio-net-pci,netdev=n,mac={},bootindex=1{rom}", self.mac));
         if let Some(disk) = &self.disk {
             qemu.arg("-drive").arg(format!("if=none,id=d,format=raw,file={}", disk.display()));
@@ -100,16 +102,20 @@ impl<'a> Vm<'a> {
 
     fn uefi<'q>(&self, qemu: &'q mut Command) -> anyhow::Result<&'q mut Command> {
         let variables = self.rack.file(&format!("vars-{}.fd", self.mac.to_hex()));
+        let (machine, keys) = if self.firmware == Firmware::SecureUefi { ("q35,smm=on,accel=tcg", ".ms") } else { ("q35,accel=tcg", "") };
         if !variables.exists() {
-            fs::copy("/usr/share/OVMF/OVMF_VARS_4M.fd", &variables)?;
+            fs::copy(format!("/usr/share/OVMF/OVMF_VARS_4M{keys}.fd"), &variables)?;
         }
-        qemu.args(["-machine", "q35,accel=tcg"]);
+        qemu.args(["-machine", machine]);
+        if self.firmware == Firmware::SecureUefi {
+            qemu.args(["-global", "driver=cfi.pflash01,property=secure,value=on"]);
+        }
         // There is no IPv6 in the rack; OVMF would look for it for a minute.
         qemu.args(["-fw_cfg", "name=opt/org.tianocore/IPv6PXESupport,string=n"]);
         if self.http_boot {
             qemu.args(["-fw_cfg", "name=opt/org.tianocore/IPv4PXESupport,string=n"]);
         }
-        qemu.args(["-drive", "if=pflash,format=raw,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd"]);
+        qemu.arg("-drive").arg(format!("if=pflash,format=raw,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M{keys}.fd"));
         Ok(qemu.arg("-drive").arg(format!("if=pflash,format=raw,file={}", variables.display())))
     }
 

@@ -29,8 +29,8 @@ const QUARANTINE: SignedDuration = SignedDuration::from_hours(1);
 /// What a client needs to be written.
 #[derive(Debug, Clone)]
 pub(crate) enum Order {
-    /// It wants an address, or its own for longer; and where its wire can be asked who uses one.
-    Lend(Wish, Option<(String, MacAddr)>),
+    /// It wants an address, or its own for longer; with the interface on whose wire it is, which can be asked who uses one.
+    Lend(Wish, Option<String>),
     /// It gives it back.
     Return(MacAddr, Ipv4Addr),
     /// It found somebody else there.
@@ -118,7 +118,7 @@ async fn create(api: &Api<Address>, spec: AddressSpec) -> Result<bool, kube::Err
     }
 }
 
-async fn lend(shared: &Arc<Shared>, api: &Api<Address>, wish: &Wish, wire: Option<(String, MacAddr)>) -> Result<(), kube::Error> {
+async fn lend(shared: &Arc<Shared>, api: &Api<Address>, wish: &Wish, wire: Option<String>) -> Result<(), kube::Error> {
     let snapshot = shared.snapshot();
     let Some(subnet) = snapshot.subnets().iter().find(|subnet| subnet.name == wish.subnet) else { return Ok(()) };
     let now = Timestamp::now();
@@ -153,9 +153,9 @@ fn free(shared: &Shared, spec: &SubnetSpec, wish: &Wish) -> Vec<Ipv4Addr> {
 }
 
 /// Who uses an address unasked, where the wire can be asked.
-async fn used_by(shared: &Shared, wire: &Option<(String, MacAddr)>, ip: Ipv4Addr, client: MacAddr) -> Option<MacAddr> {
-    let (interface, own) = wire.clone()?;
-    let found = shared.on_disk(move || arp::user_of(&interface, own, ip, client)).await?;
+async fn used_by(shared: &Shared, wire: &Option<String>, ip: Ipv4Addr, client: MacAddr) -> Option<MacAddr> {
+    let interface = wire.clone()?;
+    let found = shared.on_disk(move || arp::user_of(&interface, ip, client)).await?;
     found.unwrap_or_else(|error| {
         tracing::warn!(%ip, %error, "nobody could be asked whether somebody uses the address");
         None

@@ -1,0 +1,86 @@
+//! Loaders that are no iPXE: shim and the distribution's signed GRUB, with Secure Boot and without.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use std::{fs, process::Command, time::Duration};
+
+use athanor_tests::{Firmware, Guest, Rack, Service, Vm, guest, tools, wait_for};
+
+/// The services, with shim and GRUB in their folder of loaders, as Debian's packages call them.
+fn with_shim(rack: &Rack) -> Service<'_> {
+    let folder = rack.file("loaders");
+    fs::create_dir_all(&folder).unwrap();
+    for (package, file) in [
+        ("shim-signed", "usr/lib/shim/shimx64.efi.signed"),
+        ("grub-efi-amd64-signed", "usr/lib/grub/x86_64-efi-signed/grubnetx64.efi.signed"),
+    ] {
+        let found = guest::packaged(package, file).unwrap();
+        fs::copy(&found, folder.join(found.file_name().unwrap())).unwrap();
+    }
+    let dirs = format!("loaderDirs: [{}, /usr/lib/ipxe]\n", folder.display());
+    Service::start_with(rack, |config| dirs + &config).unwrap()
+}
+
+fn accepted(service: &Service<'_>, vm: &mut Vm<'_>) {
+    vm.power_on().unwrap();
+    service.wait_state("machine", &vm.name(), "Discovered", 120).unwrap();
+    service.ctl(&format!("accept {}", vm.name())).unwrap();
+    service.wait_state("machine", &vm.name(), "Available", 15).unwrap();
+}
+
+fn profile(service: &Service<'_>, name: &str, iso: &std::path::Path) {
+    let files = "--kernel live/vmlinuz --initrd live/initrd.img --cmdline console=ttyS0";
+    service.ctl(&format!("create boot --name {name} --iso-path {} {files}", iso.display())).unwrap();
+}
+
+#[test]
+fn secure_boot_goes_through_shim_and_grub_into_the_signed_kernel_and_no_other() {
+    let made = Guest::make().unwrap();
+    let rack = Rack::up().unwrap();
+    let service = with_shim(&rack);
+    // A kernel that somebody has changed.
+    let tree = rack.file("tampered");
+    fs::create_dir_all(tree.join("live")).unwrap();
+    let mut kernel = fs::read(&made.kernel).unwrap();
+    let middle = kernel.len() / 2;
+    kernel[middle] ^= 1;
+    fs::write(tree.join("live/vmlinuz"), kernel).unwrap();
+    fs::copy(&made.initrd, tree.join("live/initrd.img")).unwrap();
+    let bad = rack.file("tampered.iso");
+    tools::run(Command::new("xorriso").args(["-as", "mkisofs", "-quiet", "-R", "-J", "-o"]).arg(&bad).arg(&tree)).unwrap();
+    let (bad, good) = (service.add_media("tampered.iso", &bad).unwrap(), service.add_media("guest.iso", &made.iso).unwrap());
+    profile(&service, "tampered", &bad);
+    profile(&service, "live", &good);
+
+    let mut vm = Vm::plug(&rack, Firmware::SecureUefi, "52:54:00:aa:00:31").unwrap();
+    accepted(&service, &mut vm);
+    service.ctl(&format!("create deployment bad --mac {} --profile tampered", vm.mac)).unwrap();
+    vm.wait_console("bad shim signature", 120).unwrap();
+    assert!(!vm.console().contains("Linux version"), "{}", vm.console());
+    service.ctl("delete deployment bad").unwrap();
+    service.wait_state("machine", &vm.name(), "Available", 60).unwrap();
+
+    service.ctl(&format!("deploy --mac {} --profile live --hostname web-1 --wait --timeout 240s", vm.mac)).unwrap();
+    vm.wait_console("ATHANOR-GUEST", 30).unwrap();
+    assert!(vm.console().contains("Secure boot enabled"), "{}", vm.console());
+    let words = ["pxe-uefi", "loader shimx64.efi", "grubx64.efi", "GUEST"];
+    wait_for("the story", Duration::from_secs(20), || {
+        let story = service.ctl(&format!("explain {}", vm.mac)).map_err(|error| error.to_string())?;
+        if words.iter().all(|word| story.contains(word)) { Ok(()) } else { Err(story) }
+    })
+    .unwrap();
+}
+
+#[test]
+fn where_secure_boot_is_off_grub_goes_on_with_ipxe() {
+    let made = Guest::make().unwrap();
+    let rack = Rack::up().unwrap();
+    let service = with_shim(&rack);
+    let iso = service.add_media("guest.iso", &made.iso).unwrap();
+    profile(&service, "live", &iso);
+    let mut vm = Vm::plug(&rack, Firmware::Uefi, "52:54:00:aa:00:32").unwrap();
+    accepted(&service, &mut vm);
+    service.ctl(&format!("deploy --mac {} --profile live --hostname web-1 --wait --timeout 240s", vm.mac)).unwrap();
+    vm.wait_console("ATHANOR-GUEST", 30).unwrap();
+    let story = service.ctl(&format!("explain {}", vm.mac)).unwrap();
+    assert!(story.contains("loader shimx64.efi") && story.contains("script over HTTP"), "{story}");
+}
