@@ -147,15 +147,12 @@ pub(crate) fn script(shared: &Shared, snapshot: &Snapshot, asker: Asker<'_>, pat
     }
     let asked = Asked::of(path)?;
     let text = match asked.file {
-        config::File::GrubLoop => config::grub::first(shared.loaders.file(IPXE_BEHIND_GRUB).map(|_| IPXE_BEHIND_GRUB)).into_bytes(),
+        config::File::GrubLoop => config::grub::first().into_bytes(),
         config::File::UBootLoop => config::uboot::first(),
         _ => return Some(configure(shared, snapshot, asker, asked)),
     };
     Some(Ok(plain_text(text)))
 }
-
-/// The iPXE that GRUB goes on with where Secure Boot is off.
-const IPXE_BEHIND_GRUB: &str = "snponly.efi";
 
 /// What a machine does next, in the words of its loader.
 fn configure(shared: &Shared, snapshot: &Snapshot, asker: Asker<'_>, asked: Asked) -> Result<Found, Missing> {
@@ -179,6 +176,7 @@ fn configure(shared: &Shared, snapshot: &Snapshot, asker: Asker<'_>, asked: Aske
         // These are the same for everybody, and were answered before.
         (config::File::GrubLoop | config::File::UBootLoop, _) => return Err(Missing::NotFound),
     };
+    // One that goes on with iPXE is told its order there.
     let acting = matches!(step, Step::Boot(_));
     Ok(Found { plan: Some(plan.clone()), acting, script: true, ..plain_text(text) })
 }

@@ -32,6 +32,7 @@ pub struct Vm<'a> {
     port: String,
     disk: Option<PathBuf>,
     http_boot: bool,
+    restarts: bool,
     serial: PathBuf,
     process: Option<Process>,
 }
@@ -44,7 +45,7 @@ impl<'a> Vm<'a> {
     pub fn plug(rack: &'a Rack, firmware: Firmware, mac: &str) -> anyhow::Result<Self> {
         let mac: MacAddr = mac.parse()?;
         let serial = rack.file(&format!("serial-{}.log", mac.to_hex()));
-        Ok(Self { rack, mac, firmware, port: rack.port()?, disk: None, http_boot: false, serial, process: None })
+        Ok(Self { rack, mac, firmware, port: rack.port()?, disk: None, http_boot: false, restarts: false, serial, process: None })
     }
 
     /// Plugs it into another port.
@@ -58,6 +59,13 @@ impl<'a> Vm<'a> {
     #[must_use]
     pub fn with_http_boot(mut self) -> Self {
         self.http_boot = true;
+        self
+    }
+
+    /// What runs on it may restart it; else its power goes off then.
+    #[must_use]
+    pub fn that_restarts(mut self) -> Self {
+        self.restarts = true;
         self
     }
 
@@ -81,7 +89,10 @@ impl<'a> Vm<'a> {
         self.process = None;
         let _ = fs::remove_file(&self.serial);
         let mut qemu = self.rack.command("qemu-system-x86_64");
-        qemu.args(["-m", "512", "-display", "none", "-monitor", "none", "-no-reboot"]);
+        qemu.args(["-m", "512", "-display", "none", "-monitor", "none"]);
+        if !self.restarts {
+            qemu.arg("-no-reboot");
+        }
         // KVM is not everywhere, and hangs in firmware in some clouds.
         match self.firmware {
             Firmware::Bios => qemu.args(["-machine", "pc,accel=tcg"]),

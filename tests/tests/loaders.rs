@@ -71,16 +71,28 @@ fn secure_boot_goes_through_shim_and_grub_into_the_signed_kernel_and_no_other() 
 }
 
 #[test]
-fn where_secure_boot_is_off_grub_goes_on_with_ipxe() {
+fn without_secure_boot_grub_boots_as_well_and_makes_way_for_ipxe_where_that_is_needed() {
     let made = Guest::make().unwrap();
     let rack = Rack::up().unwrap();
     let service = with_shim(&rack);
     let iso = service.add_media("guest.iso", &made.iso).unwrap();
     profile(&service, "live", &iso);
-    let mut vm = Vm::plug(&rack, Firmware::Uefi, "52:54:00:aa:00:32").unwrap();
+    let mut vm = Vm::plug(&rack, Firmware::Uefi, "52:54:00:aa:00:32").unwrap().that_restarts();
     accepted(&service, &mut vm);
-    service.ctl(&format!("deploy --mac {} --profile live --hostname web-1 --wait --timeout 240s", vm.mac)).unwrap();
+    service.ctl(&format!("deploy --mac {} --profile live --hostname web-1 --wait --timeout 120s", vm.mac)).unwrap();
     vm.wait_console("ATHANOR-GUEST", 30).unwrap();
     let story = service.ctl(&format!("explain {}", vm.mac)).unwrap();
-    assert!(story.contains("loader shimx64.efi") && story.contains("script over HTTP"), "{story}");
+    assert!(story.contains("loader shimx64.efi") && !story.contains("boot.ipxe"), "{story}");
+
+    // A machine that waits in GRUB is given an iPXE script.
+    service.ctl("delete deployment web-1").unwrap();
+    vm.power_on().unwrap();
+    service.wait_state("machine", &vm.name(), "Available", 120).unwrap();
+    let script = rack.file("script.yaml");
+    let own = "apiVersion: metal.athanor.dev/v1alpha1\nkind: BootProfile\nmetadata: {name: own}\nspec:\n  script:\n    ipxe: |\n      #!ipxe\n      \
+               echo SCRIPT-RAN on ${net0/mac}\n      sleep 600\n";
+    fs::write(&script, own).unwrap();
+    service.ctl(&format!("apply -f {}", script.display())).unwrap();
+    service.ctl(&format!("create deployment own --mac {} --profile own", vm.mac)).unwrap();
+    vm.wait_console("SCRIPT-RAN", 120).unwrap();
 }

@@ -32,6 +32,9 @@ pub const PROBE_CLASS: &str = "athanor-probe:";
 /// What U-Boot looks for where nobody names anything else, so what it is given.
 const UBOOT_SCRIPT: &str = "boot.scr.uimg";
 
+/// What the chains are called that read iPXE scripts.
+const IPXE: &str = "ipxe";
+
 /// The interface a packet came in on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {
@@ -393,6 +396,9 @@ impl Scene<'_> {
             return (Row::NoLoader, None);
         }
         let chosen = plan.loader.as_deref().or(self.subnet.spec.loader.as_deref());
+        // An iPXE script needs a loader that reads it.
+        let script = plan.order.as_ref().is_some_and(|order| order.linux.is_none());
+        let chosen = if script && !chosen.is_some_and(|name| name.starts_with(IPXE)) { Some(IPXE) } else { chosen };
         match self.context.snapshot.loaders().select(arch, chosen) {
             None => (Row::NoLoader, None),
             Some(loader) if row == Row::HttpBoot => {

@@ -67,7 +67,7 @@ pub struct Loaders {
 type Known = (&'static str, &'static str, &'static [&'static str], Architecture, Firmware);
 
 /// The chains, best first for each machine. Files are called as Debian's packages call them; users fill the folder with the same names. Where
-/// shim is there, it comes first: firmware with Secure Boot starts nothing else, and GRUB goes on with iPXE where that is off.
+/// shim is there, it comes first: firmware with Secure Boot starts nothing else, and without it GRUB boots as well.
 const KNOWN: &[Known] = &[
     ("ipxe", "undionly.kpxe", &[], Architecture::Amd64, Firmware::Bios),
     ("ipxe-native", "ipxe.pxe", &[], Architecture::Amd64, Firmware::Bios),

@@ -19,19 +19,12 @@ const INSTALLED: [&str; 10] = [
     "/EFI/BOOT/BOOTX64.EFI",
 ];
 
-/// What GRUB reads first: the machine's next step, again and again until one boots. Where Secure Boot is off and an iPXE is there, that goes on
-/// instead: it knows more about the machine.
-pub fn first(ipxe: Option<&str>) -> String {
-    let mut out = String::from("# Athanor: what this machine does next, until it boots.\n");
-    if let Some(file) = ipxe {
-        let _ = write!(
-            out,
-            "if [ \"$grub_platform\" = efi ]; then\n  if [ \"$lockdown\" != y ]; then\n    if chainloader {}; then boot; fi\n  fi\nfi\n",
-            quoted(&format!("/{file}"))
-        );
-    }
-    let _ = write!(out, "while true; do\n  configfile /grub/next-$net_default_mac\n  sleep {POLL_SECONDS}\ndone\n");
-    out
+/// What GRUB reads first: the machine's next step, again and again until one boots.
+pub fn first() -> String {
+    format!(
+        "# Athanor: what this machine does next, until it boots.\nwhile true; do\n  configfile /grub/next-$net_default_mac\n  \
+         sleep {POLL_SECONDS}\ndone\n"
+    )
 }
 
 /// One step.
@@ -46,6 +39,12 @@ pub fn step(step: &Step) -> String {
             out.push_str("if [ \"$grub_platform\" = pc ]; then\n  set root=(hd0)\n  if chainloader +1; then boot; fi\nfi\n");
             let _ = writeln!(out, "for file in {}; do\n  unset disk\n  search --no-floppy --set=disk --file $file", INSTALLED.join(" "));
             out.push_str("  if [ -n \"$disk\" ]; then\n    if chainloader ($disk)$file; then boot; fi\n  fi\ndone\nexit 1\n");
+        }
+        Step::Chain { message } => {
+            let _ = writeln!(out, "echo {}\nif [ \"$lockdown\" = y ]; then", said(message));
+            let _ = writeln!(out, "  echo {}", said("Secure Boot starts no iPXE; use a profile with a kernel, or switch it off"));
+            // GRUB keeps the network card to itself, so that an iPXE behind it finds none: it is offered iPXE when it asks DHCP again.
+            out.push_str("else\n  reboot\nfi\n");
         }
         Step::Boot(boot) => linux(boot, &mut out),
     }

@@ -118,6 +118,11 @@ fn pxelinux_name(name: &str) -> Option<Who> {
 pub enum Step {
     /// It boots.
     Boot(Boot),
+    /// It boots by an iPXE script, which its loader does not read: it must come to an iPXE.
+    Chain {
+        /// For the person in front of the screen.
+        message: String,
+    },
     /// It leaves to its own disk.
     Disk {
         /// Why, for the person in front of the screen.
@@ -162,7 +167,7 @@ impl Step {
                     let message = ipxe::harmless(&format!("{who} boots {}", order.deployment));
                     Self::Boot(Boot { message, ..boot(linux, &plan.token, mac, report.as_deref()) })
                 }
-                None => parked(reasons::NO_LOADER, "Its profile is an iPXE script, and its loader reads none"),
+                None => Self::Chain { message: ipxe::harmless(&format!("{who} boots {}, an iPXE script", order.deployment)) },
             },
             (_, Safe::LocalDisk { reason }) => disk(reason),
             (_, Safe::LocalDiskThenWait { reason, .. }) if waited >= ipxe::WAIT_BEFORE_DISK => disk(reason),

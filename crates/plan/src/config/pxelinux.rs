@@ -11,6 +11,9 @@ use crate::ipxe::POLL_SECONDS;
 pub fn file(step: &Step, mac: MacAddr) -> String {
     let mut out = String::new();
     match step {
+        Step::Chain { message } => {
+            let _ = writeln!(out, "SAY Athanor: {message}\nDEFAULT ipxe\nPROMPT 0\nLABEL ipxe\n  KERNEL /ipxe.lkrn");
+        }
         Step::Wait { message } => {
             // In tenths of a second.
             let _ = writeln!(out, "SAY Athanor: {message}\nDEFAULT again\nPROMPT 1\nTIMEOUT {}\nONTIMEOUT again", POLL_SECONDS * 10);

@@ -96,9 +96,12 @@ fn loops_and_waits_in_the_words_of_each_loader() {
     let wait = step(&plan(Safe::Wait { reason: "Unaccepted".into(), message: "accept it: athanorctl accept m1; $(evil)".into() }));
     let disk = step(&plan(Safe::LocalDisk { reason: "Provisioned".into() }));
     let text = |image: Vec<u8>| String::from_utf8(image[72..].to_vec()).unwrap();
+    let chain = step(&ordered(None));
     let all = [
-        grub::first(None),
-        grub::first(Some("snponly.efi")),
+        grub::first(),
+        grub::step(&chain),
+        pxelinux::file(&chain, mac()),
+        text(uboot::step(&chain)),
         text(uboot::first()),
         grub::step(&wait),
         grub::step(&disk),
@@ -114,6 +117,7 @@ fn loops_and_waits_in_the_words_of_each_loader() {
 fn what_a_machine_does_is_what_ipxe_would_do() {
     let message = |step: Step| match step {
         Step::Boot(boot) => format!("boot {}", boot.kernel),
+        Step::Chain { message } => format!("chain {message}"),
         Step::Disk { message } => format!("disk {message}"),
         Step::Wait { message } => format!("wait {message}"),
     };
@@ -123,10 +127,7 @@ fn what_a_machine_does_is_what_ipxe_would_do() {
     assert_eq!(of(&order, Part::Order, Duration::ZERO), "boot /b/s-1/f/kernel");
     assert_eq!(of(&order, Part::Safe, Duration::ZERO), "wait default/m1 is Provisioning, Waiting. it waits");
     assert!(of(&order, Part::NoFiles, Duration::ZERO).starts_with("wait default/m1 is Provisioning, ContentUnavailable. A file of web's"));
-    assert_eq!(
-        of(&ordered(None), Part::Order, Duration::ZERO),
-        "wait default/m1 is Provisioning, NoLoader. Its profile is an iPXE script, and its loader reads none"
-    );
+    assert_eq!(of(&ordered(None), Part::Order, Duration::ZERO), "chain default/m1 boots web's, an iPXE script");
     assert!(of(&then, Part::Order, Duration::ZERO).starts_with("wait"));
     assert_eq!(of(&then, Part::Order, ipxe::WAIT_BEFORE_DISK), "disk default/m1 boots its disk, Unaccepted");
 }

@@ -16,6 +16,7 @@ pub fn first() -> Vec<u8> {
 /// One step.
 pub fn step(step: &Step) -> Vec<u8> {
     image(&match step {
+        Step::Chain { message } => format!("echo {}\n", quoted(&format!("Athanor: {message}, which U-Boot does not read"))),
         Step::Wait { message } => format!("echo {}\n", quoted(&format!("Athanor: {message}"))),
         // It leaves by `exit` what `while` would go on with; the board's own order of devices comes next.
         Step::Disk { message } => format!(
