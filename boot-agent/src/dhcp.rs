@@ -281,7 +281,8 @@ impl Server {
         }
         self.shared.metrics.dhcp(decision.row.name());
         let asked = format!("{} {}", request.message, client.describe());
-        tracing::debug!(interface = %self.duty.link.interface, mac = %request.mac, asked, row = %decision.row, answer, "DHCP");
+        let boot = self.shared.reporter.boot(snapshot.told_as(request.mac));
+        tracing::debug!(interface = %self.duty.link.interface, mac = %request.mac, boot, asked, row = %decision.row, answer, "DHCP");
         // What is meant for others is noise: a busy segment has a lot of it.
         if !matches!(decision.row, Row::Sibling) {
             let (row, subnet) = (Some(decision.row.name().to_owned()), decision.subnet.clone());

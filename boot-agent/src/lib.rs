@@ -31,10 +31,15 @@ mod options;
 mod port;
 mod report;
 mod shared;
+pub mod simulate;
 mod text;
 mod tftp;
 
 pub use api::run;
+pub use athanor_dhcp::{
+    pcap::{Question, questions},
+    question::describe,
+};
 pub use authority::{Verdict, probe};
 pub use handover::DRAIN;
 pub use interface::{Interface, interfaces};

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    hash::{DefaultHasher, Hash as _, Hasher as _},
     net::IpAddr,
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
@@ -67,6 +68,8 @@ struct Client {
     last_boot: Option<Timestamp>,
     /// When the firmware that runs now first asked.
     boot_began: Option<Instant>,
+    /// A word for that boot.
+    boot: Option<String>,
     attempt: AttemptReport,
     declined: Option<Declined>,
     /// When it fetched its loader, since it last fetched a script; the newest [`LOOP_FETCHES`].
@@ -92,6 +95,7 @@ impl Client {
             subnet: None,
             last_boot: None,
             boot_began: None,
+            boot: None,
             attempt: AttemptReport::default(),
             declined: None,
             loader_fetches: VecDeque::new(),
@@ -129,7 +133,8 @@ impl Client {
             self.events.pop_front();
         }
         let Seen { protocol, asked, answer, row, .. } = seen;
-        self.events.push_back(BootEvent { time: MicroTime(now()), protocol: protocol.to_owned(), asked, answer, row });
+        let boot = self.boot.clone();
+        self.events.push_back(BootEvent { time: MicroTime(now()), protocol: protocol.to_owned(), asked, answer, boot, row });
         self.mark(false);
     }
 
@@ -244,8 +249,14 @@ impl Reporter {
             let now = Instant::now();
             if client.boot_began.is_none_or(|began| now.duration_since(began) >= ONE_BOOT) {
                 client.boot_began = Some(now);
+                client.boot = Some(boot_word(mac));
             }
         });
+    }
+
+    /// The word for the boot that a machine is in, as far as its firmware asked here.
+    pub(crate) fn boot(&self, mac: MacAddr) -> Option<String> {
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner).get(&mac).and_then(|client| client.boot.clone())
     }
 
     /// A machine declined an address that is its own: it gets another, as soon as the operator knows.
@@ -503,6 +514,13 @@ impl Client {
             problems: self.problems.iter().map(|problem| problem.chars().take(512).collect()).take(16).collect(),
         }
     }
+}
+
+/// A word that no other boot has lately: it is for finding things in logs, and proves nothing.
+fn boot_word(mac: MacAddr) -> String {
+    let mut hasher = DefaultHasher::new();
+    (mac, Timestamp::now().as_microsecond()).hash(&mut hasher);
+    format!("{:08x}", hasher.finish() & 0xffff_ffff)
 }
 
 /// The time, as precise as the API stores it: what comes back from there must be known again.

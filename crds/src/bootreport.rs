@@ -99,6 +99,10 @@ pub struct BootEvent {
     /// What was answered.
     #[schemars(length(max = 512))]
     pub answer: String,
+    /// The boot that it is part of: the same word in the logs, from the firmware's first question on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16))]
+    pub boot: Option<String>,
     /// The row of the decision table, or the reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]

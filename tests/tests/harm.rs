@@ -1,5 +1,5 @@
 //! No harm by default: a machine that has an operating system gets it back, and another server's clients stay its own.
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failed unwrap is a failed test")]
 
 use std::time::{Duration, Instant};
 
@@ -100,4 +100,43 @@ fn a_dnsmasq_that_was_there_first_keeps_all_its_clients() {
     let ours: Vec<_> = seen.iter().filter(|seen| seen.server.is_some_and(|server| server.to_string() == rack::HOST)).collect();
     assert!(ours.is_empty(), "we answered: {ours:?}");
     assert!(service.get("machine", &vm.name()).is_err(), "a newcomer registered beside a foreign server");
+}
+
+/// A machine that somebody else installed, in each of the three ways to its disk.
+fn leaves_to_its_disk(firmware: Firmware, mac: &str) {
+    let rack = Rack::up().unwrap();
+    let image = disk::bootable(&rack, firmware).unwrap();
+    let before = std::fs::read(&image).unwrap();
+    let service = Service::start(&rack).unwrap();
+    let mut vm = Vm::plug(&rack, firmware, mac).unwrap().with_disk(&image);
+    service.wait("subnet", "lab", 20, |subnet| subnet["status"]["conditions"].to_string().contains("Probed")).unwrap();
+    for (way, row) in [("NoOffer", "local-disk"), ("Exit", "script over HTTP"), ("Sanboot", "script over HTTP")] {
+        let file = rack.file("machine.yaml");
+        let spec = format!("accepted: true, externallyProvisioned: true, localBoot: {way}, interfaces: [{{mac: \"{mac}\", boot: true}}]");
+        let machine = format!("apiVersion: metal.athanor.dev/v1alpha1\nkind: Machine\nmetadata: {{name: theirs}}\nspec: {{{spec}}}\n");
+        std::fs::write(&file, machine).unwrap();
+        service.ctl(&format!("apply -f {}", file.display())).unwrap();
+        service.wait_state("machine", "theirs", "Provisioned", 15).unwrap();
+        // The agent has the new plan when it answers by it.
+        wait_for("the plan", Duration::from_secs(10), || {
+            let asked = format!("simulate --discover mac={mac},client=ipxe,arch=7");
+            let said = service.ctl(&asked).map_err(|error| error.to_string())?;
+            if said.contains(row) { Ok(()) } else { Err(said) }
+        })
+        .unwrap();
+        vm.power_on().unwrap();
+        vm.wait_console(disk::SAYS, 120).unwrap_or_else(|error| panic!("{way}: {error}\n{}", service.log()));
+        vm.power_off();
+    }
+    assert!(std::fs::read(&image).unwrap() == before, "the disk was written");
+}
+
+#[test]
+fn a_bios_machine_leaves_to_its_disk_in_each_way() {
+    leaves_to_its_disk(Firmware::Bios, "52:54:00:aa:00:14");
+}
+
+#[test]
+fn a_uefi_machine_leaves_to_its_disk_in_each_way() {
+    leaves_to_its_disk(Firmware::Uefi, "52:54:00:aa:00:15");
 }

@@ -80,14 +80,17 @@ pub(crate) fn timeline(report: &BootReport, most: usize) -> String {
     events.sort_by_key(|(_, event)| event.time.0);
     let many = report.spec.nodes.len() > 1;
     let newest = events.len().saturating_sub(most);
+    let mut boot = None;
     events
         .iter()
         .skip(newest)
         .map(|(node, event)| {
+            let begins = event.boot.as_ref().filter(|now| boot.replace(*now) != Some(*now));
+            let head = begins.map(|word| format!("boot {word}\n")).unwrap_or_default();
             let time = event.time.0.to_zoned(TimeZone::system()).strftime("%H:%M:%S.%3f").to_string();
             let row = event.row.as_ref().map(|row| format!("  {row}")).unwrap_or_default();
             let at = if many { format!("  on {node}") } else { String::new() };
-            format!("{time}  {:<5} {}\n              → {}{row}{at}\n", event.protocol, event.asked, event.answer)
+            format!("{head}{time}  {:<5} {}\n              → {}{row}{at}\n", event.protocol, event.asked, event.answer)
         })
         .collect()
 }

@@ -8,6 +8,7 @@ mod explain;
 mod get;
 mod kinds;
 mod lifecycle;
+mod simulate;
 mod wait;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -87,6 +88,8 @@ enum Command {
     Wait(wait::WaitArgs),
     /// Tell what a machine asked, what it was answered, and why
     Explain(explain::ExplainArgs),
+    /// Tell what a client would be answered now, and which row of the decision table says so; nothing is sent
+    Simulate(simulate::SimulateArgs),
     /// Ask a component in the same pod how it fares
     #[command(hide = true)]
     Health(services::AskArgs),
@@ -175,6 +178,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Deploy(args) => return Box::pin(deploy::deploy(global, args)).await,
         Command::Wait(args) => return Box::pin(wait::run(global, args)).await,
         Command::Explain(args) => explain::explain(global, args).await?,
+        Command::Simulate(args) => simulate::simulate(global, args).await?,
         Command::Health(args) => services::ask(&args).await?,
     }
     Ok(ExitCode::SUCCESS)

@@ -16,7 +16,7 @@ use athanor_crds::{
 use clap::{Args, ValueEnum};
 use ipnet::{IpNet, Ipv4Net};
 
-use super::{Api, Config, Http, default_data_dir, default_loader_dirs};
+use super::{Api, Config, Http, Metrics, default_data_dir, default_loader_dirs};
 
 /// How many addresses a proposed range has at the most: a cellar has fewer machines, a rack row can say more.
 const RANGE: u32 = 100;
@@ -175,6 +175,7 @@ fn propose(findings: &Findings) -> (Config, SubnetSpec) {
         loader_dirs: default_loader_dirs(),
         api: Api::default(),
         http: Http::default(),
+        metrics: Metrics::default(),
         subnets: [("lab".to_owned(), spec.clone())].into(),
         written: BTreeMap::new(),
     };
@@ -249,6 +250,8 @@ fn render(config: &Config, findings: &Findings, spec: &SubnetSpec) -> String {
     line(format!("  listen: {}            # TLS; `athanor kubeconfig` prints how to reach it", config.api.listen));
     line("http:".to_owned());
     line(format!("  port: {}                        # what machines fetch from", config.http.port));
+    line("metrics:".to_owned());
+    line(format!("  listen: {}            # for Prometheus; health, too", config.metrics.listen));
     line("subnets:".to_owned());
     line("  lab:".to_owned());
     line(format!("    cidr: {}", spec.cidr));

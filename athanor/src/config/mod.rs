@@ -35,6 +35,9 @@ pub(crate) struct Config {
     /// Boot HTTP.
     #[serde(default)]
     pub(crate) http: Http,
+    /// Metrics.
+    #[serde(default)]
+    pub(crate) metrics: Metrics,
     /// Subnets by name, applied as field manager `athanor-config`.
     #[serde(default)]
     #[schemars(schema_with = "subnets_schema")]
@@ -67,6 +70,25 @@ pub(crate) struct Http {
     #[serde(default = "default_http_port")]
     #[schemars(range(min = 1))]
     pub(crate) port: u16,
+}
+
+/// Metrics.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Metrics {
+    /// Where Prometheus and others read them: `/metrics`, `/livez`, `/readyz`.
+    #[serde(default = "default_metrics")]
+    pub(crate) listen: SocketAddr,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self { listen: default_metrics() }
+    }
+}
+
+fn default_metrics() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 7483))
 }
 
 impl Default for Http {

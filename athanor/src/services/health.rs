@@ -32,7 +32,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const MOST: usize = 32;
 
 /// Where health is told.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub(crate) struct HealthArgs {
     /// Tell health and metrics over HTTP here [example: 0.0.0.0:7483]
     #[arg(long, value_name = "ADDRESS", env = "ATHANOR_HEALTH_LISTEN")]
@@ -51,6 +51,13 @@ pub(crate) struct AskArgs {
     /// Whether it runs at all, rather than whether it is ready
     #[arg(long)]
     live: bool,
+}
+
+impl HealthArgs {
+    /// On a port alone.
+    pub(crate) fn on(listen: SocketAddr) -> Self {
+        Self { health_listen: Some(listen), health_socket: None }
+    }
 }
 
 struct Health {

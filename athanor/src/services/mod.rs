@@ -20,6 +20,7 @@ use kube::{
     Api, Client,
     api::{DeleteParams, ListParams, Patch, PatchParams},
 };
+use prometheus_client::registry::Registry;
 use serde_json::json;
 use tokio::{
     net::TcpListener,
@@ -27,6 +28,7 @@ use tokio::{
 };
 
 use self::cluster::until;
+use self::health::HealthArgs;
 pub(crate) use self::{
     access::{admin_kubeconfig, context_name},
     cluster::{AgentArgs, OperatorArgs, agent, operator},
@@ -55,12 +57,17 @@ pub(crate) async fn start(config: Config) -> anyhow::Result<()> {
     let tokens = access::ensure_admin(data, &pki, config.api.listen)?;
     let listener = listen(&config).await?;
     let (stop, stopped) = watch::channel(false);
+    let (operator_metrics, agent_metrics) = (athanor_operator::Metrics::default(), athanor_boot_agent::Metrics::default());
+    let mut registry = Registry::default();
+    operator_metrics.register(&mut registry);
+    agent_metrics.register(&mut registry);
+    let (is_ready, told) = watch::channel(false);
+    health::tell(&HealthArgs::on(config.metrics.listen), registry, told).context("metrics.listen")?;
     let client = |role| Client::new(server.service(Identity { role }), "default");
     let applied = apply_subnets(&client(Role::Admin), &config).await?;
 
     let api = tokio::spawn(serve_api(server.clone(), listener, pki, tokens, until(stopped.clone())));
-    let operator =
-        tokio::spawn(athanor_operator::run(client(Role::Operator), athanor_operator::Metrics::default(), until(stopped.clone())));
+    let operator = tokio::spawn(athanor_operator::run(client(Role::Operator), operator_metrics, until(stopped.clone())));
     let options = Options {
         node: config.node.clone().unwrap_or_else(hostname),
         installation,
@@ -72,17 +79,12 @@ pub(crate) async fn start(config: Config) -> anyhow::Result<()> {
         in_cluster: false,
     };
     let (ready, serving) = oneshot::channel();
-    let mut agent = tokio::spawn(athanor_boot_agent::run(
-        options,
-        client(Role::BootAgent),
-        athanor_boot_agent::Metrics::default(),
-        until(stopped),
-        ready,
-    ));
+    let mut agent = tokio::spawn(athanor_boot_agent::run(options, client(Role::BootAgent), agent_metrics, until(stopped), ready));
     tokio::select! {
         serving = serving => if serving.is_err() { return Err((&mut agent).await?.err().map_or_else(|| anyhow::anyhow!("the boot plane ended"), Into::into)) },
         ended = &mut agent => { ended??; bail!("the boot plane ended"); }
     }
+    let _ = is_ready.send(true);
     banner(&config, &applied, began);
     wait_for_signal().await?;
     tracing::info!("stopping");

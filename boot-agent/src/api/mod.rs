@@ -254,7 +254,7 @@ fn put(subnets: &mut BTreeMap<String, NamedSubnet>, subnet: DeserializeGuard<Sub
     }
 }
 
-fn read(secret: &Secret) -> Option<Arc<BootPlan>> {
+pub(crate) fn read(secret: &Secret) -> Option<Arc<BootPlan>> {
     let bytes = &secret.data.as_ref()?.get(names::PLAN_SECRET_KEY)?.0;
     match serde_json::from_slice::<BootPlan>(bytes) {
         Ok(plan) if plan.format == FORMAT => Some(Arc::new(plan)),

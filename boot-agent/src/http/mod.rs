@@ -116,7 +116,8 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>, peer: SocketAdd
 
 fn tell(shared: &Shared, mac: Option<MacAddr>, path: &str, answer: String, row: Option<String>) {
     let asked: String = text::redact(path).chars().take(200).collect();
-    tracing::debug!(asked, answer, "HTTP");
+    let boot = mac.and_then(|mac| shared.reporter.boot(mac));
+    tracing::debug!(boot, asked, answer, "HTTP");
     if let Some(mac) = mac {
         shared.reporter.saw(mac, Seen { protocol: "HTTP", asked, answer, row, subnet: None });
     }

@@ -231,10 +231,12 @@ impl Shell {
 
     fn tell(&self, peer: SocketAddr, file: &str, answer: String) {
         let asked: String = crate::text::redact(file).chars().take(200).collect();
-        tracing::debug!(%peer, asked, answer, "TFTP");
         let snapshot = self.shared.snapshot();
-        if let Some(mac) = snapshot.mac_of(peer.ip()) {
-            self.shared.reporter.saw(snapshot.told_as(mac), Seen { protocol: "TFTP", asked, answer, row: None, subnet: None });
+        let mac = snapshot.mac_of(peer.ip()).map(|mac| snapshot.told_as(mac));
+        let boot = mac.and_then(|mac| self.shared.reporter.boot(mac));
+        tracing::debug!(%peer, boot, asked, answer, "TFTP");
+        if let Some(mac) = mac {
+            self.shared.reporter.saw(mac, Seen { protocol: "TFTP", asked, answer, row: None, subnet: None });
         }
     }
 }

@@ -11,6 +11,7 @@
 //! ```
 //!
 //! [`row::Row`] is the public face: `explain` prints its names, every packet matches exactly one row.
+//! [`pcap`] and [`question`] are questions that nobody asked just now: out of a capture, or described.
 //! [`held`] keeps newcomers until their plan comes back and limits how many there may be; [`probe`] finds other DHCP servers; [`rank`]
 //! says which of several agents answers.
 //!
@@ -19,7 +20,9 @@
 pub mod client;
 pub mod held;
 pub mod packet;
+pub mod pcap;
 pub mod probe;
+pub mod question;
 pub mod rank;
 pub mod reply;
 pub mod row;
