@@ -14,6 +14,7 @@ use athanor_plan::{
     BootPlan, Snapshot, Source,
     config::{self, Asked, Step, Who},
     ipxe::{self, Part},
+    loader::{NO_LOADER, NO_LOADER_TEXT},
 };
 use athanor_wire::MacAddr;
 use bytes::Bytes;
@@ -196,6 +197,7 @@ pub(crate) fn file(shared: &Shared, snapshot: &Snapshot, asks: Option<MacAddr>, 
             let found = open(shared, source, "")?;
             Ok(Found { plan: Some(plan.clone()), file: Some(name.to_owned()), ..found })
         }
+        ["l", NO_LOADER] | [NO_LOADER] => Ok(plain_text(NO_LOADER_TEXT.as_bytes().to_vec())),
         ["l", file] | [file] => loader(shared, file),
         [serial, file] if is_serial(serial) => raspberry(shared, snapshot, asks, file),
         _ => tree(shared, snapshot, asks, path),

@@ -5,12 +5,14 @@
 mod memory;
 
 use athanor_crds::{
-    Address, Subnet, SubnetSpec,
+    Address, BootReport, BootReportSpec, Machine, Subnet, SubnetSpec,
+    bootreport::{Declined, NodeReport},
     machine::AddressClaim,
     subnet::{AddressRange, Mode},
 };
-use athanor_operator::Cluster as _;
+use athanor_operator::{Clock as _, Cluster as _};
 use futures::executor::block_on;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use memory::{Count, Hurry, Memory, settle};
 
 fn subnet(name: &str, cidr: &str, range: Option<(&str, &str)>) -> Subnet {
@@ -34,4 +36,61 @@ fn a_fixed_address_that_a_narrower_subnet_takes_over_leaves_the_machine_at_rest(
         addresses.sort();
         assert_eq!(addresses, ["192.168.10.100", "192.168.10.50"], "seed {seed}");
     }
+}
+
+/// A report of one node: the Machine declined an address now.
+fn declined(ip: &str, clock: &Hurry) -> BootReport {
+    let declined = Declined { ip: ip.parse().unwrap(), time: MicroTime(clock.now()) };
+    let node = NodeReport { node: "n1".to_owned(), declined: Some(declined), ..NodeReport::default() };
+    let mut report = BootReport::new("m1", BootReportSpec { mac: None, nodes: vec![node] });
+    report.metadata.namespace = Some("default".to_owned());
+    report
+}
+
+/// The Machine's own addresses, and those that nobody is given.
+fn given(cluster: &Memory) -> (Vec<String>, Vec<String>) {
+    let all = block_on(cluster.list::<Address>(None)).unwrap();
+    let mut sorted: Vec<_> = all.iter().map(|address| (address.spec.ip.to_string(), address.spec.quarantine.is_some())).collect();
+    sorted.sort();
+    let (quarantined, own): (Vec<_>, Vec<_>) = sorted.into_iter().partition(|(_, quarantined)| *quarantined);
+    let ips = |list: Vec<(String, bool)>| list.into_iter().map(|(ip, _)| ip).collect();
+    (ips(own), ips(quarantined))
+}
+
+#[test]
+fn a_declined_address_is_given_to_nobody_and_a_machine_declines_only_so_many() {
+    let (cluster, ids, clock) = (Memory::new(1), Count::default(), Hurry::default());
+    cluster.put(&subnet("lab", "192.168.10.0/24", Some(("192.168.10.100", "192.168.10.199"))));
+    cluster.put(&memory::machine(1));
+    settle(&cluster, &ids, &clock);
+    assert_eq!(given(&cluster), (vec!["192.168.10.100".to_owned()], vec![]));
+    for number in 0..3 {
+        cluster.put(&declined(&format!("192.168.10.10{number}"), &clock));
+        settle(&cluster, &ids, &clock);
+    }
+    let quarantined = ["192.168.10.100", "192.168.10.101", "192.168.10.102"].map(str::to_owned).to_vec();
+    assert_eq!(given(&cluster), (vec!["192.168.10.103".to_owned()], quarantined.clone()));
+    // Somebody answers for everything, or speaks in its name: it keeps what it has, and says so.
+    cluster.put(&declined("192.168.10.103", &clock));
+    settle(&cluster, &ids, &clock);
+    assert_eq!(given(&cluster), (vec!["192.168.10.103".to_owned()], quarantined));
+    let machine = block_on(cluster.get::<Machine>(Some("default"), "m1")).unwrap().unwrap();
+    let ready = machine.status.unwrap().conditions.into_iter().find(|condition| condition.type_ == "Ready").unwrap();
+    assert!(ready.message.contains("declined 192.168.10.103 after 3 others"), "{}", ready.message);
+}
+
+#[test]
+fn a_fixed_address_that_is_declined_stays_and_its_owner_is_told() {
+    let (cluster, ids, clock) = (Memory::new(1), Count::default(), Hurry::default());
+    cluster.put(&subnet("lab", "192.168.10.0/24", Some(("192.168.10.100", "192.168.10.199"))));
+    let mut machine = memory::machine(1);
+    machine.spec.interfaces[0].addresses = vec![AddressClaim { subnet: None, ip: "192.168.10.50".parse().unwrap() }];
+    cluster.put(&machine);
+    settle(&cluster, &ids, &clock);
+    cluster.put(&declined("192.168.10.50", &clock));
+    settle(&cluster, &ids, &clock);
+    assert_eq!(given(&cluster), (vec!["192.168.10.50".to_owned()], vec![]));
+    let machine = block_on(cluster.get::<Machine>(Some("default"), "m1")).unwrap().unwrap();
+    let conditions = format!("{:?}", machine.status.unwrap().conditions);
+    assert!(conditions.contains("AddressConflict") && conditions.contains("192.168.10.50 is fixed, but"), "{conditions}");
 }

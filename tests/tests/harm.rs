@@ -124,8 +124,10 @@ fn leaves_to_its_disk(firmware: Firmware, mac: &str) {
             if said.contains(row) { Ok(()) } else { Err(said) }
         })
         .unwrap();
+        let began = Instant::now();
         vm.power_on().unwrap();
         vm.wait_console(disk::SAYS, 120).unwrap_or_else(|error| panic!("{way}: {error}\n{}", service.log()));
+        eprintln!("{firmware:?} {way}: {:?}", began.elapsed());
         vm.power_off();
     }
     assert!(std::fs::read(&image).unwrap() == before, "the disk was written");

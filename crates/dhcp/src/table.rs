@@ -14,7 +14,7 @@ use athanor_crds::{
     machine::LocalBoot,
     subnet::{self, Mode, OnForeignServer, Serves},
 };
-use athanor_plan::{BootPlan, ClientArch, Snapshot, snapshot::NamedSubnet};
+use athanor_plan::{BootPlan, ClientArch, Snapshot, loader::NO_LOADER, snapshot::NamedSubnet};
 use athanor_wire::MacAddr;
 
 use crate::{
@@ -377,7 +377,7 @@ impl Scene<'_> {
     /// The row of a known client, and the file it is given.
     fn boot_file(&self, plan: &BootPlan) -> (Row, Option<String>) {
         if self.client.boots_from_network() && plan.leaves_to_disk() && plan.local_boot == LocalBoot::NoOffer {
-            return (Row::LocalDisk, None);
+            return (Row::LocalDisk, self.nothing_to_boot());
         }
         let (row, arch) = match self.client {
             Client::Plain => return (Row::Address, None),
@@ -405,6 +405,16 @@ impl Scene<'_> {
                 (row, Some(format!("http://{}:{}/l/{}", self.server, self.context.http_port, loader.first)))
             }
             Some(loader) => (row, Some(loader.first.clone())),
+        }
+    }
+
+    /// What sends firmware on to its disk. BIOS goes on when nothing is named; UEFI asks on for a minute, over PXE and over HTTP each, unless it is
+    /// given something that it cannot start.
+    fn nothing_to_boot(&self) -> Option<String> {
+        match self.client {
+            Client::HttpClient(_) => Some(format!("http://{}:{}/l/{NO_LOADER}", self.server, self.context.http_port)),
+            Client::PxeClient(arch) if arch.machine().is_some_and(|(_, firmware)| firmware == Firmware::Uefi) => Some(NO_LOADER.to_owned()),
+            _ => None,
         }
     }
 
@@ -544,7 +554,9 @@ fn lease_options(lease: u32, options: &mut Vec<(u8, Vec<u8>)>) {
 }
 
 fn describe_file(file: &str) -> String {
-    if file.starts_with("http://") && file.ends_with("/boot.ipxe") {
+    if file.ends_with(NO_LOADER) {
+        format!("{NO_LOADER}, which starts nothing, so that its disk is next")
+    } else if file.starts_with("http://") && file.ends_with("/boot.ipxe") {
         "script over HTTP".to_owned()
     } else if file.starts_with("http://") {
         format!("loader {} over HTTP", file.rsplit('/').next().unwrap_or_default())

@@ -392,6 +392,18 @@ fn what_answers_on_our_own_wire_says_nothing_about_one_behind_a_relay() {
 }
 
 #[test]
+fn firmware_that_waits_for_a_loader_is_given_one_that_starts_nothing() {
+    let mut disk = world();
+    disk.plan.safe = Safe::LocalDisk { reason: "Provisioned".into() };
+    let file = |ask: Ask| disk.reply(&ask).1.file;
+    assert_eq!(file(discover(KNOWN).pxe(7)), "local-disk.efi");
+    let http = discover(KNOWN).option(60, b"HTTPClient:Arch:00016:UNDI:003000").option(93, &[0, 16]);
+    assert_eq!(file(http), "http://192.168.10.1:7481/l/local-disk.efi");
+    assert_eq!(file(discover(KNOWN).pxe(0)), "");
+    assert_eq!(file(discover(KNOWN).ipxe()), "");
+}
+
+#[test]
 fn a_relay_asks_whom_it_was_told_to_ask_and_is_answered_at_once() {
     let servers: Vec<Ipv4Addr> = (1..=40).map(|last| Ipv4Addr::new(192, 168, 10, last)).collect();
     let (_, decision) = World { servers, ..behind_a_relay() }.decide(&discover(KNOWN).pxe(7).relayed([10, 2, 0, 1]));

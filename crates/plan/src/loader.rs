@@ -63,6 +63,11 @@ pub struct Loaders {
     files: BTreeMap<String, String>,
 }
 
+/// A file that is no loader, for firmware that boots its disk only when it could start nothing: it is there, so that nobody waits for it.
+pub const NO_LOADER: &str = "local-disk.efi";
+/// What is in it.
+pub const NO_LOADER_TEXT: &str = "This starts nothing. The machine boots its own disk.\n";
+
 /// A chain that may be there: its name, its first file, what that needs beside it, and for whom it is.
 type Known = (&'static str, &'static str, &'static [&'static str], Architecture, Firmware);
 
