@@ -126,7 +126,7 @@ impl Server {
         let request = match Request::parse(bytes) {
             Ok(request) => request,
             Err(error) => {
-                self.shared.metrics.dhcp(Row::Malformed.name());
+                self.shared.metrics.dhcp(Row::Malformed);
                 tracing::debug!(interface = %self.duty.link.interface, row = %Row::Malformed, %error, "DHCP packet dropped");
                 if let Some(mac) = athanor_dhcp::packet::sender(bytes) {
                     let (asked, answer) = (format!("{} bytes", bytes.len()), format!("no answer: {error}"));
@@ -270,27 +270,27 @@ impl Server {
         if let (MessageType::Request, Row::NotOurs, Some(server)) = (request.message, decision.row, request.server_id()) {
             self.shared.authority.suspect(&self.duty.link.interface, server);
         }
-        let client = athanor_dhcp::Client::of(request);
-        if client.boots_from_network() {
-            self.shared.reporter.firmware_asked(snapshot.told_as(request.mac));
-        }
         if let (Row::Decline, Some(ip), Some(subnet)) = (decision.row, request.wanted(), &decision.subnet)
             && snapshot.by_mac(request.mac).and_then(|plan| plan.address(request.mac, subnet)) == Some(ip.into())
         {
             self.shared.reporter.declined(snapshot.told_as(request.mac), ip.into());
         }
-        self.shared.metrics.dhcp(decision.row.name());
+        self.shared.metrics.dhcp(decision.row);
+        let client = athanor_dhcp::Client::of(request);
         let asked = format!("{} {}", request.message, client.describe());
-        let boot = self.shared.reporter.boot(snapshot.told_as(request.mac));
-        tracing::debug!(interface = %self.duty.link.interface, mac = %request.mac, boot, asked, row = %decision.row, answer, "DHCP");
+        let told = tracing::enabled!(tracing::Level::DEBUG).then(|| (asked.clone(), answer.clone()));
         // What is meant for others is noise: a busy segment has a lot of it.
-        if !matches!(decision.row, Row::Sibling) {
+        let boot = if decision.row == Row::Sibling {
+            None
+        } else {
             let (row, subnet) = (Some(decision.row.name().to_owned()), decision.subnet.clone());
             let plan = snapshot.by_mac(request.mac);
             let at_home = plan.zip(subnet.as_ref()).is_some_and(|(plan, subnet)| plan.address(request.mac, subnet).is_some());
             let seen = Seen { protocol: "DHCP", asked, answer, row, subnet };
-            self.shared.reporter.saw_at(snapshot.told_as(request.mac), seen, at_home);
-        }
+            self.shared.reporter.saw_dhcp(snapshot.told_as(request.mac), client.boots_from_network(), seen, at_home)
+        };
+        let Some((asked, answer)) = told else { return };
+        tracing::debug!(interface = %self.duty.link.interface, mac = %request.mac, boot, asked, row = %decision.row, answer, "DHCP");
     }
 
     async fn send(&self, socket: &UdpSocket, request: &Request, reply: &Reply, from: SocketAddr, proxy_port: bool) {

@@ -128,6 +128,28 @@ impl Client {
         self.loader_fetches.len() == LOOP_FETCHES && self.loader_fetches.iter().all(|fetched| fetched.elapsed() < LOOP_TIME)
     }
 
+    /// Firmware asked DHCP: a boot begins, or goes on.
+    fn firmware_asked(&mut self, mac: MacAddr) {
+        let now = Instant::now();
+        if self.boot_began.is_none_or(|began| now.duration_since(began) >= ONE_BOOT) {
+            self.boot_began = Some(now);
+            self.boot = Some(boot_word(mac));
+        }
+    }
+
+    fn saw(&mut self, seen: Seen) {
+        if seen.subnet.is_some() && self.subnet != seen.subnet {
+            self.subnet.clone_from(&seen.subnet);
+            self.mark(false);
+        }
+        // A machine that waits asks the same every few seconds; once is enough to know.
+        let seen = Seen { asked: plain(&seen.asked, 256), answer: plain(&seen.answer, 512), ..seen };
+        let repeated = self.events.back().is_some_and(|last| last.asked == seen.asked && last.answer == seen.answer);
+        if !repeated {
+            self.push(seen);
+        }
+    }
+
     fn push(&mut self, seen: Seen) {
         if self.events.len() == MAX_EVENTS {
             self.events.pop_front();
@@ -193,32 +215,24 @@ impl Reporter {
         result
     }
 
-    /// A client asked something. Where it asks in a Subnet that it has no address in, the operator waits to hear of it.
-    pub(crate) fn saw_at(&self, mac: MacAddr, seen: Seen, at_home: bool) {
-        if !at_home && seen.subnet.is_some() {
-            self.with(mac, |client| {
-                if client.subnet != seen.subnet {
-                    client.mark(true);
-                }
-            });
-        }
-        self.saw(mac, seen);
+    /// A client asked DHCP, with its firmware or without. Where it asks in a Subnet that it has no address in, the operator waits to hear of it.
+    /// Returns the word for the boot that it is in.
+    pub(crate) fn saw_dhcp(&self, mac: MacAddr, firmware: bool, seen: Seen, at_home: bool) -> Option<String> {
+        self.with(mac, |client| {
+            if firmware {
+                client.firmware_asked(mac);
+            }
+            if !at_home && seen.subnet.is_some() && client.subnet != seen.subnet {
+                client.mark(true);
+            }
+            client.saw(seen);
+            client.boot.clone()
+        })
     }
 
     /// A client asked something.
     pub(crate) fn saw(&self, mac: MacAddr, seen: Seen) {
-        self.with(mac, |client| {
-            if seen.subnet.is_some() && client.subnet != seen.subnet {
-                client.subnet.clone_from(&seen.subnet);
-                client.mark(false);
-            }
-            // A machine that waits asks the same every few seconds; once is enough to know.
-            let seen = Seen { asked: plain(&seen.asked, 256), answer: plain(&seen.answer, 512), ..seen };
-            let repeated = client.events.back().is_some_and(|last| last.asked == seen.asked && last.answer == seen.answer);
-            if !repeated {
-                client.push(seen);
-            }
-        });
+        self.with(mac, |client| client.saw(seen));
     }
 
     /// A file out of a tree was fetched. An installer fetches a thousand of them: together they are one event.
@@ -239,17 +253,6 @@ impl Reporter {
                     client.mark(false);
                 }
                 None => client.push(Seen { protocol: "HTTP", asked, answer, row: None, subnet: None }),
-            }
-        });
-    }
-
-    /// Firmware asked DHCP: a boot begins, or goes on.
-    pub(crate) fn firmware_asked(&self, mac: MacAddr) {
-        self.with(mac, |client| {
-            let now = Instant::now();
-            if client.boot_began.is_none_or(|began| now.duration_since(began) >= ONE_BOOT) {
-                client.boot_began = Some(now);
-                client.boot = Some(boot_word(mac));
             }
         });
     }
@@ -570,9 +573,9 @@ mod tests {
         let snapshot = Snapshot::new(Vec::new(), vec![plan.into()], std::sync::Arc::default());
         let seen = || Seen { protocol: "DHCP", asked: "a".to_owned(), answer: "b".to_owned(), row: None, subnet: Some("lab".to_owned()) };
         for number in 0..200 {
-            reporter.saw_at(mac(number), seen(), true);
+            reporter.saw_dhcp(mac(number), false, seen(), true);
         }
-        reporter.saw_at(mac(200), seen(), false);
+        reporter.saw_dhcp(mac(200), false, seen(), false);
         let first = reporter.due(&snapshot, "node", 50, false);
         assert_eq!((first.len(), first[0].mac, first[0].urgent), (51, mac(200), true));
         let mut told: BTreeSet<MacAddr> = first.into_iter().map(|due| due.mac).collect();

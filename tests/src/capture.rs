@@ -14,7 +14,7 @@ use dhcproto::{
     v4::{DhcpOption, Message, MessageType, OptionCode},
 };
 
-use crate::{Rack, rack::Process, wait_for};
+use crate::{Rack, rack::Process, tools, wait_for};
 
 /// A running capture.
 pub struct Capture {
@@ -38,14 +38,14 @@ pub struct Seen {
 }
 
 impl Capture {
-    /// Captures DHCP on the bridge until dropped.
+    /// Captures DHCP, and TFTP but for the files' bytes, on the bridge until dropped.
     ///
     /// # Errors
     /// tcpdump does not start.
     pub fn start(rack: &Rack) -> anyhow::Result<Self> {
         let file = rack.file("dhcp.pcap");
         let mut command = rack.command("tcpdump");
-        command.args(["-i", "br0", "-U", "-Z", "root", "-w"]).arg(&file).arg("udp port 67 or udp port 68");
+        command.args(["-i", "br0", "-U", "-Z", "root", "-w"]).arg(&file).arg(FILTER);
         let process = Process(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?);
         wait_for("capture", Duration::from_secs(10), || {
             fs::metadata(&file).ok().filter(|meta| meta.len() >= HEADER as u64).map(|_| ()).ok_or_else(|| "no file yet".to_owned())
@@ -61,12 +61,24 @@ impl Capture {
         Ok(packets(&fs::read(&self.file)?).iter().filter_map(|packet| message(packet)).collect())
     }
 
+    /// What Wireshark finds wrong with any packet; it knows protocols that we do not.
+    ///
+    /// # Errors
+    /// tshark cannot be run.
+    pub fn malformed(&self) -> anyhow::Result<String> {
+        let wrong = "_ws.malformed || _ws.expert.group == \"Malformed\"";
+        tools::run(Command::new("tshark").args(["-n", "-r"]).arg(&self.file).args(["-Y", wrong]))
+    }
+
     /// The capture as text, for failures.
     pub fn text(&self) -> String {
         let output = Command::new("tcpdump").args(["-nvr"]).arg(&self.file).output();
         output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
     }
 }
+
+/// DHCP, proxyDHCP, and TFTP without DATA (opcode 3).
+const FILTER: &str = "udp port 67 or udp port 68 or udp port 4011 or udp port 69 or (udp portrange 7490-7497 and udp[8:2] != 3)";
 
 /// The header of a capture file.
 const HEADER: usize = 24;

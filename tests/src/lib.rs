@@ -15,6 +15,7 @@
 
 pub mod capture;
 pub mod cluster;
+pub mod dhclient;
 pub mod disk;
 pub mod dnsmasq;
 pub mod fake_ipxe;

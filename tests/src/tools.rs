@@ -13,6 +13,7 @@ const NEEDED: &[(&str, &str)] = &[
     ("xorriso", "xorriso"),
     ("/bin/busybox", "busybox-static"),
     ("tcpdump", "tcpdump"),
+    ("tshark", "tshark"),
     ("dnsmasq", "dnsmasq-base"),
     ("ip", "iproute2"),
     ("nsenter", "util-linux"),

@@ -73,6 +73,7 @@ fn what_is_told_agrees_with_the_wire(service: &Service<'_>, capture: &Capture, v
             capture.text()
         );
     }
+    assert_eq!(capture.malformed()?, "");
     Ok(())
 }
 

@@ -42,6 +42,7 @@ fn beside_dnsmasq(firmware: Firmware, mac: &str, row: &str) -> anyhow::Result<()
     let ours = |seen: &&athanor_tests::capture::Seen| seen.server.is_some_and(|server| server.to_string() == HOST);
     let seen = capture.dhcp()?;
     assert!(seen.iter().filter(ours).all(|seen| seen.yiaddr.is_unspecified() && seen.type_ != MessageType::Nak), "{}", capture.text());
+    assert_eq!(capture.malformed()?, "");
     Ok(())
 }
 
@@ -67,21 +68,26 @@ fn a_machine_behind_a_relay_boots() {
         config.replace("192.168.10.100", "192.168.20.100").replace("192.168.10.199", "192.168.20.199")
     })
     .unwrap();
+    let capture = Capture::start(&rack).unwrap();
     let port = rack.port_on("br1").unwrap();
     let mut vm = Vm::plug(&rack, Firmware::Bios, "52:54:00:aa:00:23").unwrap().at(port);
     let proof = from_newcomer_to_proof(&service, &mut vm).unwrap();
     assert!(proof.contains("address 192.168.20.100/24"), "{proof}");
+    assert!(!capture.dhcp().unwrap().is_empty());
+    assert_eq!(capture.malformed().unwrap(), "");
 }
 
 #[test]
 fn uefi_boots_over_http_alone() {
     let rack = Rack::up().unwrap();
     let service = Service::start(&rack).unwrap();
+    let capture = Capture::start(&rack).unwrap();
     let mut vm = Vm::plug(&rack, Firmware::Uefi, "52:54:00:aa:00:24").unwrap().with_http_boot();
     let proof = from_newcomer_to_proof(&service, &mut vm).unwrap();
     assert!(proof.contains("address 192.168.10.100/24"), "{proof}");
     let story = told(&service, &vm, &["http-boot", "snponly.efi", "GUEST"]).unwrap();
     assert!(!story.contains("TFTP"), "something came over TFTP:\n{story}");
+    assert_eq!(capture.malformed().unwrap(), "");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use athanor_crds::{
     rbac,
     rights::{Role, Rule},
 };
-use athanor_tests::{ControlPlane, FakeIpxe, Guest, Rack, Service, tools, wait_for};
+use athanor_tests::{ControlPlane, FakeIpxe, Guest, Rack, Service, dhclient, tools, wait_for};
 use serde_json::{Value, json};
 
 fn start(rack: &Rack) -> Service<'_> {
@@ -130,6 +130,35 @@ fn each_component_may_do_what_the_table_says_and_nothing_else() {
     }
 }
 
+/// A client that is no machine gets an address, has it for longer, and gives it back.
+fn a_laptop_comes_and_goes(rack: &Rack, service: &mut Service<'_>) {
+    let laptop = rack.guest().unwrap();
+    let plane = service.plane().unwrap();
+    let patch = |plane: &ControlPlane, what: &str, patch: &Value| {
+        let file = rack.file("patch.json");
+        std::fs::write(&file, patch.to_string()).unwrap();
+        plane.kubectl(rack, &format!("patch {what} --type=merge --patch-file"), Some(&file)).unwrap();
+    };
+    patch(plane, "subnets.metal.athanor.dev lab", &json!({ "spec": { "serves": "everyone" } }));
+    dhclient::run(rack, &laptop, "-1").unwrap();
+    let lent = |service: &Service<'_>| -> Vec<Value> {
+        let all = service.list("addresses").unwrap();
+        all.into_iter().filter(|address| address["spec"]["owner"].is_null()).collect()
+    };
+    let first = lent(service);
+    assert_eq!(first.len(), 1, "{first:?}");
+    // Leases are to be longer than what it has: it gets more before it is answered.
+    let plane = service.plane().unwrap();
+    patch(plane, "subnets.metal.athanor.dev lab", &json!({ "spec": { "leaseSeconds": 86_400 } }));
+    dhclient::run(rack, &laptop, "-1").unwrap();
+    dhclient::run(rack, &laptop, "-r").unwrap();
+    wait_for("its return", Duration::from_secs(20), || match lent(service) {
+        none if none.is_empty() => Ok(()),
+        some => Err(format!("{some:?}")),
+    })
+    .unwrap();
+}
+
 /// Every right of the table is used: one that nobody needs is no right, and without one that somebody needs this story ends early.
 #[test]
 fn no_component_may_do_what_it_never_does() {
@@ -166,6 +195,8 @@ fn no_component_may_do_what_it_never_does() {
         other => Err(format!("{other:?}")),
     })
     .unwrap();
+
+    a_laptop_comes_and_goes(&rack, &mut service);
 
     let plane = service.plane().unwrap();
     for role in [Role::Operator, Role::BootAgent] {

@@ -3,7 +3,7 @@
 
 use std::{fs, time::Duration};
 
-use athanor_tests::{Rack, Service, guest, rack::Neighbour, tools, wait_for};
+use athanor_tests::{Rack, Service, dhclient, rack::Neighbour, tools, wait_for};
 
 /// What udhcpc does with what it got: it says so, and configures nothing.
 const SAYS: &str = "#!/bin/sh\n[ \"$1\" = bound ] && echo \"address $ip lease $lease router $router\"\nexit 0\n";
@@ -17,9 +17,6 @@ fn everyone(rack: &Rack) -> Service<'_> {
     service.wait("subnet", "lab", 20, |subnet| subnet["status"]["conditions"].to_string().contains("Probed")).unwrap();
     service
 }
-
-/// What dhclient does with it: it takes the address, for it renews from there.
-const TAKES: &str = "#!/bin/sh\n[ -z \"$new_ip_address\" ] || ip addr replace \"$new_ip_address/24\" dev \"$interface\"\nexit 0\n";
 
 fn script(rack: &Rack, name: &str, text: &str) {
     fs::write(rack.file(name), text).unwrap();
@@ -95,25 +92,15 @@ fn dhclient_has_renews_and_returns_its_address() {
     let rack = Rack::up().unwrap();
     let service = everyone(&rack);
     let laptop = rack.guest().unwrap();
-    let dhclient = guest::packaged("isc-dhcp-client", "sbin/dhclient").unwrap();
-    let run = |what: &[&str]| {
-        let mut command = laptop.command(&dhclient);
-        for (option, name) in [("-sf", "takes.sh"), ("-lf", "leases"), ("-pf", "dhclient.pid"), ("-cf", "dhclient.conf")] {
-            command.arg(option).arg(rack.file(name));
-        }
-        tools::run(command.args(what).arg("eth0"))
-    };
-    fs::write(rack.file("dhclient.conf"), "timeout 20;\n").unwrap();
-    script(&rack, "takes.sh", TAKES);
-    run(&["-1", "-v"]).unwrap();
-    let leases = fs::read_to_string(rack.file("leases")).unwrap();
+    dhclient::run(&rack, &laptop, "-1").unwrap();
+    let leases = fs::read_to_string(rack.file(dhclient::LEASES)).unwrap();
     let first = lent(&service);
     assert!(first.len() == 1 && leases.contains(&format!("fixed-address {};", first[0].0)), "{first:?}\n{leases}");
     let expires = |service: &Service<'_>| service.list("addresses").unwrap()[0]["spec"]["expires"].as_str().unwrap_or_default().to_owned();
     let before = expires(&service);
     // It renews at half its time, which it was told is a minute from now at the latest.
     wait_for("a renewal", Duration::from_secs(90), || if expires(&service) == before { Err(before.clone()) } else { Ok(()) }).unwrap();
-    run(&["-r"]).unwrap();
+    dhclient::run(&rack, &laptop, "-r").unwrap();
     wait_for("its return", Duration::from_secs(10), || match lent(&service) {
         none if none.is_empty() => Ok(()),
         some => Err(format!("{some:?}")),
