@@ -146,7 +146,8 @@ pub(crate) fn script(shared: &Shared, snapshot: &Snapshot, asker: Asker<'_>, pat
     if let ["b", token, "boot.ipxe" | "poll"] = segments[..] {
         return Some(snapshot.by_token(token).ok_or(Missing::NotFound).map(|plan| render(shared, plan, asker.agent)));
     }
-    let asked = Asked::of(path)?;
+    // A tree that somebody serves under such a name is what is meant.
+    let asked = Asked::of(path).filter(|_| !is_in_tree(snapshot, path))?;
     let text = match asked.file {
         config::File::GrubLoop => config::grub::first().into_bytes(),
         config::File::UBootLoop => config::uboot::first(),
@@ -158,13 +159,19 @@ pub(crate) fn script(shared: &Shared, snapshot: &Snapshot, asker: Asker<'_>, pat
 /// What a machine does next, in the words of its loader.
 fn configure(shared: &Shared, snapshot: &Snapshot, asker: Asker<'_>, asked: Asked) -> Result<Found, Missing> {
     let mac = match asked.who {
-        Who::Asking => asker.mac,
-        Who::Mac(mac) => Some(mac),
-        Who::Address(ip) => snapshot.mac_of(ip.into()),
+        Who::Asking => asker.mac.ok_or(Missing::NotFound)?,
+        Who::Mac(mac) => mac,
     };
-    let mac = mac.ok_or(Missing::NotFound)?;
     let plan = snapshot.by_mac(mac).ok_or(Missing::NotFound)?;
-    let part = part(shared, plan);
+    // Whoever names a machine is not that machine. Its order is told to who has its address; where another server gives addresses, nobody knows
+    // better.
+    let itself = asker.mac.is_some_and(|asks| plan.interface(asks).is_some());
+    let unknown = asker.mac.is_none() && snapshot.gives_no_addresses();
+    if !itself && asker.mac.is_some() {
+        return Err(Missing::NotFound);
+    }
+    let told = itself || unknown;
+    let part = if told { part(shared, plan) } else { Part::Safe };
     let step = Step::of(plan, part, mac, asker.agent, shared.reporter.boot_age(plan));
     let text = match (asked.file, &step) {
         (config::File::Grub, _) => config::grub::step(&step).into_bytes(),
@@ -179,7 +186,7 @@ fn configure(shared: &Shared, snapshot: &Snapshot, asker: Asker<'_>, asked: Aske
     };
     // One that goes on with iPXE is told its order there.
     let acting = matches!(step, Step::Boot(_));
-    Ok(Found { plan: Some(plan.clone()), acting, script: true, ..plain_text(text) })
+    Ok(Found { plan: told.then(|| plan.clone()), acting, script: told, ..plain_text(text) })
 }
 
 fn plain_text(text: Vec<u8>) -> Found {
@@ -199,7 +206,7 @@ pub(crate) fn file(shared: &Shared, snapshot: &Snapshot, asks: Option<MacAddr>, 
         }
         ["l", NO_LOADER] | [NO_LOADER] => Ok(plain_text(NO_LOADER_TEXT.as_bytes().to_vec())),
         ["l", file] | [file] => loader(shared, file),
-        [serial, file] if is_serial(serial) => raspberry(shared, snapshot, asks, file),
+        [serial, file] if is_serial(serial) && !is_in_tree(snapshot, path) => raspberry(shared, snapshot, asks, file),
         _ => tree(shared, snapshot, asks, path),
     }
 }
@@ -225,6 +232,13 @@ fn render(shared: &Shared, plan: &Arc<BootPlan>, agent: &str) -> Found {
 /// FNV-1a: an ETag needs no more.
 fn fnv(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// Whether a name lies below the prefix of some order's media.
+fn is_in_tree(snapshot: &Snapshot, path: &str) -> bool {
+    let trees = snapshot.plans().iter().filter_map(|plan| plan.order.as_ref()).flat_map(|order| order.trees.keys());
+    let path = path.trim_start_matches('/');
+    trees.into_iter().any(|prefix| path.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.starts_with('/')))
 }
 
 /// A Raspberry Pi's firmware asks below its serial number.

@@ -112,7 +112,11 @@ async fn release_held(server: Arc<Server>, socket: Arc<UdpSocket>) {
         };
         let mut packets = server.held.lock().unwrap_or_else(PoisonError::into_inner).take_known(Instant::now(), has_plan);
         let now = Timestamp::now();
-        let lasts = |lease: &Lease| snapshot.subnets().iter().any(|subnet| subnet.name == lease.subnet && lease.lasts(&subnet.spec));
+        // Of the Subnets here alone: a client may come from elsewhere, with a lease of there.
+        let lasts = |lease: &Lease| {
+            let here = snapshot.subnets().iter().filter(|subnet| server.duty.subnets.contains(&subnet.name));
+            here.into_iter().any(|subnet| subnet.name == lease.subnet && lease.lasts(&subnet.spec))
+        };
         let has_lease = |mac| server.shared.lent.of(mac, now).iter().any(lasts);
         packets.extend(server.borrowers.lock().unwrap_or_else(PoisonError::into_inner).take_known(Instant::now(), has_lease));
         for packet in packets {
@@ -138,7 +142,9 @@ impl Server {
         };
         let snapshot = self.shared.snapshot();
         let authority = self.shared.authority.of(&self.duty.link.interface);
-        let leases = self.shared.lent.of(request.mac, Timestamp::now());
+        // Who has not heard from the API for long does not know what others gave away since.
+        let fresh = request.message != MessageType::Discover || self.shared.is_fresh();
+        let leases = if fresh { self.shared.lent.of(request.mac, Timestamp::now()) } else { Vec::new() };
         let context = Context {
             snapshot: &snapshot,
             link: &self.duty.link,
@@ -254,7 +260,8 @@ impl Server {
             Row::Decline => Order::Declined(request.mac, lease.ip, lease.subnet.clone()),
             _ => return,
         };
-        // Lost where too many wait: it runs out by itself.
+        // It is nobody's from now on, whenever the API hears of it. Lost where too many wait: it runs out by itself.
+        self.shared.lent.forget(lease.ip.into());
         let _ = self.shared.lending.try_send(order);
     }
 
@@ -267,7 +274,9 @@ impl Server {
             }
             _ => format!("no answer: {}", decision.detail),
         };
-        if let (MessageType::Request, Row::NotOurs, Some(server)) = (request.message, decision.row, request.server_id()) {
+        if let (MessageType::Request, Row::NotOurs, Some(server)) = (request.message, decision.row, request.server_id())
+            && !self.duty.link.addresses.contains(&server)
+        {
             self.shared.authority.suspect(&self.duty.link.interface, server);
         }
         if let (Row::Decline, Some(ip), Some(subnet)) = (decision.row, request.wanted(), &decision.subnet)

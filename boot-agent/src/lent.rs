@@ -1,16 +1,18 @@
 //! The addresses that clients which are no machines have for a while, as the API stores them.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     hash::{DefaultHasher, Hash as _, Hasher as _},
     net::{IpAddr, Ipv4Addr},
     sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use athanor_crds::{AddressSpec, SubnetSpec};
 use athanor_dhcp::Lease;
 use athanor_wire::MacAddr;
 use jiff::Timestamp;
+use tokio::sync::watch;
 
 /// What is stored of one address.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,7 +25,28 @@ struct Stored {
 
 /// All of them.
 #[derive(Debug, Default)]
-pub(crate) struct Lent(Mutex<Known>);
+pub(crate) struct Lent {
+    known: Mutex<Known>,
+    /// Clients of whom something is being written.
+    turns: Mutex<HashSet<MacAddr>>,
+    /// Counts what was told by the API; 0 until the first list is whole.
+    told: watch::Sender<u64>,
+}
+
+/// That something is being written of a client; nothing else is until it is dropped.
+pub(crate) struct Turn<'a> {
+    lent: &'a Lent,
+    mac: MacAddr,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.lent.turns.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.mac);
+    }
+}
+
+/// How long it may take until the API tells of an object that somebody else has just created.
+const TOLD: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]
 struct Known {
@@ -33,7 +56,32 @@ struct Known {
 
 impl Lent {
     fn known(&self) -> MutexGuard<'_, Known> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The right to write something of a client; `None` while somebody does.
+    pub(crate) fn turn(&self, mac: MacAddr) -> Option<Turn<'_>> {
+        let free = self.turns.lock().unwrap_or_else(PoisonError::into_inner).insert(mac);
+        free.then_some(Turn { lent: self, mac })
+    }
+
+    /// Waits until the first list is whole.
+    pub(crate) async fn listed(&self) {
+        let _ = self.told.subscribe().wait_for(|told| *told > 0).await;
+    }
+
+    /// Whether an address that somebody has just created turns out to be the client's: another agent answers it, too.
+    pub(crate) async fn comes_to(&self, mac: MacAddr, ip: Ipv4Addr) -> bool {
+        let mut told = self.told.subscribe();
+        let known = async {
+            while !self.is_used(ip) {
+                if told.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(TOLD, known).await;
+        self.known().by_mac.get(&mac).is_some_and(|own| own.contains(&ip))
     }
 
     /// What a client has, that still runs.
@@ -63,6 +111,8 @@ impl Lent {
         if !quarantined {
             known.by_mac.entry(spec.mac).or_default().push(ip);
         }
+        drop(known);
+        self.told.send_modify(|told| *told += u64::from(*told > 0));
     }
 
     /// It is nobody's any more.
@@ -76,6 +126,7 @@ impl Lent {
     pub(crate) fn replace<'a>(&self, all: impl Iterator<Item = &'a AddressSpec>) {
         *self.known() = Known::default();
         all.for_each(|spec| self.store(spec));
+        self.told.send_modify(|told| *told += 1);
     }
 }
 
@@ -91,8 +142,8 @@ impl Known {
     }
 }
 
-/// Addresses to try for a client: the one that it would like, then from a place that is its own: two agents that look at once seldom meet,
-/// and a client that comes back finds what it had.
+/// Addresses to try for a client: the one that it would like, then from a place that is its own: agents that
+/// look at once look in the same place, and a client that comes back finds what it had.
 pub(crate) fn candidates(spec: &SubnetSpec, mac: MacAddr, likes: Option<Ipv4Addr>, used: impl Fn(Ipv4Addr) -> bool) -> Vec<Ipv4Addr> {
     let v4 = |ip: IpAddr| if let IpAddr::V4(ip) = ip { Some(u32::from(ip)) } else { None };
     let ranges: Vec<(u32, u32)> = spec.ranges.iter().filter_map(|range| Some((v4(range.from)?, v4(range.to)?))).collect();

@@ -301,10 +301,15 @@ impl Reporter {
         let Some(mac) = boot_mac(plan) else { return };
         self.with(mac, |client| {
             client.loader_fetches.clear();
+            // A loader that loops does not ask DHCP again, and another agent may have answered that.
+            if client.boot_began.is_none_or(|began| began.elapsed() >= ONE_BOOT) {
+                client.boot_began = Some(Instant::now());
+            }
             let now = now();
             let order = plan.order.as_ref().filter(|_| acting);
             let starts = order.is_some_and(|order| client.attempt.id != order.attempt || !client.attempt.started);
-            let old = client.last_boot.is_none_or(|last| now.duration_since(last).unsigned_abs() >= BOOT_TIME_PAUSE);
+            let looped = client.chain_loop > client.last_boot;
+            let old = looped || client.last_boot.is_none_or(|last| now.duration_since(last).unsigned_abs() >= BOOT_TIME_PAUSE);
             // A machine that is to be released is free as soon as it asks.
             if old || plan.state == athanor_crds::MachineState::Releasing {
                 client.last_boot = Some(now);

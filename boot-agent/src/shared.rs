@@ -14,7 +14,7 @@ use athanor_crds::MachineState;
 use athanor_dhcp::Newcomer;
 use athanor_media::Library;
 use athanor_plan::{BootPlan, Loaders, Snapshot};
-use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::{
     api::Order, authority::Verdicts, handover::UnderWay, interface::Duty, lent::Lent, metrics::Metrics, options::Options, report::Reporter,
@@ -62,7 +62,7 @@ pub(crate) struct Shared {
     changed: watch::Sender<u64>,
     duties: watch::Sender<Vec<Duty>>,
     closing: watch::Sender<bool>,
-    rewound: Notify,
+    rewound: watch::Sender<u64>,
     /// Which limit newcomers of a Subnet met last, and when.
     limited: Mutex<HashMap<String, (Instant, String)>>,
     born: Instant,
@@ -86,7 +86,7 @@ impl Shared {
             lending,
             under_way: UnderWay::default(),
             closing: watch::Sender::new(false),
-            rewound: Notify::new(),
+            rewound: watch::Sender::new(0),
             limited: Mutex::default(),
             disks: Arc::new(Semaphore::new(DISK_WAITERS)),
             snapshot: ArcSwap::from_pointee(Snapshot::new(Vec::new(), Vec::new(), loaders.clone())),
@@ -174,12 +174,17 @@ impl Shared {
 
     /// The API's data was restored from an older copy: its watches tell nothing until they are begun anew.
     pub(crate) fn api_went_back(&self) {
-        self.rewound.notify_one();
+        self.rewound.send_modify(|times| *times += 1);
     }
 
-    /// Waits until the API's data was restored.
-    pub(crate) async fn rewound(&self) {
-        self.rewound.notified().await;
+    /// Wakes whenever the API's data was restored.
+    pub(crate) fn rewound(&self) -> watch::Receiver<u64> {
+        self.rewound.subscribe()
+    }
+
+    /// Whether the API was heard of lately.
+    pub(crate) fn is_fresh(&self) -> bool {
+        self.silence().is_some_and(|silence| silence < FRESH)
     }
 
     /// How long the API has said nothing; `None` when it never did.

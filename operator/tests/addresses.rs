@@ -5,14 +5,14 @@
 mod memory;
 
 use athanor_crds::{
-    Address, BootReport, BootReportSpec, Machine, Subnet, SubnetSpec,
+    Address, AddressSpec, BootReport, BootReportSpec, Machine, Subnet, SubnetSpec,
     bootreport::{Declined, NodeReport},
     machine::AddressClaim,
     subnet::{AddressRange, Mode},
 };
 use athanor_operator::{Clock as _, Cluster as _};
 use futures::executor::block_on;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 use memory::{Count, Hurry, Memory, settle};
 
 fn subnet(name: &str, cidr: &str, range: Option<(&str, &str)>) -> Subnet {
@@ -93,4 +93,20 @@ fn a_fixed_address_that_is_declined_stays_and_its_owner_is_told() {
     let machine = block_on(cluster.get::<Machine>(Some("default"), "m1")).unwrap().unwrap();
     let conditions = format!("{:?}", machine.status.unwrap().conditions);
     assert!(conditions.contains("AddressConflict") && conditions.contains("192.168.10.50 is fixed, but"), "{conditions}");
+}
+
+#[test]
+fn an_address_that_was_lent_becomes_its_machines() {
+    let (cluster, ids, clock) = (Memory::new(1), Count::default(), Hurry::default());
+    cluster.put(&subnet("lab", "192.168.10.0/24", Some(("192.168.10.100", "192.168.10.199"))));
+    let mut machine = memory::machine(1);
+    let ip = "192.168.10.50".parse().unwrap();
+    let lent = AddressSpec::lent(ip, "lab", machine.spec.interfaces[0].mac, Time(clock.now()));
+    cluster.put(&Address::new("v4-192-168-10-50", lent));
+    machine.spec.interfaces[0].addresses = vec![AddressClaim { subnet: None, ip }];
+    cluster.put(&machine);
+    settle(&cluster, &ids, &clock);
+    let addresses = block_on(cluster.list::<Address>(None)).unwrap();
+    let owner = addresses[0].spec.owner.as_ref().map(|owner| owner.name.as_str());
+    assert_eq!((addresses.len(), owner, addresses[0].spec.fixed), (1, Some("m1"), true), "{addresses:?}");
 }

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use athanor_tests::{Rack, Service, rack::HOST, tools};
+use athanor_tests::{Guest, Rack, Service, rack::HOST, tools};
 
 /// Ways up a tree, as they have worked on some server.
 const UP: [&str; 12] =
@@ -85,4 +85,36 @@ fn two_hundred_names_lead_nowhere() {
         tools::run(client.command("curl").args(["-s", "-o", "/dev/null", "-w", "%{http_code}"]).arg(format!("http://{HOST}:7481/healthz")));
     assert_eq!(fine.unwrap(), "200");
     assert!(!service.log().contains("panicked"), "{}", service.log());
+}
+
+#[test]
+fn whoever_names_a_machine_is_not_told_its_order_and_starts_nothing() {
+    let rack = Rack::up().unwrap();
+    let service = Service::start(&rack).unwrap();
+    let iso = service.add_media("guest.iso", &Guest::make().unwrap().iso).unwrap();
+    let mac = "52:54:00:aa:00:41";
+    service.ctl(&format!("create machine m1 --mac {mac} --accept")).unwrap();
+    service.ctl(&format!("create boot --name live --iso-path {} --kernel live/vmlinuz", iso.display())).unwrap();
+    service.ctl(&format!("create deployment d1 --mac {mac} --profile live")).unwrap();
+    service.wait_state("machine", "m1", "Claimed", 20).unwrap();
+    service.ctl("create machine m2 --mac 52:54:00:aa:00:42 --address 192.168.10.10 --accept").unwrap();
+    service.wait("machine", "m2", 20, |machine| machine["status"]["address"] == "192.168.10.10").unwrap();
+    let address = service.get("machine", "m1").unwrap()["status"]["address"].as_str().unwrap().to_owned();
+    let get = |from: &str, name: &str| {
+        let client = rack.neighbour(&format!("{from}/24")).unwrap();
+        tools::run(client.command("curl").args(["-s"]).arg(format!("http://{HOST}:7481/{name}"))).unwrap()
+    };
+    for name in [format!("pxelinux.cfg/01-{}", mac.replace(':', "-")), format!("grub/next-{mac}"), format!("uboot/next-{mac}")] {
+        for from in ["192.168.10.9", "192.168.10.10"] {
+            let said = get(from, &name);
+            assert!(!said.contains("/b/") && !said.contains("report"), "{from} was told of {name}: {said}");
+        }
+    }
+    let hex = format!("pxelinux.cfg/{:08X}", u32::from(address.parse::<std::net::Ipv4Addr>().unwrap()));
+    assert!(!get("192.168.10.9", &hex).contains("/b/"));
+    service.wait_state("machine", "m1", "Claimed", 5).unwrap();
+    // Itself it is told.
+    let own = get(&address, &format!("grub/next-{mac}"));
+    assert!(own.contains("/f/kernel") && own.contains("athanor.report="), "{own}");
+    service.wait_state("machine", "m1", "Provisioning", 10).unwrap();
 }

@@ -2,8 +2,9 @@
 
 use std::{collections::BTreeMap, net::Ipv4Addr, pin::pin, sync::Arc, time::Duration};
 
-use athanor_crds::{Address, AddressSpec, SubnetSpec, address::DYNAMIC_LABEL, names};
+use athanor_crds::{Address, AddressSpec, address::DYNAMIC_LABEL, names};
 use athanor_dhcp::Wish;
+use athanor_plan::snapshot::NamedSubnet;
 use athanor_wire::MacAddr;
 use futures::StreamExt as _;
 use jiff::{SignedDuration, Timestamp};
@@ -23,6 +24,8 @@ use crate::{arp, lent::candidates, report::Seen, shared::Shared};
 const AT_ONCE: usize = 32;
 /// How long the API may take for one object.
 const CALL: Duration = Duration::from_secs(5);
+/// How many addresses in a row may be somebody's: where more are, something answers for all of them, and a range is not given up for that.
+const MAX_USED: usize = 2;
 /// How long an address that somebody uses unasked is given to nobody.
 const QUARANTINE: SignedDuration = SignedDuration::from_hours(1);
 
@@ -37,8 +40,18 @@ pub(crate) enum Order {
     Declined(MacAddr, Ipv4Addr, String),
 }
 
-/// Keeps what is known of dynamic addresses in step with the API.
+/// Keeps what is known of dynamic addresses in step with the API, also when that begins another history.
 pub(super) async fn watch(shared: Arc<Shared>, client: Client) {
+    let mut rewound = shared.rewound();
+    loop {
+        tokio::select! {
+            () = watch_one_history(&shared, client.clone()) => return,
+            _ = rewound.changed() => {}
+        }
+    }
+}
+
+async fn watch_one_history(shared: &Shared, client: Client) {
     let api = Api::<DeserializeGuard<Address>>::all(client);
     let ours = watcher::Config::default().labels(&format!("{DYNAMIC_LABEL}=true"));
     let mut events = pin!(watcher(api, ours).default_backoff());
@@ -62,6 +75,8 @@ pub(super) async fn watch(shared: Arc<Shared>, client: Client) {
 /// Carries orders out, for ever.
 pub(super) async fn run(shared: Arc<Shared>, client: Client, mut orders: mpsc::Receiver<Order>) {
     let places = Arc::new(Semaphore::new(AT_ONCE));
+    // What is not listed yet would be lent again.
+    shared.lent.listed().await;
     while let Some(order) = orders.recv().await {
         let Ok(place) = places.clone().acquire_owned().await else { return };
         let (shared, api) = (shared.clone(), Api::<Address>::all(client.clone()));
@@ -71,6 +86,8 @@ pub(super) async fn run(shared: Arc<Shared>, client: Client, mut orders: mpsc::R
                 Order::Lend(wish, _) => wish.mac,
                 Order::Return(mac, _) | Order::Declined(mac, ..) => *mac,
             };
+            // One thing after the other for each client, who asks again where this one is lost.
+            let Some(_turn) = shared.lent.turn(who) else { return };
             let why = match tokio::time::timeout(CALL, carry_out(&shared, &api, order)).await {
                 Ok(Ok(())) => return,
                 Ok(Err(kube::Error::Api(status))) => status.message.clone(),
@@ -131,13 +148,20 @@ async fn lend(shared: &Arc<Shared>, api: &Api<Address>, wish: &Wish, wire: Optio
             other => return other.map(|_| ()),
         }
     }
-    for ip in free(shared, &subnet.spec, wish) {
+    let mut used = 0;
+    for ip in free(shared, subnet, wish) {
         if let Some(user) = used_by(shared, &wire, ip, wish.mac).await {
+            used += 1;
+            if used > MAX_USED {
+                break;
+            }
             let why = format!("{user} answers for it, and nobody gave it to it");
             quarantine(api, ip, &subnet.name, user, why).await?;
             continue;
         }
-        if create(api, AddressSpec::lent(ip.into(), &subnet.name, wish.mac, until.clone())).await? {
+        if create(api, AddressSpec::lent(ip.into(), &subnet.name, wish.mac, until.clone())).await?
+            || shared.lent.comes_to(wish.mac, ip).await
+        {
             return Ok(());
         }
     }
@@ -146,10 +170,11 @@ async fn lend(shared: &Arc<Shared>, api: &Api<Address>, wish: &Wish, wire: Optio
     Ok(())
 }
 
-fn free(shared: &Shared, spec: &SubnetSpec, wish: &Wish) -> Vec<Ipv4Addr> {
+fn free(shared: &Shared, subnet: &NamedSubnet, wish: &Wish) -> Vec<Ipv4Addr> {
     let snapshot = shared.snapshot();
     let own = crate::interfaces().into_iter().flat_map(|interface| interface.addresses).map(|(ip, _)| ip).collect::<Vec<_>>();
-    candidates(spec, wish.mac, wish.ip, |ip| shared.lent.is_used(ip) || snapshot.mac_of(ip.into()).is_some() || own.contains(&ip))
+    let taken = |ip: Ipv4Addr| shared.lent.is_used(ip) || snapshot.mac_of(ip.into()).is_some();
+    candidates(&subnet.spec, wish.mac, wish.ip, |ip| taken(ip) || own.contains(&ip) || subnet.servers.contains(&ip))
 }
 
 /// Who uses an address unasked, where the wire can be asked.

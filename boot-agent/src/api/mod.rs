@@ -146,11 +146,11 @@ async fn check_content(shared: &Arc<Shared>, plan: &Arc<BootPlan>) {
 
 /// Watches plans and Subnets for ever. What was known is served on while everything is listed anew.
 async fn watch(shared: Arc<Shared>, client: Client, listed: oneshot::Sender<()>) {
-    let mut listed = Some(listed);
+    let (mut listed, mut rewound) = (Some(listed), shared.rewound());
     loop {
         tokio::select! {
             () = watch_one_history(&shared, client.clone(), &mut listed) => return,
-            () = shared.rewound() => tracing::warn!("the API's data is older than it was; listing everything anew"),
+            _ = rewound.changed() => tracing::warn!("the API's data is older than it was; listing everything anew"),
         }
     }
 }

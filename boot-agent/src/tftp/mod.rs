@@ -75,7 +75,7 @@ fn start_at(shared: &Arc<Shared>, interface: &str, address: Ipv4Addr, tasks: &mu
     let broken = |source| AgentError::Socket { service: "TFTP", place: interface.to_owned(), source };
     let requests = port::udp("TFTP", interface, address, TFTP_PORT, shared.options.in_cluster)?.into_std().map_err(broken)?;
     let lanes = lanes(interface, address)?.into_iter().map(tokio::net::UdpSocket::into_std).collect::<io::Result<_>>().map_err(broken)?;
-    let (sockets, orders) = Sockets::new(requests, lanes).map_err(broken)?;
+    let (sockets, mut orders) = Sockets::new(requests, lanes).map_err(broken)?;
     let agent = format!("{address}:{}", shared.options.http_port);
     let shell = Shell { shared: shared.clone(), engine: Server::new(sockets.lanes()), sockets, agent };
     // The engine reads files while it answers. A share that hangs stops this interface's TFTP, and nothing else: the thread is its own.

@@ -51,12 +51,14 @@ pub(super) struct Sockets {
 /// Tells the thread what to do; when it is dropped, the thread ends.
 pub(super) struct Orders {
     stream: UnixStream,
-    _requests: Arc<UdpSocket>,
+    requests: Option<Arc<UdpSocket>>,
 }
 
 impl Orders {
     /// What is under way goes on; what comes anew is another agent's.
-    pub(super) fn take_no_more(&self) {
+    pub(super) fn take_no_more(&mut self) {
+        // Closed before anything else: what comes to it from now on is the other agent's.
+        self.requests = None;
         // It fails where the thread has ended, and then takes nothing.
         let _ = (&self.stream).write(&[1]);
     }
@@ -67,7 +69,7 @@ impl Sockets {
         let (stream, ours) = UnixStream::pair()?;
         let requests = Arc::new(requests);
         let sockets = Self { requests: Arc::downgrade(&requests), lanes, orders: ours, cuts: true, buffer: Box::new([0; MAX_REQUEST]) };
-        Ok((sockets, Orders { stream, _requests: requests }))
+        Ok((sockets, Orders { stream, requests: Some(requests) }))
     }
 
     pub(super) fn lanes(&self) -> usize {

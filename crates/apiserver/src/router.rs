@@ -137,7 +137,7 @@ impl ApiServer {
             Err(error) => return failure(&error),
         };
         // Taken for oneself where somebody else was meant would be a right too many.
-        if parts.headers.contains_key("impersonate-user") {
+        if parts.headers.keys().any(|name| name.as_str().starts_with("impersonate-")) {
             let message = "this server knows no impersonation; ask as yourself, without --as";
             return failure(&ApiError::new(StatusCode::FORBIDDEN, "Forbidden", message));
         }

@@ -34,6 +34,8 @@ const UBOOT_SCRIPT: &str = "boot.scr.uimg";
 
 /// What the chains are called that read iPXE scripts.
 const IPXE: &str = "ipxe";
+/// What the chains are called that begin with shim.
+const SHIM: &str = "shim";
 
 /// The interface a packet came in on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -377,7 +379,7 @@ impl Scene<'_> {
     /// The row of a known client, and the file it is given.
     fn boot_file(&self, plan: &BootPlan) -> (Row, Option<String>) {
         if self.client.boots_from_network() && plan.leaves_to_disk() && plan.local_boot == LocalBoot::NoOffer {
-            return (Row::LocalDisk, self.nothing_to_boot());
+            return (Row::LocalDisk, self.nothing_to_boot(plan));
         }
         let (row, arch) = match self.client {
             Client::Plain => return (Row::Address, None),
@@ -401,6 +403,7 @@ impl Scene<'_> {
         let chosen = if script && !chosen.is_some_and(|name| name.starts_with(IPXE)) { Some(IPXE) } else { chosen };
         match self.context.snapshot.loaders().select(arch, chosen) {
             None => (Row::NoLoader, None),
+            Some(loader) if script && !loader.name.starts_with(IPXE) => (Row::NoLoader, None),
             Some(loader) if row == Row::HttpBoot => {
                 (row, Some(format!("http://{}:{}/l/{}", self.server, self.context.http_port, loader.first)))
             }
@@ -410,7 +413,13 @@ impl Scene<'_> {
 
     /// What sends firmware on to its disk. BIOS goes on when nothing is named; UEFI asks on for a minute, over PXE and over HTTP each, unless it is
     /// given something that it cannot start.
-    fn nothing_to_boot(&self) -> Option<String> {
+    /// Not where shim is what it boots: with Secure Boot some firmware stops at a file that nobody signed.
+    fn nothing_to_boot(&self, plan: &BootPlan) -> Option<String> {
+        let chosen = plan.loader.as_deref().or(self.subnet.spec.loader.as_deref());
+        let loader = self.client.arch().and_then(|arch| self.context.snapshot.loaders().select(arch, chosen));
+        if loader.is_some_and(|loader| loader.name == SHIM) {
+            return None;
+        }
         match self.client {
             Client::HttpClient(_) => Some(format!("http://{}:{}/l/{NO_LOADER}", self.server, self.context.http_port)),
             Client::PxeClient(arch) if arch.machine().is_some_and(|(_, firmware)| firmware == Firmware::Uefi) => Some(NO_LOADER.to_owned()),

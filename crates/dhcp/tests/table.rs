@@ -343,6 +343,13 @@ fn whoever_is_served_has_an_address_for_as_long_as_it_is_stored() {
     // It renews at half its time: that is stored first, too.
     assert_eq!(lent(seconds / 2).row(&request(STRANGER).has([192, 168, 10, 150])), (Row::Other, "lease"));
     assert_eq!(lent(seconds).row(&request(STRANGER).wants([192, 168, 10, 151])), (Row::Nak, "NAK"));
+    // Of several that it has, the one that it speaks of; and none that would not be given today.
+    let several = |ips: [u8; 2]| {
+        let lease = |last: u8| Lease { ip: [192, 168, 10, last].into(), subnet: "lab".into(), remaining: seconds };
+        World { leases: ips.map(lease).to_vec(), ..lent(seconds) }
+    };
+    assert_eq!(several([150, 151]).row(&request(STRANGER).has([192, 168, 10, 151])), (Row::Other, "ACK"));
+    assert_eq!(several([7, 7]).row(&request(STRANGER).has([192, 168, 10, 7])), (Row::NotOurs, "silence"), "outside the ranges");
     let foreign = World { authority: Authority::Foreign([192, 168, 10, 7].into()), ..lent(seconds) };
     assert_eq!(foreign.row(&discover(STRANGER)), (Row::Other, "silence"));
     assert_eq!(World { subnet: world().subnet, ..lent(seconds) }.row(&discover(STRANGER)), (Row::Other, "silence"));

@@ -147,7 +147,7 @@ impl Loaders {
 
     /// Whether a chain begins with a file.
     pub fn begins_with(&self, name: &str) -> bool {
-        self.chains.iter().any(|chain| chain.first == name)
+        self.chains.iter().any(|chain| chain.first == name) && !self.chains.iter().any(|chain| chain.then.contains(&name))
     }
 
     /// Where a loader's file is, by the name clients ask for.

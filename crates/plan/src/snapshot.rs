@@ -6,7 +6,10 @@ use std::{
     sync::Arc,
 };
 
-use athanor_crds::SubnetSpec;
+use athanor_crds::{
+    SubnetSpec,
+    subnet::{Mode, OnForeignServer},
+};
 use athanor_wire::MacAddr;
 use serde::{Deserialize, Serialize};
 
@@ -98,6 +101,12 @@ impl Snapshot {
     /// The plan whose attempt a report token belongs to.
     pub fn by_report_token(&self, token: &str) -> Option<&Arc<BootPlan>> {
         self.by_report_token.get(token).and_then(|&index| self.plans.get(index))
+    }
+
+    /// Whether clients may have addresses that nobody here knows: another server gives them.
+    pub fn gives_no_addresses(&self) -> bool {
+        let others = |subnet: &NamedSubnet| subnet.spec.mode == Mode::Proxy || subnet.spec.on_foreign_server == OnForeignServer::Proxy;
+        self.subnets.iter().any(others)
     }
 
     /// The Subnets that an interface serves.

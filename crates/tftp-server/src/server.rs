@@ -24,8 +24,10 @@ pub const MAX_UNCONFIRMED: usize = 8;
 pub const MAX_OF_ONE: usize = 256;
 /// A request that comes again so soon is no client's: it waits a second for an answer. It would only make us send more to a forged address.
 const AGAIN: Duration = Duration::from_millis(500);
-/// How many transfers are looked at in one [`Server::tick`]: each may want a window of 94 KB.
+/// How many transfers are sent something again in one [`Server::tick`]: each may want a window of 94 KB.
 const TICK: usize = 32;
+/// How many are looked at: most have gone on since, and cost nothing.
+const LOOKS: usize = 1024;
 
 /// Who asks, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -209,13 +211,15 @@ impl<C: Content> Server<C> {
 
     /// Time passed: sends again what was not acknowledged, and gives up whom it must; so many at the most, and the others with the next call.
     pub fn tick(&mut self, now: Instant, out: &mut Vec<Datagram>, events: &mut Vec<Event>) {
-        for _ in 0..TICK {
-            let Some(peer) = self.due.pop(now) else { return };
+        let mut again = 0;
+        for _ in 0..LOOKS {
+            let Some(peer) = self.due.pop(now).filter(|_| again < TICK) else { return };
             let Some(entry) = self.transfers.get_mut(&peer) else { continue };
             if entry.transfer.deadline() > now {
                 self.due.at(peer, entry.transfer.deadline());
                 continue;
             }
+            again += 1;
             let mut runs = Vec::new();
             let lane = entry.lane;
             let end = match entry.transfer.retransmit(now, &mut runs) {

@@ -274,7 +274,8 @@ async fn take(world: &World, wish: &Wish, ip: std::net::IpAddr, cluster: &impl C
     let name = names::address(ip);
     let owner = AddressOwner { namespace: world.machine.namespace().unwrap_or_default(), name: world.machine.name_any() };
     let spec = AddressSpec { fixed: wish.fixed.is_some(), ..AddressSpec::owned(ip, &wish.subnet, wish.mac, owner) };
-    match cluster.create(&Address::new(&name, spec)).await {
+    let wanted = Address::new(&name, spec);
+    match cluster.create(&wanted).await {
         Ok(_) => Ok(None),
         Err(PortError::AlreadyExists(_)) => {
             let Some(existing) = cluster.get::<Address>(None, &name).await? else {
@@ -282,6 +283,11 @@ async fn take(world: &World, wish: &Wish, ip: std::net::IpAddr, cluster: &impl C
             };
             if owned_by(&existing, world) && existing.spec.mac == wish.mac {
                 return Ok(None);
+            }
+            // It was lent to the very same interface, before that was a Machine's.
+            if existing.spec.owner.is_none() && existing.spec.quarantine.is_none() && existing.spec.mac == wish.mac {
+                cluster.delete_read(&existing).await?;
+                return cluster.create(&wanted).await.map(|_| None);
             }
             let AddressSpec { owner, mac, quarantine, .. } = existing.spec;
             let owner = owner.map(|owner| format!("Machine {}/{}", owner.namespace, owner.name));

@@ -18,7 +18,9 @@ pub(super) fn check(kind: &Kind, object: &Value, old: Option<&Value>) -> Vec<Cau
     let mut causes: Vec<Cause> = ["data", "binaryData"].into_iter().flat_map(|field| check_keys(field, &object[field])).collect();
     causes.extend(check_size(object));
     if kind.kind == "Secret" {
-        causes.extend(check_type(object));
+        // What was stored without them before stays changeable.
+        let before = old.map(check_type).unwrap_or_default();
+        causes.extend(check_type(object).into_iter().filter(|cause| !before.contains(cause)));
     }
     if let Some(old) = old {
         causes.extend(check_change(object, old));

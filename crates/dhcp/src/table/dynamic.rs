@@ -1,6 +1,6 @@
 //! Clients that are no machines, on Subnets that serve everyone: addresses for a while.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use athanor_crds::SubnetSpec;
 use athanor_wire::MacAddr;
@@ -23,6 +23,12 @@ impl Lease {
     /// Whether it may be offered or renewed as it is stored: a client that renews at half its time has one that is stored for longer first.
     pub fn lasts(&self, subnet: &SubnetSpec) -> bool {
         self.remaining >= subnet.lease_seconds / 4 * 3
+    }
+
+    /// Whether it would be given today: a range may have become smaller, an address reserved.
+    fn may_stand(&self, subnet: &SubnetSpec) -> bool {
+        let ip = IpAddr::V4(self.ip);
+        subnet.may_give(ip) && subnet.ranges.iter().any(|range| (range.from..=range.to).contains(&ip))
     }
 }
 
@@ -49,7 +55,8 @@ impl Scene<'_> {
             Authority::Probing => return Decision::silence(Row::Held, "the probe for another DHCP server is not finished"),
             Authority::Alone => {}
         }
-        let lease = self.context.leases.iter().find(|lease| lease.subnet == self.subnet.name);
+        let here = || self.context.leases.iter().filter(|lease| lease.subnet == self.subnet.name && lease.may_stand(&self.subnet.spec));
+        let lease = here().find(|lease| Some(lease.ip) == self.request.wanted()).or_else(|| here().next());
         let lasts = |lease: &&Lease| lease.lasts(&self.subnet.spec);
         if self.request.message != MessageType::Request {
             return match lease.filter(lasts) {
@@ -77,7 +84,7 @@ impl Scene<'_> {
     }
 
     fn wish(&self, ip: Option<Ipv4Addr>) -> Decision {
-        let ip = ip.filter(|ip| self.subnet.spec.cidr.contains(&std::net::IpAddr::V4(*ip)));
+        let ip = ip.filter(|ip| self.subnet.spec.cidr.contains(&IpAddr::V4(*ip)));
         let relayed = self.routed || !self.request.giaddr.is_unspecified();
         let wish = Wish { mac: self.request.mac, subnet: self.subnet.name.clone(), ip, relayed };
         Decision { answer: Answer::Lease(wish), ..Decision::silence(Row::Other, "its lease is stored first; it is answered then") }

@@ -14,7 +14,7 @@ pub mod pxelinux;
 pub mod raspberry;
 pub mod uboot;
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::time::Duration;
 
 use athanor_crds::conditions::reasons;
 use athanor_wire::MacAddr;
@@ -50,8 +50,6 @@ pub enum Who {
     Asking,
     /// The machine with this MAC address.
     Mac(MacAddr),
-    /// The machine that has this address.
-    Address(Ipv4Addr),
 }
 
 /// A configuration file by its name.
@@ -99,18 +97,16 @@ impl Asked {
     }
 }
 
-/// The names that PXELINUX tries: UUID, hardware type and MAC, the address in hexadecimal (whole: its prefixes are groups, and there are none),
-/// `default`.
+/// The names that PXELINUX tries: UUID, hardware type and MAC, the address in hexadecimal, `default`. But for the MAC, whoever asks is meant.
 fn pxelinux_name(name: &str) -> Option<Who> {
     if let Some(mac) = name.strip_prefix("01-") {
         return mac.parse().ok().map(Who::Mac);
     }
-    if name.len() == 8 && name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return u32::from_str_radix(name, 16).ok().map(|bits| Who::Address(bits.into()));
-    }
-    let is_uuid = name.len() == 36
-        && name.bytes().enumerate().all(|(at, byte)| if matches!(at, 8 | 13 | 18 | 23) { byte == b'-' } else { byte.is_ascii_hexdigit() });
-    (name == "default" || is_uuid).then_some(Who::Asking)
+    let hex = |byte: u8| byte.is_ascii_hexdigit();
+    let is_address = name.len() == 8 && name.bytes().all(hex);
+    let dashes = |(at, byte): (usize, u8)| if matches!(at, 8 | 13 | 18 | 23) { byte == b'-' } else { hex(byte) };
+    let is_uuid = name.len() == 36 && name.bytes().enumerate().all(dashes);
+    (name == "default" || is_address || is_uuid).then_some(Who::Asking)
 }
 
 /// What a machine does now, once.
