@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs, io,
-    net::{IpAddr, Ipv4Addr},
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -111,7 +111,7 @@ impl Verdicts {
 
 /// Whether any Subnet of an interface gives addresses on the strength of a verdict.
 fn needs_verdict(snapshot: &Snapshot, duty: &Duty) -> bool {
-    let here: Vec<IpAddr> = duty.link.addresses.iter().copied().map(IpAddr::V4).collect();
+    let here = duty.link.ips();
     let mut ours = snapshot.subnets().iter().filter(|subnet| duty.subnets.contains(&subnet.name)).map(|subnet| &subnet.spec);
     ours.any(|spec| spec.mode == Mode::Dhcp && spec.authority != subnet::Authority::Assumed && !spec.is_behind_relays(&here))
 }

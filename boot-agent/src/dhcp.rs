@@ -100,8 +100,15 @@ async fn receive(server: Arc<Server>, socket: Arc<UdpSocket>, proxy_port: bool) 
 
 /// Answers newcomers from the plans that came back.
 async fn release_held(server: Arc<Server>, socket: Arc<UdpSocket>) {
-    let mut changes = server.shared.changes();
-    while changes.changed().await.is_ok() {
+    let (mut changes, mut lent) = (server.shared.changes(), server.shared.lent.changes());
+    loop {
+        let told = tokio::select! {
+            told = changes.changed() => told,
+            told = lent.changed() => told,
+        };
+        if told.is_err() {
+            return;
+        }
         let snapshot = server.shared.snapshot();
         // Where only boot files are given, a plan is all there is to wait for.
         let served = snapshot.subnets().iter().filter(|subnet| server.duty.subnets.contains(&subnet.name));

@@ -60,16 +60,14 @@ pub(crate) fn duties(snapshot: &Snapshot) -> Vec<Duty> {
         .into_iter()
         .filter(|interface| interface.up && !interface.addresses.is_empty())
         .filter_map(|interface| {
-            let addresses: Vec<Ipv4Addr> = interface.addresses.iter().map(|(ip, _)| *ip).collect();
-            let here: Vec<IpAddr> = addresses.iter().copied().map(IpAddr::V4).collect();
+            let link = Link { interface: interface.name, addresses: interface.addresses.iter().map(|(ip, _)| *ip).collect() };
             let mut subnets: Vec<String> =
-                snapshot.on_interface(&interface.name, &here).into_iter().map(|subnet| subnet.name.clone()).collect();
+                snapshot.on_interface(&link.interface, &link.ips()).into_iter().map(|subnet| subnet.name.clone()).collect();
             for (subnet, from) in &relayed {
-                if addresses.contains(from) && !subnets.contains(subnet) {
+                if link.addresses.contains(from) && !subnets.contains(subnet) {
                     subnets.push(subnet.clone());
                 }
             }
-            let link = Link { interface: interface.name, addresses };
             (!subnets.is_empty()).then_some(Duty { link, mac: interface.mac?, subnets })
         })
         .collect()

@@ -65,6 +65,11 @@ impl Lent {
         free.then_some(Turn { lent: self, mac })
     }
 
+    /// Wakes whenever the API told of a lease.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.told.subscribe()
+    }
+
     /// Waits until the first list is whole.
     pub(crate) async fn listed(&self) {
         let _ = self.told.subscribe().wait_for(|told| *told > 0).await;

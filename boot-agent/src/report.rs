@@ -194,6 +194,16 @@ pub(crate) struct Due {
 }
 
 impl Reporter {
+    /// What is known of a client, if anything is.
+    fn of<T>(&self, mac: MacAddr, look: impl FnOnce(&Client) -> T) -> Option<T> {
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner).get(&mac).map(look)
+    }
+
+    /// What is known of the machine of a plan.
+    fn of_plan<T>(&self, plan: &BootPlan, look: impl FnOnce(&Client) -> T) -> Option<T> {
+        self.of(boot_mac(plan)?, look)
+    }
+
     fn with<T>(&self, mac: MacAddr, change: impl FnOnce(&mut Client) -> T) -> T {
         let now = Instant::now();
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
@@ -259,7 +269,7 @@ impl Reporter {
 
     /// The word for the boot that a machine is in, as far as its firmware asked here.
     pub(crate) fn boot(&self, mac: MacAddr) -> Option<String> {
-        self.clients.lock().unwrap_or_else(PoisonError::into_inner).get(&mac).and_then(|client| client.boot.clone())
+        self.of(mac, |client| client.boot.clone()).flatten()
     }
 
     /// A machine declined an address that is its own: it gets another, as soon as the operator knows.
@@ -286,13 +296,12 @@ impl Reporter {
 
     /// Whether a client fetches its loader again and again and gets no further.
     pub(crate) fn loops(&self, mac: MacAddr) -> bool {
-        self.clients.lock().unwrap_or_else(PoisonError::into_inner).get(&mac).is_some_and(Client::goes_in_circles)
+        self.of(mac, Client::goes_in_circles).unwrap_or_default()
     }
 
     /// How long ago the firmware of a machine first asked in this boot.
     pub(crate) fn boot_age(&self, plan: &BootPlan) -> Duration {
-        let clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        let began = boot_mac(plan).and_then(|mac| clients.get(&mac)).and_then(|client| client.boot_began);
+        let began = self.of_plan(plan, |client| client.boot_began).flatten();
         began.map(|began| began.elapsed()).filter(|age| *age < ONE_BOOT).unwrap_or_default()
     }
 
@@ -366,7 +375,7 @@ impl Reporter {
     pub(crate) fn problems(&self, plan: &BootPlan, problems: Vec<String>) {
         let Some(mac) = boot_mac(plan) else { return };
         let known = |client: &Client| client.problems == problems;
-        let same = self.clients.lock().unwrap_or_else(PoisonError::into_inner).get(&mac).map_or(problems.is_empty(), known);
+        let same = self.of(mac, known).unwrap_or(problems.is_empty());
         if !same {
             self.with(mac, |client| {
                 client.problems = problems;
@@ -377,8 +386,7 @@ impl Reporter {
 
     /// Whether something of a plan cannot be served here.
     pub(crate) fn has_problem(&self, plan: &BootPlan) -> bool {
-        let clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        boot_mac(plan).and_then(|mac| clients.get(&mac)).is_some_and(|client| !client.problems.is_empty())
+        self.of_plan(plan, |client| !client.problems.is_empty()).unwrap_or_default()
     }
 
     /// A plan came from the API. Where it does not know what was started on its machine, that is told again: the API's data may have been
@@ -387,15 +395,14 @@ impl Reporter {
         let ordered = plan.order.as_ref().map(|order| order.attempt.as_str());
         let unknown = |client: &Client| client.attempt.started && ordered != Some(&client.attempt.id);
         let Some(mac) = boot_mac(plan) else { return };
-        if self.clients.lock().unwrap_or_else(PoisonError::into_inner).get(&mac).is_some_and(unknown) {
+        if self.of(mac, unknown).unwrap_or_default() {
             self.with(mac, |client| client.mark(true));
         }
     }
 
     /// Whether a machine has begun an attempt, as far as this agent saw.
     pub(crate) fn has_started(&self, plan: &BootPlan, attempt: &str) -> bool {
-        let clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        boot_mac(plan).and_then(|mac| clients.get(&mac)).is_some_and(|client| client.attempt.id == attempt && client.attempt.started)
+        self.of_plan(plan, |client| client.attempt.id == attempt && client.attempt.started).unwrap_or_default()
     }
 
     /// The attempts that machines have begun, as far as this agent saw.
@@ -486,10 +493,7 @@ impl Reporter {
     /// Waits until the API has all that is known about the machine of a plan; `false` when that takes too long.
     pub(crate) async fn all_stored(&self, plan: &BootPlan) -> bool {
         let Some(mac) = boot_mac(plan) else { return true };
-        let open = || {
-            let clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-            clients.get(&mac).is_some_and(|client| client.writing || (client.dirty && client.urgent))
-        };
+        let open = || self.of(mac, |client| client.writing || (client.dirty && client.urgent)).unwrap_or_default();
         let mut stored = self.stored.subscribe();
         let waiting = async {
             while open() {

@@ -117,11 +117,6 @@ impl Shared {
         self.loaders.begins_with(path.strip_prefix("l/").unwrap_or(path))
     }
 
-    /// What clients that are no machines have has changed: whoever waits for it is answered.
-    pub(crate) fn lent_changed(&self) {
-        self.changed.send_modify(|count| *count += 1);
-    }
-
     /// Wakes at every swap.
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
@@ -205,7 +200,7 @@ impl Shared {
 
     /// Whether a machine may be given its order: what we know is fresh, or it has begun already and is let finish.
     pub(crate) fn may_act(&self, plan: &BootPlan) -> bool {
-        if self.silence().is_some_and(|silence| silence < FRESH) {
+        if self.is_fresh() {
             return true;
         }
         // Begun as the operator knew when the API still answered, whichever agent it began with; or as we saw ourselves.

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use athanor_wire::MacAddr;
+use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::CustomResource;
 use schemars::JsonSchema;
@@ -50,6 +51,9 @@ pub struct AddressSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<Time>,
 }
+
+/// How long an address that somebody uses unasked is given to nobody: who does so seldom leaves sooner.
+pub const QUARANTINE: SignedDuration = SignedDuration::from_hours(1);
 
 /// The label on Addresses that agents keep: of clients that are no machines, and of those that nobody is given.
 pub const DYNAMIC_LABEL: &str = "metal.athanor.dev/dynamic";

@@ -4,14 +4,14 @@ use std::{fs, path::PathBuf};
 
 use anyhow::{Context as _, bail};
 use athanor_boot_agent::simulate::{Scene, Simulation};
-use clap::Args;
+use clap::{ArgGroup, Args};
 
 use super::{Global, connect, out};
 use crate::config;
 
 /// Arguments of `simulate`.
 #[derive(Debug, Args)]
-#[group(id = "question", required = true, args = ["discover", "pcap"])]
+#[command(group(ArgGroup::new("question").required(true).multiple(true).args(["discover", "pcap"])))]
 pub(crate) struct SimulateArgs {
     /// A question, described: mac=52:54:00:aa:00:01,arch=uefi [keys: mac, client, arch, type, relay, ip, uuid]
     #[arg(long, value_name = "KEY=VALUE,…")]

@@ -32,7 +32,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const MOST: usize = 32;
 
 /// Where health is told.
-#[derive(Debug, Clone, Default, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct HealthArgs {
     /// Tell health and metrics over HTTP here [example: 0.0.0.0:7483]
     #[arg(long, value_name = "ADDRESS", env = "ATHANOR_HEALTH_LISTEN")]

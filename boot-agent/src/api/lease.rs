@@ -1,6 +1,6 @@
 //! The agent's Lease: that it is alive, and what it serves.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use athanor_crds::{
     Subnet,
@@ -85,10 +85,11 @@ fn renew(options: &Options) -> Duration {
 
 fn served(shared: &Shared, duties: &[Duty]) -> Vec<Served> {
     let snapshot = shared.snapshot();
+    let lacks: Vec<String> = shared.loaders.missing().iter().map(ToString::to_string).take(MOST_LACKING).collect();
     let mut all = Vec::new();
     for duty in duties {
         let verdict = shared.authority.of(&duty.link.interface);
-        let here: Vec<IpAddr> = duty.link.addresses.iter().copied().map(IpAddr::V4).collect();
+        let here = duty.link.ips();
         for name in &duty.subnets {
             let Some(subnet) = snapshot.subnets().iter().find(|subnet| subnet.name == *name) else { continue };
             let (authority, foreign_server) = match &verdict {
@@ -103,7 +104,7 @@ fn served(shared: &Shared, duties: &[Duty]) -> Vec<Served> {
                 interface: duty.link.interface.clone(),
                 address: duty.link.addresses.first().map(ToString::to_string).unwrap_or_default(),
                 limited: shared.limited(name),
-                lacks: shared.loaders.missing().iter().map(ToString::to_string).take(MOST_LACKING).collect(),
+                lacks: lacks.clone(),
                 other_addresses: duty.link.addresses.iter().skip(1).map(ToString::to_string).take(MOST_ADDRESSES).collect(),
                 authority: authority.to_owned(),
                 foreign_server,

@@ -2,9 +2,13 @@
 
 use std::{collections::BTreeMap, net::Ipv4Addr, pin::pin, sync::Arc, time::Duration};
 
-use athanor_crds::{Address, AddressSpec, address::DYNAMIC_LABEL, names};
+use athanor_crds::{
+    Address, AddressSpec,
+    address::{DYNAMIC_LABEL, QUARANTINE},
+    names,
+};
 use athanor_dhcp::Wish;
-use athanor_plan::snapshot::NamedSubnet;
+use athanor_plan::{Snapshot, snapshot::NamedSubnet};
 use athanor_wire::MacAddr;
 use futures::StreamExt as _;
 use jiff::{SignedDuration, Timestamp};
@@ -26,8 +30,6 @@ const AT_ONCE: usize = 32;
 const CALL: Duration = Duration::from_secs(5);
 /// How many addresses in a row may be somebody's: where more are, something answers for all of them, and a range is not given up for that.
 const MAX_USED: usize = 2;
-/// How long an address that somebody uses unasked is given to nobody.
-const QUARANTINE: SignedDuration = SignedDuration::from_hours(1);
 
 /// What a client needs to be written.
 #[derive(Debug, Clone)]
@@ -63,12 +65,8 @@ async fn watch_one_history(shared: &Shared, client: Client) {
             Ok(Event::InitDone) => shared.lent.replace(std::mem::take(&mut listed).values()),
             Ok(Event::Apply(address)) => address.0.iter().for_each(|address| shared.lent.store(&address.spec)),
             Ok(Event::Delete(address)) => address.0.iter().for_each(|address| shared.lent.forget(address.spec.ip)),
-            Err(error) => {
-                tracing::warn!(%error, "watch of addresses interrupted");
-                continue;
-            }
+            Err(error) => tracing::warn!(%error, "watch of addresses interrupted"),
         }
-        shared.lent_changed();
     }
 }
 
@@ -104,16 +102,9 @@ pub(super) async fn run(shared: Arc<Shared>, client: Client, mut orders: mpsc::R
 async fn carry_out(shared: &Arc<Shared>, api: &Api<Address>, order: Order) -> Result<(), kube::Error> {
     match order {
         Order::Lend(wish, wire) => lend(shared, api, &wish, wire).await,
-        Order::Return(_, ip) => match api.delete(&names::address(ip.into()), &DeleteParams::default()).await {
-            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-            other => other.map(|_| ()),
-        },
+        Order::Return(_, ip) => remove(api, ip).await,
         Order::Declined(mac, ip, subnet) => {
-            let name = names::address(ip.into());
-            match api.delete(&name, &DeleteParams::default()).await {
-                Err(kube::Error::Api(status)) if status.code == 404 => {}
-                other => drop(other?),
-            }
+            remove(api, ip).await?;
             quarantine(api, ip, &subnet, mac, format!("declined by {mac}: somebody else uses it")).await
         }
     }
@@ -122,6 +113,14 @@ async fn carry_out(shared: &Arc<Shared>, api: &Api<Address>, order: Order) -> Re
 async fn quarantine(api: &Api<Address>, ip: Ipv4Addr, subnet: &str, mac: MacAddr, why: String) -> Result<(), kube::Error> {
     tracing::warn!(%ip, %mac, why, "address given to nobody for an hour");
     create(api, AddressSpec::quarantined(ip.into(), subnet, mac, why, Time(Timestamp::now() + QUARANTINE))).await.map(|_| ())
+}
+
+/// Removes the object, if it is there.
+async fn remove(api: &Api<Address>, ip: Ipv4Addr) -> Result<(), kube::Error> {
+    match api.delete(&names::address(ip.into()), &DeleteParams::default()).await {
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        other => other.map(|_| ()),
+    }
 }
 
 /// Creates the object; `false` where somebody was faster.
@@ -149,7 +148,7 @@ async fn lend(shared: &Arc<Shared>, api: &Api<Address>, wish: &Wish, wire: Optio
         }
     }
     let mut used = 0;
-    for ip in free(shared, subnet, wish) {
+    for ip in free(shared, &snapshot, subnet, wish) {
         if let Some(user) = used_by(shared, &wire, ip, wish.mac).await {
             used += 1;
             if used > MAX_USED {
@@ -170,8 +169,7 @@ async fn lend(shared: &Arc<Shared>, api: &Api<Address>, wish: &Wish, wire: Optio
     Ok(())
 }
 
-fn free(shared: &Shared, subnet: &NamedSubnet, wish: &Wish) -> Vec<Ipv4Addr> {
-    let snapshot = shared.snapshot();
+fn free(shared: &Shared, snapshot: &Snapshot, subnet: &NamedSubnet, wish: &Wish) -> Vec<Ipv4Addr> {
     let own = crate::interfaces().into_iter().flat_map(|interface| interface.addresses).map(|(ip, _)| ip).collect::<Vec<_>>();
     let taken = |ip: Ipv4Addr| shared.lent.is_used(ip) || snapshot.mac_of(ip.into()).is_some();
     candidates(&subnet.spec, wish.mac, wish.ip, |ip| taken(ip) || own.contains(&ip) || subnet.servers.contains(&ip))

@@ -47,6 +47,11 @@ pub struct Link {
 }
 
 impl Link {
+    /// Its addresses, of whichever family somebody asks about.
+    pub fn ips(&self) -> Vec<IpAddr> {
+        self.addresses.iter().copied().map(IpAddr::V4).collect()
+    }
+
     /// From which address a Subnet is served here: the one in it; for machines behind a relay the first.
     pub fn address_in(&self, subnet: &SubnetSpec) -> Option<Ipv4Addr> {
         let own = self.addresses.iter().find(|ip| subnet.cidr.contains(&IpAddr::V4(**ip)));
@@ -175,7 +180,7 @@ pub fn decide(request: &Request, context: &Context<'_>) -> Decision {
 fn locate<'a>(request: &'a Request, context: &'a Context<'a>) -> Result<Scene<'a>, String> {
     let snapshot = context.snapshot;
     let link = context.link;
-    let here: Vec<IpAddr> = link.addresses.iter().copied().map(IpAddr::V4).collect();
+    let here = link.ips();
     let mut served: Vec<&NamedSubnet> = snapshot.on_interface(&link.interface, &here);
     if request.giaddr.is_unspecified() {
         served.retain(|subnet| !subnet.spec.is_behind_relays(&here));

@@ -17,7 +17,7 @@ pub struct Served {
     /// The other DHCP server, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub foreign_server: Option<String>,
-    /// Kinds of firmware that the agent has no loader for, and chains of loaders that begin and do not go on.
+    /// Kinds of firmware that the agent has no loader for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lacks: Vec<String>,
     /// Newcomers that were turned away within the last minute, and by which limit.

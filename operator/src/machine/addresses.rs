@@ -7,7 +7,7 @@ use std::{
 
 use athanor_crds::{
     Address, AddressSpec, SubnetSpec,
-    address::AddressOwner,
+    address::{AddressOwner, QUARANTINE},
     conditions::reasons,
     machine::{AddressClaim, InterfaceStatus},
     names,
@@ -20,15 +20,12 @@ use athanor_plan::{
     lifecycle::Obstacle,
 };
 use athanor_wire::MacAddr;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt as _;
 
 use super::World;
 use crate::{Cluster, PortError};
-
-/// How long an address that somebody else on the segment uses is given to nobody: who uses it unasked seldom leaves sooner.
-const QUARANTINE: SignedDuration = SignedDuration::from_hours(1);
 
 /// How many addresses of one interface are in quarantine at once: whoever declines more is wrong about it, or somebody speaks in its name.
 const MAX_QUARANTINED: usize = 3;
