@@ -2,8 +2,8 @@
 # Installs what the build and the virtual rack need, where it is missing. Says what it would install when it may not.
 set -eu
 
-tools="qemu-system-x86_64:qemu-system-x86 xorriso:xorriso tcpdump:tcpdump tshark:tshark dnsmasq:dnsmasq-base ip:iproute2 nsenter:util-linux mcopy:mtools mkfs.vfat:dosfstools cc:gcc curl:curl pip3:python3-pip"
-files="/usr/share/OVMF/OVMF_CODE_4M.fd:ovmf /usr/lib/ipxe/snponly.efi:ipxe /usr/lib/ipxe/qemu/pxe-virtio.rom:ipxe-qemu /bin/busybox:busybox-static /usr/lib/grub/x86_64-efi/monolithic/grubx64.efi:grub-efi-amd64-bin"
+tools="qemu-system-x86_64:qemu-system-x86 xorriso:xorriso tcpdump:tcpdump tshark:tshark dnsmasq:dnsmasq-base ip:iproute2 nsenter:util-linux mcopy:mtools mkfs.vfat:dosfstools cc:gcc curl:curl pip3:python3-pip qemu-img:qemu-utils sfdisk:fdisk xz:xz-utils bzip2:bzip2 zstd:zstd grub-mkimage:grub-common"
+files="/usr/share/OVMF/OVMF_CODE_4M.fd:ovmf /usr/lib/ipxe/snponly.efi:ipxe /usr/lib/ipxe/qemu/pxe-virtio.rom:ipxe-qemu /bin/busybox:busybox-static /usr/lib/grub/x86_64-efi/monolithic/grubx64.efi:grub-efi-amd64-bin /usr/lib/grub/i386-pc/boot.img:grub-pc-bin"
 # Nodes of a test cluster: `setup.sh nodes`.
 [ "${1:-}" != nodes ] || files="$files /usr/bin/containerd:containerd /usr/sbin/runc:runc /usr/lib/cni/bridge:containernetworking-plugins"
 

@@ -96,6 +96,8 @@ pub(crate) enum Missing {
     Media(#[from] MediaError),
     #[error("{0}")]
     Io(#[from] io::Error),
+    #[error("this server has no ramdisk: make ramdisk, or name its folder as ramdiskDir")]
+    NoRamdisk,
     #[error("the disk or share that it is on does not answer")]
     Hangs,
 }
@@ -106,7 +108,7 @@ impl Missing {
         match self {
             Self::NotFound => true,
             Self::Media(error) => error.category() == "not-found",
-            Self::Io(_) | Self::Hangs => false,
+            Self::Io(_) | Self::NoRamdisk | Self::Hangs => false,
         }
     }
 
@@ -117,7 +119,7 @@ impl Missing {
                 format!("it is there, but cannot be served ({}); athanorctl explain says why", error.category())
             }
             Self::Io(_) => "it is there, but cannot be read; the agent's log says why".to_owned(),
-            Self::NotFound | Self::Media(_) | Self::Hangs => self.to_string(),
+            Self::NotFound | Self::Media(_) | Self::NoRamdisk | Self::Hangs => self.to_string(),
         }
     }
 }
@@ -223,7 +225,8 @@ fn part(shared: &Shared, plan: &BootPlan) -> Part {
 
 fn render(shared: &Shared, plan: &Arc<BootPlan>, agent: &str) -> Found {
     let part = part(shared, plan);
-    let place = ipxe::Place { base: &format!("http://{agent}/b/{}", plan.token), report: &format!("http://{agent}/v1/report") };
+    let server = format!("http://{agent}");
+    let place = ipxe::Place { base: &format!("{server}/b/{}", plan.token), report: &format!("{server}/v1/report"), server: &server };
     let text = ipxe::script(plan, part, &place, shared.reporter.boot_age(plan));
     let acting = part == Part::Order && plan.order.is_some();
     Found { plan: Some(plan.clone()), acting, script: true, ..plain_text(text.into_bytes()) }
@@ -255,9 +258,19 @@ fn raspberry(shared: &Shared, snapshot: &Snapshot, asks: Option<MacAddr>, name: 
     Ok(Found { plan: Some(plan.clone()), file: Some(name.to_owned()), ..open(shared, source, "")? })
 }
 
+/// A file of the machine-agent's ramdisk.
+fn ramdisk(shared: &Shared, name: &str) -> Result<Found, Missing> {
+    let folder = shared.options.ramdisk_dir.as_ref().ok_or(Missing::NoRamdisk)?;
+    let file = File::open(folder.join(name)).map_err(|_| Missing::NoRamdisk)?;
+    let meta = file.metadata()?;
+    Ok(plain(Content::File(Arc::new(file), meta.len()), stamp(meta.len(), meta.modified().ok())))
+}
+
 fn loader(shared: &Shared, name: &str) -> Result<Found, Missing> {
-    let place = shared.loaders.file(name).ok_or(Missing::NotFound)?;
-    let file = File::open(place)?;
+    let loaders = shared.loaders();
+    let place = loaders.file(name).ok_or(Missing::NotFound)?;
+    let gone = |error: io::Error| if error.kind() == io::ErrorKind::NotFound { Missing::NotFound } else { error.into() };
+    let file = File::open(place).map_err(gone)?;
     let meta = file.metadata()?;
     Ok(plain(Content::File(Arc::new(file), meta.len()), stamp(meta.len(), meta.modified().ok())))
 }
@@ -281,7 +294,10 @@ fn tree(shared: &Shared, snapshot: &Snapshot, asks: Option<MacAddr>, path: &str)
 }
 
 pub(crate) fn open(shared: &Shared, source: &Source, below: &str) -> Result<Found, Missing> {
-    let Source::Iso { path, member } = source;
+    let (path, member) = match source {
+        Source::Iso { path, member } => (path, member),
+        Source::Ramdisk { file } => return ramdisk(shared, file),
+    };
     let iso = shared.library.iso(Path::new(path))?;
     let member = if below.is_empty() { member.clone() } else { format!("{member}/{below}") };
     let file = iso.file(&member)?;

@@ -1,9 +1,14 @@
 //! The inventory of loaders: files in the configured folders, by name.
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
 use athanor_media::contained;
 use athanor_plan::Loaders;
+
+use crate::shared::Shared;
+
+/// How often the folders are looked at: somebody who put a loader there waits for it, and one that was taken away is named no longer.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// The largest file that can be a loader; larger ones in the folder are something else.
 const MAX_LOADER: u64 = 64 << 20;
@@ -19,6 +24,31 @@ pub(crate) fn scan(folders: &[PathBuf]) -> Loaders {
         found
     });
     Loaders::from_files(files)
+}
+
+/// Says what is missing.
+pub(crate) fn tell(loaders: &Loaders, folders: &[PathBuf]) {
+    for arch in loaders.missing() {
+        tracing::warn!(%arch, ?folders, "no loader for this architecture; install the package ipxe or put one into the folder");
+    }
+    for lacking in loaders.incomplete() {
+        tracing::warn!(lacking, ?folders, "a chain of loaders begins and does not go on, so it is offered to nobody");
+    }
+}
+
+/// Looks through the folders again and again, for ever.
+pub(crate) async fn watch(shared: Arc<Shared>) {
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let folders = shared.options.loader_dirs.clone();
+        // A share that hangs has what it had.
+        let Some(found) = shared.on_disk(move || scan(&folders)).await else { continue };
+        if *shared.loaders() != found {
+            tracing::info!("the loaders have changed");
+            tell(&found, &shared.options.loader_dirs);
+            shared.found_loaders(found);
+        }
+    }
 }
 
 /// The name of a loader and its file.

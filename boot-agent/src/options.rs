@@ -17,10 +17,19 @@ pub struct Options {
     pub media_dirs: Vec<PathBuf>,
     /// Folders with loaders; the first that has a file wins.
     pub loader_dirs: Vec<PathBuf>,
+    /// The machine-agent's ramdisk: `vmlinuz` and `initramfs`. Without one nobody looks at hardware, writes images or wipes.
+    pub ramdisk_dir: Option<PathBuf>,
     /// The port of boot HTTP.
     pub http_port: u16,
     /// The API lives elsewhere: what it said is kept for when it is away, and a newer agent on this node takes over from this one.
     pub in_cluster: bool,
+}
+
+impl Options {
+    /// Whether the machine-agent can be served.
+    pub(crate) fn has_ramdisk(&self) -> bool {
+        self.ramdisk_dir.as_ref().is_some_and(|folder| ["vmlinuz", "initramfs"].iter().all(|file| folder.join(file).is_file()))
+    }
 }
 
 /// The ports that TFTP transfers share.

@@ -1,5 +1,7 @@
 //! What clients asked and were answered, kept in memory until it is written into BootReports.
 
+mod agents;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     hash::{DefaultHasher, Hash as _, Hasher as _},
@@ -8,8 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use athanor_crds::bootreport::{AttemptReport, BootEvent, Declined, MAX_EVENTS, NodeReport};
-use athanor_plan::{BootPlan, Snapshot};
+use athanor_crds::bootreport::{AgentReport, AttemptReport, BootEvent, Declined, MAX_EVENTS, NodeReport};
+use athanor_plan::{BootPlan, Safe, Snapshot, ipxe::WAIT_BEFORE_DISK};
 use athanor_wire::{GuestReport, Inventory, MacAddr};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
@@ -39,6 +41,8 @@ const ONE_BOOT: Duration = Duration::from_secs(60);
 const LOOP_FETCHES: usize = 3;
 /// How long fetches of a loader are remembered, and how long a client that goes in circles is offered none.
 const LOOP_TIME: Duration = Duration::from_secs(60);
+/// How long firmware may take from its script to its disk: stock UEFI tries PXE and HTTP over IPv6 in between, a minute and more each.
+const LEFT: Duration = Duration::from_secs(180);
 /// A waiting machine asks every few seconds; that it still does is written this often.
 const BOOT_TIME_PAUSE: Duration = Duration::from_secs(60);
 
@@ -71,10 +75,13 @@ struct Client {
     /// A word for that boot.
     boot: Option<String>,
     attempt: AttemptReport,
+    agent: Option<AgentReport>,
     declined: Option<Declined>,
     /// When it fetched its loader, since it last fetched a script; the newest [`LOOP_FETCHES`].
     loader_fetches: VecDeque<Instant>,
     chain_loop: Option<Timestamp>,
+    /// When its script sent it to its disk because its waiting was over.
+    left_to_disk: Option<Instant>,
     files: BTreeSet<String>,
     tally: Tally,
     problems: Vec<String>,
@@ -97,9 +104,11 @@ impl Client {
             boot_began: None,
             boot: None,
             attempt: AttemptReport::default(),
+            agent: None,
             declined: None,
             loader_fetches: VecDeque::new(),
             chain_loop: None,
+            left_to_disk: None,
             files: BTreeSet::new(),
             tally: Tally::default(),
             problems: Vec::new(),
@@ -144,7 +153,8 @@ impl Client {
         }
         // A machine that waits asks the same every few seconds; once is enough to know.
         let seen = Seen { asked: plain(&seen.asked, 256), answer: plain(&seen.answer, 512), ..seen };
-        let repeated = self.events.back().is_some_and(|last| last.asked == seen.asked && last.answer == seen.answer);
+        let same = |last: &BootEvent| last.asked == seen.asked && last.answer == seen.answer && last.row == seen.row;
+        let repeated = self.events.back().is_some_and(same);
         if !repeated {
             self.push(seen);
         }
@@ -299,6 +309,11 @@ impl Reporter {
         self.of(mac, Client::goes_in_circles).unwrap_or_default()
     }
 
+    /// Whether a machine was sent to its disk a moment ago because its waiting was over: its firmware is on its way there.
+    pub(crate) fn left_to_disk(&self, mac: MacAddr) -> bool {
+        self.of(mac, |client| client.left_to_disk.is_some_and(|left| left.elapsed() < LEFT)).unwrap_or_default()
+    }
+
     /// How long ago the firmware of a machine first asked in this boot.
     pub(crate) fn boot_age(&self, plan: &BootPlan) -> Duration {
         let began = self.of_plan(plan, |client| client.boot_began).flatten();
@@ -310,6 +325,10 @@ impl Reporter {
         let Some(mac) = boot_mac(plan) else { return };
         self.with(mac, |client| {
             client.loader_fetches.clear();
+            let waits_no_more = matches!(plan.safe, Safe::LocalDiskThenWait { .. }) && plan.order.is_none();
+            let waited =
+                client.boot_began.map(|began| began.elapsed()).is_some_and(|waited| waited >= WAIT_BEFORE_DISK && waited < ONE_BOOT);
+            client.left_to_disk = (waits_no_more && waited).then(Instant::now);
             // A loader that loops does not ask DHCP again, and another agent may have answered that.
             if client.boot_began.is_none_or(|began| began.elapsed() >= ONE_BOOT) {
                 client.boot_began = Some(Instant::now());
@@ -320,9 +339,12 @@ impl Reporter {
             let looped = client.chain_loop > client.last_boot;
             let old = looped || client.last_boot.is_none_or(|last| now.duration_since(last).unsigned_abs() >= BOOT_TIME_PAUSE);
             // A machine that is to be released is free as soon as it asks.
-            if old || plan.state == athanor_crds::MachineState::Releasing {
+            // So does one whose machine-agent was restarted begin its work anew.
+            let waited_for =
+                plan.state == athanor_crds::MachineState::Releasing || plan.work.as_ref().is_some_and(|work| work.key.is_some());
+            if old || waited_for {
                 client.last_boot = Some(now);
-                client.mark(plan.state == athanor_crds::MachineState::Releasing);
+                client.mark(waited_for);
             }
             match order {
                 Some(order) => {
@@ -470,6 +492,7 @@ impl Reporter {
             client.facts = client.facts.take().or(earlier.facts);
             client.subnet = client.subnet.take().or(earlier.subnet);
             client.declined = client.declined.take().or(earlier.declined);
+            client.agent = client.agent.take().or(earlier.agent);
             client.chain_loop = client.chain_loop.max(earlier.chain_loop.map(|time| time.0));
             client.last_boot = client.last_boot.max(earlier.last_boot.map(|time| time.0));
             if let Some(attempt) = earlier.attempt
@@ -521,6 +544,7 @@ impl Client {
             last_boot: self.last_boot.map(MicroTime),
             facts: self.facts.clone(),
             declined: self.declined.clone(),
+            agent: self.agent.clone(),
             chain_loop: self.chain_loop.map(MicroTime),
             attempt: Some(self.attempt.clone()).filter(|attempt| !attempt.id.is_empty()),
             problems: self.problems.iter().map(|problem| problem.chars().take(512).collect()).take(16).collect(),
@@ -576,8 +600,9 @@ mod tests {
             hostname: None,
             local_boot: athanor_crds::machine::LocalBoot::default(),
             loader: None,
-            safe: athanor_plan::Safe::LocalDisk { reason: "r".to_owned() },
+            safe: Safe::LocalDisk { reason: "r".to_owned() },
             order: None,
+            work: None,
         };
         let snapshot = Snapshot::new(Vec::new(), vec![plan.into()], std::sync::Arc::default());
         let seen = || Seen { protocol: "DHCP", asked: "a".to_owned(), answer: "b".to_owned(), row: None, subnet: Some("lab".to_owned()) };

@@ -46,7 +46,7 @@ pub(crate) struct Orders {
 pub(crate) struct Shared {
     pub(crate) options: Options,
     pub(crate) library: Library,
-    pub(crate) loaders: Arc<Loaders>,
+    loaders: watch::Sender<Arc<Loaders>>,
     pub(crate) reporter: Reporter,
     pub(crate) metrics: Metrics,
     pub(crate) authority: Verdicts,
@@ -90,7 +90,7 @@ impl Shared {
             limited: Mutex::default(),
             disks: Arc::new(Semaphore::new(DISK_WAITERS)),
             snapshot: ArcSwap::from_pointee(Snapshot::new(Vec::new(), Vec::new(), loaders.clone())),
-            loaders,
+            loaders: watch::Sender::new(loaders),
             changed: watch::Sender::new(0),
             duties: watch::Sender::default(),
             born: Instant::now(),
@@ -114,7 +114,28 @@ impl Shared {
     /// Whether a name is that of a loader that DHCP names.
     pub(crate) fn begins_chain(&self, path: &str) -> bool {
         let path = path.trim_start_matches('/');
-        self.loaders.begins_with(path.strip_prefix("l/").unwrap_or(path))
+        self.loaders().begins_with(path.strip_prefix("l/").unwrap_or(path))
+    }
+
+    /// The loaders that there are now.
+    pub(crate) fn loaders(&self) -> Arc<Loaders> {
+        self.loaders.borrow().clone()
+    }
+
+    /// Other loaders are there now.
+    pub(crate) fn found_loaders(&self, loaders: Loaders) {
+        self.loaders.send_if_modified(|known| {
+            let news = **known != loaders;
+            if news {
+                *known = Arc::new(loaders);
+            }
+            news
+        });
+    }
+
+    /// Wakes when there are other loaders.
+    pub(crate) fn loader_changes(&self) -> watch::Receiver<Arc<Loaders>> {
+        self.loaders.subscribe()
     }
 
     /// Wakes at every swap.

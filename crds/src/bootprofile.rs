@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
+pub use athanor_wire::ImageFormat;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::CustomResource;
 use schemars::JsonSchema;
@@ -201,16 +202,6 @@ pub struct Image {
     /// Whether the last partition grows to the disk's end.
     #[serde(default)]
     pub grow: bool,
-}
-
-/// The format of a disk image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum ImageFormat {
-    /// Byte by byte, possibly compressed.
-    Raw,
-    /// QEMU's.
-    Qcow2,
 }
 
 /// A root file system over NFS.

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use athanor_wire::{GuestReport, Inventory, MacAddr};
+use athanor_wire::{GuestReport, Inventory, MacAddr, StepReport};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::CustomResource;
 use schemars::JsonSchema;
@@ -62,6 +62,9 @@ pub struct NodeReport {
     /// What became of the attempt under way, as far as this node saw.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempt: Option<AttemptReport>,
+    /// What its machine-agent told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<AgentReport>,
     /// The address that it last declined: somebody else on the segment uses it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub declined: Option<Declined>,
@@ -72,6 +75,28 @@ pub struct NodeReport {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(max = 512)))]
     pub problems: Vec<String>,
+}
+
+/// What a machine-agent told.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AgentReport {
+    /// The work that it asks for.
+    #[schemars(length(max = 63))]
+    pub work: String,
+    /// The key with which it asks, in hexadecimal.
+    #[schemars(length(max = 128))]
+    pub key: String,
+    /// The newest that it told of each step.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub steps: Vec<StepReport>,
+    /// When it last told something.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub told: Option<MicroTime>,
+    /// When another agent, with another key, last asked for the same work.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stranger: Option<MicroTime>,
 }
 
 /// An address that a client would not have (DHCPDECLINE).

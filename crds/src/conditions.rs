@@ -17,6 +17,8 @@ pub mod types {
     pub const WIPED: &str = "Wiped";
     /// Machine: it fetches its loader again and again and gets no further.
     pub const CHAIN_LOOP: &str = "ChainLoop";
+    /// Machine: a second machine-agent asks for its work.
+    pub const TOKEN_CONFLICT: &str = "TokenConflict";
     /// Machine: whether it has power, where that can be known.
     pub const POWERED: &str = "Powered";
     /// Machine, Deployment: something goes wrong again and again; `status.failure` has the next try.
@@ -49,6 +51,26 @@ pub mod reasons {
     pub const ACCEPTED_BY_PERSON: &str = "AcceptedByPerson";
     /// Machine: no machine-agent is installed that could look at its hardware.
     pub const NO_AGENT: &str = "NoAgent";
+    /// Machine: the machine-agent looks at its hardware.
+    pub const INSPECTING: &str = "Inspecting";
+    /// Machine: the machine-agent could not look at its hardware.
+    pub const INSPECTION_FAILED: &str = "InspectionFailed";
+    /// Machine: the machine-agent looked at its hardware.
+    pub const INSPECTED: &str = "Inspected";
+    /// Machine: its disks hold data from before, which is kept.
+    pub const DISKS_NOT_EMPTY: &str = "DisksNotEmpty";
+    /// Machine, Deployment: an image could not be written.
+    pub const WRITE_FAILED: &str = "WriteFailed";
+    /// Deployment: its image was written and read back.
+    pub const READ_BACK: &str = "ReadBack";
+    /// Machine: its disks are wiped.
+    pub const CLEANING: &str = "Cleaning";
+    /// Machine: its disks could not be wiped.
+    pub const WIPE_FAILED: &str = "WipeFailed";
+    /// Machine: a WipeRecord says what was done.
+    pub const RECORDED: &str = "Recorded";
+    /// Machine: another machine-agent asks for work that one is bound to.
+    pub const TOKEN_CONFLICT: &str = "TokenConflict";
     /// Machine: accepted, inspected, clean as its policy demands, unclaimed.
     pub const AVAILABLE: &str = "Available";
     /// Machine: `spec.cordoned`.

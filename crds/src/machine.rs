@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+pub use athanor_wire::WipePolicy;
 use athanor_wire::{MacAddr, RootDeviceHints};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::CustomResource;
@@ -214,23 +215,6 @@ pub struct Wipe {
     pub evidence: WipeEvidence,
 }
 
-/// What a wipe does.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum WipePolicy {
-    /// Nothing.
-    None,
-    /// Signatures and partition tables, both ends.
-    #[default]
-    Metadata,
-    /// Every block is discarded.
-    Discard,
-    /// The drive's own erase.
-    Secure,
-    /// Zeros over everything.
-    Overwrite,
-}
-
 /// Whether a wipe must be proved.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -326,6 +310,10 @@ pub struct Occupancy {
     /// Whether anything of this claim was ever started: an earlier attempt may still run while the next is only issued.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub ever_started: bool,
+    /// How its disks are wiped when it is released: the stricter of what the Machine and the Deployment said when something was about to be
+    /// written. Missing where nothing was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wipe: Option<WipePolicy>,
     /// Since when. A machine that is to be released is free once it asked the network after this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Time>,

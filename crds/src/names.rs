@@ -43,6 +43,13 @@ pub fn address(ip: IpAddr) -> String {
     }
 }
 
+/// The Secret with the installation's key, in [`SYSTEM_NAMESPACE`].
+pub const INSTALLATION_SECRET: &str = "athanor-installation";
+/// The key in it with the seed of the Ed25519 key, 32 bytes.
+pub const INSTALLATION_SEED: &str = "seed";
+/// The key in it with the public key, in hexadecimal.
+pub const INSTALLATION_PUBLIC: &str = "public";
+
 #[cfg(test)]
 mod tests {
     use super::*;

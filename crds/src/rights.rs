@@ -53,6 +53,9 @@ const OPERATOR: &[Rule] = &[
     },
     Rule { group: OURS, resources: &["bootreports"], verbs: &["delete"], namespace: None },
     Rule { group: "", resources: &["secrets"], verbs: &["get", "list", "watch", "create", "patch", "delete"], namespace: PLANS },
+    Rule { group: OURS, resources: &["wiperecords"], verbs: &["create"], namespace: None },
+    // The installation's key: RBAC cannot bind a creation to a name.
+    Rule { group: "", resources: &["secrets"], verbs: &["get", "create"], namespace: SYSTEM },
     Rule { group: "", resources: &["namespaces"], verbs: &["get"], namespace: None },
     Rule { group: "apiextensions.k8s.io", resources: &["customresourcedefinitions"], verbs: &["get"], namespace: None },
     Rule { group: "events.k8s.io", resources: &["events"], verbs: &["create"], namespace: None },

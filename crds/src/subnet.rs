@@ -348,6 +348,9 @@ pub struct SubnetServer {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(max = 45)))]
     pub other_addresses: Vec<String>,
+    /// It has the machine-agent's ramdisk.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ramdisk: bool,
     /// The agent's version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]

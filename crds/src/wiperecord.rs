@@ -45,3 +45,10 @@ pub struct WipeRecordSpec {
     #[schemars(length(max = 128))]
     pub signature: String,
 }
+
+/// What the signature of a record is made over: everything else, in the order of the fields.
+pub fn signed(namespace: &str, name: &str, spec: &WipeRecordSpec) -> Vec<u8> {
+    let unsigned = WipeRecordSpec { signature: String::new(), ..spec.clone() };
+    let text = serde_json::to_string(&unsigned).unwrap_or_default();
+    format!("{namespace}/{name}\n{text}").into_bytes()
+}

@@ -22,6 +22,7 @@ pub mod subnet;
 
 mod diff;
 mod finalizer;
+mod installation;
 mod leader;
 mod metrics;
 mod status;

@@ -76,6 +76,7 @@ fn servers(name: &str, leases: &[Arc<Lease>], now: Timestamp) -> Vec<SubnetServe
                 other_addresses: served.other_addresses,
                 authority: Some(served.authority),
                 foreign_server: served.foreign_server,
+                ramdisk: served.ramdisk,
                 version: served.version,
             }))
         })

@@ -7,8 +7,9 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use athanor_image::newc::Archive;
 
-use crate::{newc::Archive, tools};
+use crate::tools;
 
 /// The modules that a virtio network card needs, in the order they are loaded.
 const MODULES: &[&str] =
@@ -77,7 +78,7 @@ impl Guest {
         lock.lock()?;
         let kernel = kernel(&cache)?;
         let initrd = cache.join("initrd.img");
-        fs::write(&initrd, initramfs(&cache)?)?;
+        fs::write(&initrd, initramfs()?)?;
         let iso = cache.join("guest.iso");
         let tree = cache.join("tree");
         fs::create_dir_all(tree.join("live"))?;
@@ -150,7 +151,17 @@ fn find(folder: &Path, prefix: &str) -> Option<PathBuf> {
     names.into_iter().find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix)))
 }
 
-fn initramfs(cache: &Path) -> anyhow::Result<Vec<u8>> {
+/// A module of the guest's kernel.
+///
+/// # Errors
+/// It has none of that name.
+pub fn module(name: &str) -> anyhow::Result<Vec<u8>> {
+    let place = tools::run(Command::new("find").arg(cache()?.join("kernel/lib/modules")).args(["-name", &format!("{name}.ko")]))?;
+    let place = place.lines().next().with_context(|| format!("the kernel package has no module {name}"))?;
+    Ok(fs::read(place)?)
+}
+
+fn initramfs() -> anyhow::Result<Vec<u8>> {
     let mut archive = Archive::default();
     for folder in ["bin", "modules"] {
         archive.folder(folder);
@@ -161,9 +172,7 @@ fn initramfs(cache: &Path) -> anyhow::Result<Vec<u8>> {
     archive.file("udhcpc.sh", UDHCPC.as_bytes());
     archive.file("modules/order", MODULES.join("\n").as_bytes());
     for module in MODULES {
-        let place = tools::run(Command::new("find").arg(cache.join("kernel/lib/modules")).args(["-name", &format!("{module}.ko")]))?;
-        let place = place.lines().next().with_context(|| format!("the kernel package has no module {module}"))?;
-        archive.file(&format!("modules/{module}.ko"), &fs::read(place)?);
+        archive.file(&format!("modules/{module}.ko"), &self::module(module)?);
     }
     Ok(archive.finish())
 }

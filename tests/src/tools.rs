@@ -21,6 +21,8 @@ const NEEDED: &[(&str, &str)] = &[
     ("curl", "curl"),
     ("mkfs.vfat", "dosfstools"),
     ("/usr/lib/grub/x86_64-efi/monolithic/grubx64.efi", "grub-efi-amd64-bin"),
+    ("/usr/lib/grub/i386-pc/boot.img", "grub-pc-bin"),
+    ("grub-mkimage", "grub-common"),
 ];
 
 /// Makes sure that everything is there. A missing tool is a failure, never a skipped test.

@@ -9,7 +9,7 @@ use cargo_metadata::{DependencyKind, MetadataCommand, Package};
 const FLOORS: &[&[&str]] = &[
     &["athanor-tests"],
     &["athanor"],
-    &["athanor-operator", "athanor-boot-agent"],
+    &["athanor-operator", "athanor-boot-agent", "athanor-machine-agent"],
     &["athanor-media", "athanor-apiserver", "athanor-sys"],
     &["athanor-dhcp", "athanor-tftp-server"],
     &["athanor-plan"],
@@ -58,6 +58,25 @@ fn pure_rooms_see_no_runtime_and_no_client() {
         let rules = package.manifest_path.parent().unwrap().join("clippy.toml");
         assert!(std::fs::read_to_string(&rules).unwrap_or_default().contains("SystemTime::now"), "{rules} does not keep the clock out");
     }
+}
+
+#[test]
+fn the_machine_agent_sees_no_kubernetes_and_no_runtime() {
+    let metadata = MetadataCommand::new().exec().unwrap();
+    let names: BTreeMap<_, _> = metadata.packages.iter().map(|package| (package.id.clone(), package.name.to_string())).collect();
+    let nodes: BTreeMap<_, _> = metadata.resolve.unwrap().nodes.into_iter().map(|node| (node.id.clone(), node)).collect();
+    let start = names.iter().find(|(_, name)| *name == "athanor-machine-agent").unwrap().0;
+    let (mut seen, mut todo) = (BTreeSet::new(), vec![start.clone()]);
+    while let Some(id) = todo.pop() {
+        let is_normal = |dependency: &&cargo_metadata::NodeDep| dependency.dep_kinds.iter().any(|kind| kind.kind == DependencyKind::Normal);
+        if seen.insert(names[&id].clone()) {
+            todo.extend(nodes[&id].deps.iter().filter(is_normal).map(|dependency| dependency.pkg.clone()));
+        }
+    }
+    for forbidden in ["kube", "kube-client", "k8s-openapi", "tokio", "hyper", "athanor-crds", "athanor-plan"] {
+        assert!(!seen.contains(forbidden), "the machine-agent depends on {forbidden}");
+    }
+    assert!(seen.contains("ring"), "the walk saw nothing");
 }
 
 #[test]

@@ -58,7 +58,7 @@ async fn of_machine(client: &Client, machine: &Machine, events: usize) -> anyhow
         text.push_str(&format!("\nproblem: {problem}\n"));
     }
     if !machine.spec.accepted {
-        text.push_str(&format!("\nIt asks again every few seconds. To let it go on: athanorctl accept {}\n", machine.name_any()));
+        text.push_str(&format!("\nTo let it go on: athanorctl accept {}\n", machine.name_any()));
     }
     Ok(text)
 }

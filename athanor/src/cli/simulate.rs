@@ -1,6 +1,6 @@
 //! `simulate`: what a client would be answered now, without a network.
 
-use std::{fs, path::PathBuf};
+use std::{fs, io::Read as _, path::PathBuf};
 
 use anyhow::{Context as _, bail};
 use athanor_boot_agent::simulate::{Scene, Simulation};
@@ -8,6 +8,9 @@ use clap::{ArgGroup, Args};
 
 use super::{Global, connect, out};
 use crate::config;
+
+/// The largest capture that is read: some hundred thousand DHCP packets.
+const MAX_PCAP: u64 = 64 << 20;
 
 /// Arguments of `simulate`.
 #[derive(Debug, Args)]
@@ -40,7 +43,16 @@ pub(crate) async fn simulate(global: &Global, args: SimulateArgs) -> anyhow::Res
         questions.push(athanor_boot_agent::describe(text).context("--discover")?);
     }
     for file in &args.pcap {
-        let bytes = fs::read(file).with_context(|| file.display().to_string())?;
+        let mut bytes = Vec::new();
+        let opened = fs::File::open(file).with_context(|| file.display().to_string())?;
+        opened.take(MAX_PCAP + 1).read_to_end(&mut bytes).with_context(|| file.display().to_string())?;
+        if bytes.len() as u64 > MAX_PCAP {
+            bail!(
+                "{}: it has more than {} MiB; cut it: tcpdump -r FILE -w SMALLER 'port 67 or port 68 or port 4011'",
+                file.display(),
+                MAX_PCAP >> 20
+            );
+        }
         questions.extend(athanor_boot_agent::questions(&bytes).with_context(|| file.display().to_string())?);
     }
     if questions.is_empty() {

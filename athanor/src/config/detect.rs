@@ -16,7 +16,7 @@ use athanor_crds::{
 use clap::{Args, ValueEnum};
 use ipnet::{IpNet, Ipv4Net};
 
-use super::{Api, Config, Http, Metrics, default_data_dir, default_loader_dirs};
+use super::{Api, Config, Http, Metrics, default_data_dir, default_loader_dirs, default_ramdisk_dir};
 
 /// How many addresses a proposed range has at the most: a cellar has fewer machines, a rack row can say more.
 const RANGE: u32 = 100;
@@ -173,6 +173,7 @@ fn propose(findings: &Findings) -> (Config, SubnetSpec) {
         node: None,
         media_dirs: vec![default_data_dir().join("media")],
         loader_dirs: default_loader_dirs(),
+        ramdisk_dir: default_ramdisk_dir(),
         api: Api::default(),
         http: Http::default(),
         metrics: Metrics::default(),
@@ -246,6 +247,8 @@ fn render(config: &Config, findings: &Findings, spec: &SubnetSpec) -> String {
     line(format!("mediaDirs: [{}]", config.media_dirs.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")));
     line("# The first folder that has a loader wins; the package ipxe fills /usr/lib/ipxe.".to_owned());
     line(format!("loaderDirs: [{}]", config.loader_dirs.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")));
+    line("# The machine-agent's ramdisk (make ramdisk): it looks at hardware, writes images and wipes. Without it nobody does.".to_owned());
+    line(format!("ramdiskDir: {}", config.ramdisk_dir.display()));
     line("api:".to_owned());
     line(format!("  listen: {}            # TLS; `athanor kubeconfig` prints how to reach it", config.api.listen));
     line("http:".to_owned());

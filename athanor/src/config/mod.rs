@@ -29,6 +29,9 @@ pub(crate) struct Config {
     /// Folders with loaders; the first that has a file wins.
     #[serde(default = "default_loader_dirs")]
     pub(crate) loader_dirs: Vec<PathBuf>,
+    /// The folder with the machine-agent's ramdisk, as `make ramdisk` builds it.
+    #[serde(default = "default_ramdisk_dir")]
+    pub(crate) ramdisk_dir: PathBuf,
     /// The API.
     #[serde(default)]
     pub(crate) api: Api,
@@ -109,6 +112,10 @@ pub(crate) fn default_loader_dirs() -> Vec<PathBuf> {
     [default_data_dir().join("loaders"), PathBuf::from("/usr/lib/ipxe"), PathBuf::from("/boot")].into()
 }
 
+pub(crate) fn default_ramdisk_dir() -> PathBuf {
+    default_data_dir().join("ramdisk")
+}
+
 /// `/var/lib/athanor` for root, the XDG state folder for others.
 pub(crate) fn default_data_dir() -> PathBuf {
     if nix::unistd::geteuid().is_root() {
@@ -156,6 +163,10 @@ fn parse(file: &str, text: &str) -> anyhow::Result<Config> {
         }
     };
     config.written = written;
+    if let Some((field, other)) = shared_port(&config) {
+        let (line, column) = tree.locate(&field.split('.').collect::<Vec<_>>());
+        bail!("{file}:{line}:{column}: {field}: {other} has this port already; choose another");
+    }
     for (name, subnet) in &config.subnets {
         if subnet.cidr != subnet.cidr.trunc() {
             let (line, column) = tree.locate(&["subnets", name, "cidr"]);
@@ -167,6 +178,20 @@ fn parse(file: &str, text: &str) -> anyhow::Result<Config> {
         }
     }
     Ok(config)
+}
+
+/// Two services that would listen on one port: the second's field, and the first's. Port 0 is any that is free.
+fn shared_port(config: &Config) -> Option<(&'static str, &'static str)> {
+    let http = SocketAddr::from(([0, 0, 0, 0], config.http.port));
+    let all = [("http.port", http), ("api.listen", config.api.listen), ("metrics.listen", config.metrics.listen)];
+    let meet = |one: SocketAddr, other: SocketAddr| {
+        one.port() != 0
+            && one.port() == other.port()
+            && (one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified())
+    };
+    all.iter()
+        .enumerate()
+        .find_map(|(index, (field, at))| all[..index].iter().find(|(_, other)| meet(*at, *other)).map(|(other, _)| (*field, *other)))
 }
 
 /// Puts the definitions that schemars refers to in their places.

@@ -38,6 +38,9 @@ pub(crate) struct AgentArgs {
     /// A folder with loaders; the first that has a file wins
     #[arg(long = "loader-dir", value_name = "DIR")]
     loader_dirs: Vec<PathBuf>,
+    /// The folder with the machine-agent's ramdisk
+    #[arg(long, value_name = "DIR", default_value = "/usr/share/athanor/ramdisk")]
+    ramdisk_dir: PathBuf,
     /// The port of boot HTTP
     #[arg(long, default_value_t = config::default_http_port())]
     http_port: u16,
@@ -99,6 +102,7 @@ pub(crate) async fn agent(client: Client, args: AgentArgs) -> anyhow::Result<()>
         data_dir: args.data_dir,
         media_dirs: args.media_dirs,
         loader_dirs,
+        ramdisk_dir: Some(args.ramdisk_dir),
         http_port: args.http_port,
         in_cluster: true,
     };

@@ -75,6 +75,7 @@ pub(crate) async fn start(config: Config) -> anyhow::Result<()> {
         data_dir: data.clone(),
         media_dirs: config.media_dirs.clone(),
         loader_dirs: config.loader_dirs.clone(),
+        ramdisk_dir: Some(config.ramdisk_dir.clone()),
         http_port: config.http.port,
         in_cluster: false,
     };
@@ -178,6 +179,7 @@ fn banner(config: &Config, applied: &Applied, began: Instant) {
         out.push_str(&format!("  dhcp   {:<32} mode {}{pool}\n", format!("{interface} {}", spec.cidr), spec.mode));
         out.push_str(&format!("  tftp   {address}:69\n  http   http://{address}:{}\n", config.http.port));
     }
+    out.push_str(&format!("  metrics http://{}/metrics\n", config.metrics.listen));
     for name in &applied.removed {
         out.push_str(&format!("  note   Subnet {name} left the configuration and was removed\n"));
     }

@@ -85,7 +85,7 @@ fn renew(options: &Options) -> Duration {
 
 fn served(shared: &Shared, duties: &[Duty]) -> Vec<Served> {
     let snapshot = shared.snapshot();
-    let lacks: Vec<String> = shared.loaders.missing().iter().map(ToString::to_string).take(MOST_LACKING).collect();
+    let lacks: Vec<String> = shared.loaders().missing().iter().map(ToString::to_string).take(MOST_LACKING).collect();
     let mut all = Vec::new();
     for duty in duties {
         let verdict = shared.authority.of(&duty.link.interface);
@@ -108,6 +108,7 @@ fn served(shared: &Shared, duties: &[Duty]) -> Vec<Served> {
                 other_addresses: duty.link.addresses.iter().skip(1).map(ToString::to_string).take(MOST_ADDRESSES).collect(),
                 authority: authority.to_owned(),
                 foreign_server,
+                ramdisk: shared.options.has_ramdisk(),
                 version: Some(env!("CARGO_PKG_VERSION").to_owned()),
             });
         }

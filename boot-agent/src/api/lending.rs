@@ -139,7 +139,18 @@ async fn lend(shared: &Arc<Shared>, api: &Api<Address>, wish: &Wish, wire: Optio
     let Some(subnet) = snapshot.subnets().iter().find(|subnet| subnet.name == wish.subnet) else { return Ok(()) };
     let now = Timestamp::now();
     let until = Time(now + SignedDuration::from_secs(subnet.spec.lease_seconds.into()));
-    let own = shared.lent.of(wish.mac, now).into_iter().find(|lease| lease.subnet == wish.subnet);
+    let (own, fallen): (Vec<_>, Vec<_>) = shared
+        .lent
+        .of(wish.mac, now)
+        .into_iter()
+        .filter(|lease| lease.subnet == wish.subnet)
+        .partition(|lease| lease.may_stand(&subnet.spec));
+    // A range has become smaller, or the address was reserved: it gets another.
+    for lease in fallen {
+        remove(api, lease.ip).await?;
+        shared.lent.forget(lease.ip.into());
+    }
+    let own = own.into_iter().next();
     if let Some(own) = own.filter(|own| wish.ip.is_none_or(|ip| ip == own.ip)) {
         let longer = json!({ "spec": { "expires": until } });
         match api.patch(&names::address(own.ip.into()), &PatchParams::default(), &Patch::Merge(&longer)).await {

@@ -75,12 +75,7 @@ pub async fn run(
     ready: oneshot::Sender<()>,
 ) -> Result<(), AgentError> {
     let inventory = loaders::scan(&options.loader_dirs);
-    for arch in inventory.missing() {
-        tracing::warn!(%arch, folders = ?options.loader_dirs, "no loader for this architecture; install the package ipxe or put one into the folder");
-    }
-    for lacking in inventory.incomplete() {
-        tracing::warn!(lacking, folders = ?options.loader_dirs, "a chain of loaders begins and does not go on, so it is offered to nobody");
-    }
+    loaders::tell(&inventory, &options.loader_dirs);
     let listener = port::tcp("HTTP", options.http_port, options.in_cluster)?;
     let kept = options.in_cluster.then(|| kept::load(&options.data_dir, &options.installation)).flatten();
     let (shared, orders) = Shared::new(options, inventory, metrics);
@@ -109,6 +104,7 @@ pub async fn run(
         tasks.spawn(kept::keep(shared.clone()));
     }
     tasks.spawn(watch_content(shared.clone()));
+    tasks.spawn(loaders::watch(shared.clone()));
     links.await.map_err(|_| AgentError::Api("the interfaces were not looked at".to_owned()))??;
     let _ = ready.send(());
     stop.await;
@@ -124,7 +120,7 @@ pub async fn run(
 fn take_kept(shared: &Shared, kept: Kept) -> usize {
     let machines = kept.plans.len();
     shared.reporter.resume(kept.started);
-    shared.publish(Snapshot::new(kept.subnets, kept.plans, shared.loaders.clone()));
+    shared.publish(Snapshot::new(kept.subnets, kept.plans, shared.loaders()));
     machines
 }
 
@@ -164,19 +160,22 @@ async fn watch_one_history(shared: &Arc<Shared>, client: Client, listed: &mut Op
     let mut world = World::default();
     // Of all changes since the last snapshot: one list may be whole long before the other.
     let mut touched = BTreeSet::new();
-    while let Some(change) = changes.next().await {
-        touched.extend(world.take(shared, change));
+    let mut loaders = shared.loader_changes();
+    loop {
+        tokio::select! {
+            change = changes.next() => match change {
+                Some(change) => touched.extend(world.take(shared, change)),
+                None => return,
+            },
+            _ = loaders.changed() => {}
+        }
         while let Ok(Some(more)) = tokio::time::timeout(GATHER, changes.next()).await {
             touched.extend(world.take(shared, more));
         }
         if !(world.plans_listed && world.subnets_listed) {
             continue;
         }
-        shared.publish(Snapshot::new(
-            world.subnets.values().cloned().collect(),
-            world.plans.values().cloned().collect(),
-            shared.loaders.clone(),
-        ));
+        shared.publish(Snapshot::new(world.subnets.values().cloned().collect(), world.plans.values().cloned().collect(), shared.loaders()));
         if let Some(listed) = listed.take() {
             let _ = listed.send(());
         }

@@ -1,5 +1,6 @@
 //! Boot HTTP: scripts, loaders, files out of ISOs; and the guests' reports.
 
+mod agent;
 mod body;
 mod places;
 mod range;
@@ -87,6 +88,9 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>, peer: SocketAdd
     }
     if let Some(token) = path.strip_prefix("/v1/report/") {
         return guest(&shared, token, request).await;
+    }
+    if path.starts_with("/v1/agent/") {
+        return agent::answer(&shared, &path, request).await;
     }
     if request.method() != Method::GET && request.method() != Method::HEAD {
         return not_allowed("GET, HEAD", "only GET and HEAD are served here\n");

@@ -116,6 +116,16 @@ fn causes_json(causes: &[Cause]) -> Value {
 impl<E: Into<redb::Error>> From<E> for ApiError {
     fn from(error: E) -> Self {
         let error: redb::Error = error.into();
-        Self::internal(format!("the store failed: {error}; look at the disk that holds the data folder"))
+        Self::internal(format!("{STORE_FAILED}: {error}; look at the disk that holds the data folder"))
+    }
+}
+
+/// How the message of an error of the store begins.
+const STORE_FAILED: &str = "the store failed";
+
+impl ApiError {
+    /// Whether the disk failed, rather than the request.
+    pub(crate) fn is_of_store(&self) -> bool {
+        self.message.starts_with(STORE_FAILED)
     }
 }

@@ -128,12 +128,24 @@ impl Store {
         Ok(MappedDatabase(guard))
     }
 
+    /// Whatever fails, reading too: redb says no to everything after its first failure, until it is opened anew.
+    fn noted<T>(&self, result: Result<T>) -> Result<T> {
+        if result.as_ref().is_err_and(ApiError::is_of_store) {
+            self.failed.store(true, Ordering::Release);
+        }
+        result
+    }
+
     /// Opens the file anew after the disk failed: it may have been full, and have room again.
     fn heal(&self) -> Result<()> {
         if !self.failed.load(Ordering::Acquire) {
             return Ok(());
         }
         let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        // Somebody else may have done it meanwhile.
+        if !self.failed.load(Ordering::Acquire) {
+            return Ok(());
+        }
         // Two at once may not have the file.
         drop(database.take());
         let opened = redb::Builder::new().set_cache_size(CACHE).create(&self.path).map_err(redb::Error::from)?;
@@ -172,6 +184,11 @@ impl Store {
     }
 
     pub(crate) fn get(&self, key: &Key) -> Result<Option<Value>> {
+        self.heal()?;
+        self.noted(self.read(key))
+    }
+
+    fn read(&self, key: &Key) -> Result<Option<Value>> {
         let transaction = self.database()?.begin_read()?;
         let table = transaction.open_table(OBJECTS)?;
         let Some(bytes) = table.get(key.path().as_str())? else { return Ok(None) };
@@ -181,6 +198,17 @@ impl Store {
     /// Shows every object of a kind to `visit`, by namespace and name, from behind the key `after` on, until it has seen enough. Returns the
     /// revision that they are of. They are shown as they are stored: a list of a thousand parsed objects is ten times its text.
     pub(crate) fn scan(
+        &self,
+        storage: &str,
+        namespace: Option<&str>,
+        after: Option<&str>,
+        visit: impl FnMut(&str, &[u8]) -> Result<ControlFlow<()>>,
+    ) -> Result<u64> {
+        self.heal()?;
+        self.noted(self.visit(storage, namespace, after, visit))
+    }
+
+    fn visit(
         &self,
         storage: &str,
         namespace: Option<&str>,
@@ -263,10 +291,7 @@ impl Store {
             }
             Ok(transaction.commit()?)
         };
-        write().map_err(|error| {
-            self.failed.store(true, Ordering::Release);
-            error.into()
-        })
+        self.noted(write().map_err(ApiError::from))
     }
 
     fn append(&self, change: Change) {

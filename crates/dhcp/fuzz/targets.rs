@@ -60,6 +60,7 @@ fn snapshot() -> Snapshot {
         loader: None,
         safe: Safe::Wait { reason: "Available".into(), message: "it is free".into() },
         order: None,
+        work: None,
     };
     let loaders = Loaders::from_files(["undionly.kpxe", "snponly.efi"].map(|name| (name.to_owned(), name.to_owned())));
     Snapshot::new(vec![NamedSubnet { name: "lab".into(), spec: lab, servers: Vec::new() }], vec![Arc::new(plan)], Arc::new(loaders))
@@ -82,6 +83,7 @@ fn whatever_is_asked_matches_one_row_and_whatever_is_answered_decodes() {
                 proxy_port,
                 leases: &[],
                 chain_loop: false,
+                left_to_disk: false,
             };
             let decision = decide(&request, &context);
             prop_assert!(Row::ALL.contains(&decision.row) && !decision.detail.is_empty());

@@ -89,6 +89,8 @@ pub struct Context<'a> {
     pub leases: &'a [Lease],
     /// The client fetches its loader again and again, and never what comes after it: another loader would not help it.
     pub chain_loop: bool,
+    /// Its waiting is over and its script sent it to its disk, a moment ago: firmware that asks on by other ways is not begun with anew.
+    pub left_to_disk: bool,
 }
 
 /// A newcomer to register as a Machine.
@@ -254,6 +256,12 @@ impl Scene<'_> {
                 }
             }
             MessageType::Inform => return self.inform(plan),
+            // Whose lease it is says option 54; what is meant for another server is not ours.
+            MessageType::Release | MessageType::Decline
+                if self.request.server_id().is_some_and(|server| !self.context.link.addresses.contains(&server)) =>
+            {
+                return Decision::silence(Row::NotOurs, "it speaks to another server");
+            }
             MessageType::Release => return Decision::silence(Row::Release, "noted; a known machine keeps its address"),
             MessageType::Decline => {
                 let address = self.request.wanted().map_or_else(|| "its address".to_owned(), |ip| ip.to_string());
@@ -383,7 +391,8 @@ impl Scene<'_> {
 
     /// The row of a known client, and the file it is given.
     fn boot_file(&self, plan: &BootPlan) -> (Row, Option<String>) {
-        if self.client.boots_from_network() && plan.leaves_to_disk() && plan.local_boot == LocalBoot::NoOffer {
+        let leaves = plan.leaves_to_disk() || (self.context.left_to_disk && plan.order.is_none());
+        if self.client.boots_from_network() && leaves && plan.local_boot == LocalBoot::NoOffer {
             return (Row::LocalDisk, self.nothing_to_boot(plan));
         }
         let (row, arch) = match self.client {

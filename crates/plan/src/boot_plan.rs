@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use athanor_crds::{MachineState, bootprofile::Success, machine::LocalBoot};
-use athanor_wire::MacAddr;
+use athanor_wire::{MacAddr, work::Work};
 use serde::{Deserialize, Serialize};
 
 /// The format this version writes. Agents serve this one and the one before.
@@ -55,7 +55,40 @@ pub struct BootPlan {
     /// What it is ordered to boot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub order: Option<Order>,
+    /// What its machine-agent has to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub work: Option<AgentWork>,
 }
+
+/// What a machine-agent has to do, and who may ask for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AgentWork {
+    /// What it is for.
+    pub purpose: Purpose,
+    /// Its id and its steps.
+    pub work: Work,
+    /// The key of the agent that may do it: the first that showed up. Until then it is nobody's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// When that key was bound, in microseconds since the epoch. Firmware that asks later ended that agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bound: Option<i64>,
+}
+
+/// What a machine-agent's work is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Purpose {
+    /// Its hardware is looked at; then it waits.
+    Inspect,
+    /// A Deployment is put on its disk.
+    Provision,
+    /// What was on its disks is destroyed.
+    Clean,
+}
+
+/// Ids of work that is no attempt begin so: a machine-agent that looks, waits or cleans is nobody's occupant.
+pub const WORK_PREFIX: &str = "w-";
 
 /// Tokens stay out of logs.
 impl fmt::Debug for BootPlan {
@@ -159,12 +192,15 @@ pub struct Linux {
     /// The profile's arguments; they passed [`crate::ipxe::words`].
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub arguments: String,
+    /// Whether it is told where our servers are: the machine-agent asks them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub asks_servers: bool,
 }
 
 impl Order {
     /// Whether its guest is told where to report.
     pub fn reports(&self) -> bool {
-        self.success == Success::Reported
+        self.success == Success::Reported && !self.linux.as_ref().is_some_and(|linux| linux.asks_servers)
     }
 }
 
@@ -184,6 +220,11 @@ pub enum Source {
         path: String,
         /// The path inside it.
         member: String,
+    },
+    /// A file of the machine-agent's ramdisk.
+    Ramdisk {
+        /// Its name: `vmlinuz` or `initramfs`.
+        file: String,
     },
 }
 

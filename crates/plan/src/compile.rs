@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use athanor_crds::{BootProfileSpec, Deployment, Machine, MachineState, bootprofile::Success};
+use athanor_wire::work::TOKEN_WORD;
 
 use crate::{
-    boot_plan::{BootPlan, FORMAT, Linux, MachineKey, Order, PlanInterface, Safe, Source},
+    boot_plan::{AgentWork, BootPlan, FORMAT, Linux, MachineKey, Order, PlanInterface, Safe, Source},
     ipxe,
 };
 
@@ -52,6 +53,8 @@ pub struct Decided<'a> {
     pub safe: Safe,
     /// The attempt that may act, with what it boots.
     pub order: Option<OrderInput<'a>>,
+    /// What its machine-agent has to do; its order is then the ramdisk.
+    pub work: Option<AgentWork>,
     /// Its interfaces with the addresses that are truly theirs.
     pub interfaces: Vec<PlanInterface>,
 }
@@ -74,7 +77,11 @@ pub struct OrderInput<'a> {
 /// # Errors
 /// The profile cannot be turned into a script; the plan without its order is then what to serve.
 pub fn build(machine: &Machine, decided: &Decided<'_>, tokens: &Tokens) -> Result<BootPlan, PlanError> {
-    let order = decided.order.as_ref().map(|input| order(input, tokens)).transpose()?;
+    let order = match (&decided.work, &decided.order) {
+        (Some(work), input) => Some(ramdisk(work, input.as_ref(), tokens)),
+        (None, Some(input)) => Some(order(input, tokens)?),
+        (None, None) => None,
+    };
     let hostname = decided.order.as_ref().map(|input| {
         let deployment = input.deployment;
         deployment.spec.hostname.clone().or_else(|| deployment.metadata.name.clone()).unwrap_or_default()
@@ -94,7 +101,30 @@ pub fn build(machine: &Machine, decided: &Decided<'_>, tokens: &Tokens) -> Resul
         loader: machine.spec.loader.clone(),
         safe: decided.safe.clone(),
         order,
+        work: decided.work.clone(),
     })
+}
+
+/// The order to boot the machine-agent.
+fn ramdisk(work: &AgentWork, input: Option<&OrderInput<'_>>, tokens: &Tokens) -> Order {
+    let file = |file: &str| Source::Ramdisk { file: file.to_owned() };
+    let linux = Linux {
+        kernel: "vmlinuz".to_owned(),
+        initrds: vec!["initramfs".to_owned()],
+        // The last console is the one that the agent speaks on; a machine without a serial port loses nothing.
+        arguments: format!("console=tty0 console=ttyS0,115200 {TOKEN_WORD}{}", tokens.script),
+        asks_servers: true,
+    };
+    Order {
+        attempt: work.work.id.clone(),
+        deployment: input.and_then(|input| input.deployment.metadata.name.clone()).unwrap_or_else(|| "the machine-agent".to_owned()),
+        report_token: tokens.report.clone(),
+        script: ipxe::linux(&linux, None),
+        linux: Some(linux),
+        files: BTreeMap::from([("vmlinuz".to_owned(), file("vmlinuz")), ("initramfs".to_owned(), file("initramfs"))]),
+        trees: BTreeMap::new(),
+        success: Success::Reported,
+    }
 }
 
 fn order(input: &OrderInput<'_>, tokens: &Tokens) -> Result<Order, PlanError> {

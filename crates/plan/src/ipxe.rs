@@ -9,6 +9,8 @@ use std::{fmt::Write as _, time::Duration};
 
 use athanor_crds::{conditions::reasons, machine::LocalBoot};
 
+use athanor_wire::work::SERVERS_WORD;
+
 use crate::boot_plan::{BootPlan, Linux, Safe};
 
 /// How long a waiting machine sleeps between two questions. With the question itself it stays below five seconds.
@@ -73,7 +75,8 @@ pub fn linux(linux: &Linux, report: Option<&str>) -> String {
     let names: String = initrds().map(|(name, _)| format!(" initrd={name}")).collect();
     let own = if linux.arguments.is_empty() { String::new() } else { format!(" {}", linux.arguments) };
     let report = report.map(|token| format!(" athanor.report=${{report}}/{token}")).unwrap_or_default();
-    let _ = writeln!(out, "kernel {}{names}{own} BOOTIF=01-${{netX/mac:hexhyp}}{report} || goto retry", place(&linux.kernel));
+    let servers = if linux.asks_servers { format!(" {SERVERS_WORD}${{server}}") } else { String::new() };
+    let _ = writeln!(out, "kernel {}{names}{own} BOOTIF=01-${{netX/mac:hexhyp}}{report}{servers} || goto retry", place(&linux.kernel));
     for (name, at) in initrds() {
         let _ = writeln!(out, "initrd --name {name} {at} || goto retry");
     }
@@ -117,6 +120,8 @@ pub struct Place<'a> {
     pub base: &'a str,
     /// Where guests report: `http://192.168.10.1:7481/v1/report`.
     pub report: &'a str,
+    /// The agent itself: `http://192.168.10.1:7481`.
+    pub server: &'a str,
 }
 
 /// Which part of a plan is served.
@@ -135,7 +140,11 @@ pub enum Part {
 /// `waited` is how long ago the machine's firmware first asked in this boot.
 pub fn script(plan: &BootPlan, part: Part, place: &Place<'_>, waited: Duration) -> String {
     let mut out = String::from("#!ipxe\n");
-    let _ = writeln!(out, "set base {}\nset report {}\nset lost:int32 0\nisset ${{polls}} || set polls:int32 0", place.base, place.report);
+    let _ = writeln!(
+        out,
+        "set base {}\nset report {}\nset server {}\nset lost:int32 0\nisset ${{polls}} || set polls:int32 0",
+        place.base, place.report, place.server
+    );
     let who = &plan.machine;
     match (&plan.order, &plan.safe) {
         (Some(order), _) if part == Part::NoFiles => {
@@ -196,7 +205,8 @@ mod tests {
 
     #[test]
     fn the_script_of_an_order() {
-        let linux = Linux { kernel: "kernel".into(), initrds: vec!["initrd0".into()], arguments: "console=ttyS0".into() };
+        let linux =
+            Linux { kernel: "kernel".into(), initrds: vec!["initrd0".into()], arguments: "console=ttyS0".into(), asks_servers: false };
         insta::assert_snapshot!(super::linux(&linux, Some("r-1")));
     }
 

@@ -14,6 +14,7 @@
 //! Never here: I/O, clocks, randomness, Kubernetes clients. Whatever is decided here is a table test.
 
 pub mod address;
+pub mod agent;
 pub mod boot_plan;
 pub mod claim;
 pub mod compile;
@@ -26,7 +27,7 @@ pub mod nearest;
 pub mod snapshot;
 pub mod support;
 
-pub use boot_plan::{BootPlan, Linux, MachineKey, Order, PlanAddress, PlanInterface, Safe, Source};
+pub use boot_plan::{AgentWork, BootPlan, Linux, MachineKey, Order, PlanAddress, PlanInterface, Purpose, Safe, Source};
 pub use compile::{PlanError, build};
 pub use lifecycle::decide;
 pub use loader::{ClientArch, Loader, Loaders};

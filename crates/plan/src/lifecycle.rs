@@ -1,11 +1,13 @@
 //! Where a Machine is in its life, and what is to be done next. One pure function, a row for each case.
 //!
 //! ```text
-//! Discovered → Accepted → Available → Claimed → Provisioning → Provisioned → Releasing → Available
+//! Discovered → Accepted → Inspecting → Available → Claimed → Provisioning → Provisioned → Releasing → Cleaning → Available
 //! ```
 //!
-//! Without a machine-agent there is nothing to inspect and nothing to wipe with: inspection passes with reason `NoAgent`, and only what
-//! runs from memory is ever put on a machine, so no disk is touched.
+//! Where no server has the machine-agent's ramdisk there is nothing to inspect and nothing to wipe with: inspection passes with reason `NoAgent`,
+//! and only what runs from memory is ever put on a machine, so no disk is touched.
+
+mod by_agent;
 
 use std::time::Duration;
 
@@ -19,7 +21,8 @@ use athanor_crds::{
 };
 use athanor_wire::GuestOutcome;
 
-use crate::boot_plan::Safe;
+pub use self::by_agent::{WorkSeen, may_overwrite};
+use crate::boot_plan::{Purpose, Safe};
 
 /// How many attempts a Deployment gets before it waits for a person.
 pub const MAX_ATTEMPTS: u32 = 3;
@@ -48,6 +51,14 @@ pub struct Facts<'a> {
     pub last_boot: Option<i64>,
     /// What its Subnet wants newcomers to do.
     pub while_unaccepted: WhileUnaccepted,
+    /// Whether a server of its Subnet has the machine-agent's ramdisk.
+    pub ramdisk: bool,
+    /// Whether its Deployment is put on its disk by the machine-agent.
+    pub by_agent: bool,
+    /// The disks on which the machine-agent found data, in words, if one has looked.
+    pub inspected: Option<Vec<String>>,
+    /// What is known of the machine-agent's work.
+    pub work: Option<WorkSeen>,
     /// Now, in microseconds since the epoch.
     pub now: i64,
 }
@@ -87,10 +98,16 @@ pub struct Decision {
     pub safe: Safe,
     /// Whether its plan carries the order of its attempt.
     pub order: bool,
+    /// What the machine-agent has to do.
+    pub work: Option<Purpose>,
+    /// That work begins anew, with whatever agent shows up.
+    pub renew: bool,
     /// What to write.
     pub act: Option<Act>,
     /// What its guest said went wrong.
     pub failure: Option<String>,
+    /// When it is tried again, in microseconds since the epoch.
+    pub next_try: Option<i64>,
     /// When to look again, if nothing happens before.
     pub again: Option<Duration>,
 }
@@ -99,7 +116,20 @@ impl Decision {
     fn wait(state: MachineState, reason: &'static str, message: impl Into<String>) -> Self {
         let message = message.into();
         let safe = Safe::Wait { reason: reason.to_owned(), message: message.clone() };
-        Self { state, ready: false, reason, message, safe, order: false, act: None, failure: None, again: None }
+        Self {
+            state,
+            ready: false,
+            reason,
+            message,
+            safe,
+            order: false,
+            work: None,
+            renew: false,
+            act: None,
+            failure: None,
+            next_try: None,
+            again: None,
+        }
     }
     fn ready(mut self) -> Self {
         self.ready = true;
@@ -107,6 +137,14 @@ impl Decision {
     }
     fn with_order(mut self) -> Self {
         self.order = true;
+        self
+    }
+    fn work(mut self, purpose: Purpose) -> Self {
+        self.work = Some(purpose);
+        self
+    }
+    fn renewed(mut self) -> Self {
+        self.renew = true;
         self
     }
     fn act(mut self, act: Act) -> Self {
@@ -179,16 +217,27 @@ fn unclaimed(machine: &Machine, facts: &Facts<'_>) -> Decision {
         );
         return Decision::wait(MachineState::Accepted, reasons::UNKNOWN_OCCUPANT, message).disk_then_wait();
     }
-    if machine.spec.cordoned {
-        return Decision::wait(MachineState::Available, reasons::CORDONED, "not claimable: spec.cordoned is set");
+    if let Some(decision) = by_agent::inspect(machine, facts) {
+        return decision;
     }
-    Decision::wait(MachineState::Available, reasons::AVAILABLE, "free: a Deployment may claim it").ready()
+    let mut free = if machine.spec.cordoned {
+        Decision::wait(MachineState::Available, reasons::CORDONED, "not claimable: spec.cordoned is set")
+    } else {
+        Decision::wait(MachineState::Available, reasons::AVAILABLE, "free: a Deployment may claim it").ready()
+    };
+    // It waits where it can begin at once.
+    free.work = facts.ramdisk.then_some(Purpose::Inspect);
+    free
 }
 
 fn claimed(machine: &Machine, owner: &str, facts: &Facts<'_>) -> Decision {
     let occupancy = machine.spec.occupancy.as_ref();
     if let Some(occupancy) = occupancy.filter(|occupancy| occupancy.state == OccupancyState::ReleaseRequested) {
-        return if may_have_started(occupancy, facts) { releasing(occupancy, facts) } else { revoking(occupancy, facts) };
+        return match may_have_started(occupancy, facts) {
+            true if by_agent::needs_wipe(machine, occupancy) => by_agent::clean(facts),
+            true => releasing(occupancy, facts),
+            false => revoking(occupancy, facts),
+        };
     }
     let Some(deployment) = facts.deployment else {
         let message = format!(
@@ -206,6 +255,9 @@ fn claimed(machine: &Machine, owner: &str, facts: &Facts<'_>) -> Decision {
         Some(Err(obstacle)) => return Decision::wait(resting_state(machine), obstacle.reason, obstacle.message.clone()),
         None => return Decision::wait(resting_state(machine), reasons::UNKNOWN_PROFILE, "its profile was not read yet"),
     };
+    if facts.by_agent {
+        return by_agent::provision(machine, deployment.metadata.name.as_deref().unwrap_or(owner), facts);
+    }
     let Some(occupancy) = occupancy else {
         return Decision::wait(MachineState::Claimed, reasons::CLAIMED, format!("claimed by {owner}")).act(Act::Issue(1));
     };

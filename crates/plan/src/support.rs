@@ -24,9 +24,16 @@ pub fn of(profile: &BootProfileSpec) -> Support {
     }
     match kind.as_str() {
         "live" | "script" => {}
+        "image" => {
+            return Support {
+                supported: true,
+                reason: reasons::SUPPORTED,
+                message: "images are written by the machine-agent, where a server has its ramdisk".to_owned(),
+            };
+        }
         _ => {
             return no(format!(
-                "{kind} profiles are stored, but this version only runs live and script profiles; upgrade when a version announces {kind}"
+                "{kind} profiles are stored, but this version only runs live, script and image profiles; upgrade when a version announces {kind}"
             ));
         }
     }
@@ -59,7 +66,7 @@ mod tests {
             BootProfileSpec { installer: Some(Installer { type_: InstallerType::Preseed, template: None }), ..Default::default() };
         assert_eq!(
             of(&preseed).message,
-            "preseed profiles are stored, but this version only runs live and script profiles; upgrade when a version announces preseed"
+            "preseed profiles are stored, but this version only runs live, script and image profiles; upgrade when a version announces preseed"
         );
         let url = Media { url: Some("http://x/y.iso".into()), ..Default::default() };
         assert!(!of(&BootProfileSpec { media: Some(url), ..live.clone() }).supported);

@@ -43,7 +43,8 @@ fn claimed() -> Machine {
 fn occupied(state: OccupancyState) -> Machine {
     let mut machine = claimed();
     let since = Some(Time(Timestamp::from_second(100).unwrap()));
-    machine.spec.occupancy = Some(Occupancy { instance_id: "i-1".into(), attempt: "a-1".into(), state, ever_started: true, since });
+    machine.spec.occupancy =
+        Some(Occupancy { instance_id: "i-1".into(), attempt: "a-1".into(), state, ever_started: true, wipe: None, since });
     machine
 }
 
@@ -208,7 +209,7 @@ fn a_lost_claim_waits_and_a_release_needs_a_new_boot() {
 fn plan(profile: Option<&BootProfileSpec>, safe: Safe) -> Result<athanor_plan::BootPlan, athanor_plan::PlanError> {
     let web = web_1();
     let order = profile.map(|profile| OrderInput { attempt: "a-1".into(), deployment: &web, profile_name: "live".into(), profile });
-    let decided = Decided { state: MachineState::Claimed, safe, order, interfaces: vec![] };
+    let decided = Decided { state: MachineState::Claimed, safe, order, work: None, interfaces: vec![] };
     build(&machine(), &decided, &Tokens { script: "T".into(), previous: None, report: "R".into() })
 }
 
@@ -223,7 +224,8 @@ fn live() -> BootProfileSpec {
     }
 }
 
-const PLACE: Place<'_> = Place { base: "http://192.168.10.1:7481/b/T", report: "http://192.168.10.1:7481/v1/report" };
+const PLACE: Place<'_> =
+    Place { base: "http://192.168.10.1:7481/b/T", report: "http://192.168.10.1:7481/v1/report", server: "http://192.168.10.1:7481" };
 
 #[test]
 fn the_scripts_that_machines_are_given() {

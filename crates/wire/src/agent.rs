@@ -26,6 +26,9 @@ pub struct Served {
     /// The other addresses that the interface has: they are nobody else's, either.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub other_addresses: Vec<String>,
+    /// It has the machine-agent's ramdisk.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ramdisk: bool,
     /// The agent's version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,

@@ -25,6 +25,38 @@ pub struct Inventory {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schemars", schemars(length(max = 36)))]
     pub uuid: Option<String>,
+    /// Firmware vendor and version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schemars", schemars(length(max = 256)))]
+    pub bios: Option<String>,
+    /// How it was booted: `BIOS` or `UEFI`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schemars", schemars(length(max = 16)))]
+    pub firmware: Option<String>,
+    /// The processors' model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schemars", schemars(length(max = 128)))]
+    pub cpu_model: Option<String>,
+    /// Processor sockets.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schemars", schemars(range(min = 0, max = 4096)))]
+    pub sockets: Option<u32>,
+    /// Processor cores.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schemars", schemars(range(min = 0, max = 65_536)))]
+    pub cores: Option<u32>,
+    /// The processors' flags, as Linux names them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "schemars", schemars(length(max = 512), inner(length(max = 32))))]
+    pub cpu_flags: Vec<String>,
+    /// The version of its TPM.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schemars", schemars(length(max = 16)))]
+    pub tpm: Option<String>,
+    /// Display controllers and accelerators, `vendor:device (driver)`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "schemars", schemars(length(max = 64), inner(length(max = 128))))]
+    pub gpus: Vec<String>,
     /// Processor threads.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schemars", schemars(range(min = 0, max = 65_536)))]
@@ -62,6 +94,36 @@ pub struct Disk {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schemars", schemars(length(max = 128)))]
     pub wwn: Option<String>,
+    /// Where it is plugged in, as udev names it below `/dev/disk/by-path`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schemars", schemars(length(max = 256)))]
+    pub path: Option<String>,
+    /// SCSI address, `host:channel:target:lun`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schemars", schemars(length(max = 64)))]
+    pub hctl: Option<String>,
+    /// Vendor.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schemars", schemars(length(max = 128)))]
+    pub vendor: Option<String>,
+    /// Model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schemars", schemars(length(max = 128)))]
+    pub model: Option<String>,
+    /// `nvme`, `sata`, `sas`, `virtio`, `usb`, …
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schemars", schemars(length(max = 32)))]
+    pub bus: Option<String>,
+    /// Bytes in a logical block, where that is not 512.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schemars", schemars(range(min = 0, max = 65_536)))]
+    pub block_bytes: Option<u32>,
+    /// It can be taken out; it is never written.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub removable: bool,
+    /// It cannot be written.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub read_only: bool,
     /// Whether it rotates.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rotational: Option<bool>,
@@ -82,6 +144,21 @@ pub struct Nic {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schemars", schemars(length(max = 64)))]
     pub name: Option<String>,
+    /// Kernel driver.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schemars", schemars(length(max = 64)))]
+    pub driver: Option<String>,
+    /// PCI address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schemars", schemars(length(max = 32)))]
+    pub pci: Option<String>,
+    /// Whether it has a link.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link: Option<bool>,
+    /// The switch and port at its other end, by LLDP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schemars", schemars(length(max = 256)))]
+    pub neighbour: Option<String>,
     /// Link speed in Mbit/s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schemars", schemars(range(min = 0, max = 10_000_000)))]

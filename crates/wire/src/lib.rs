@@ -14,9 +14,11 @@ pub mod inventory;
 pub mod mac;
 pub mod report;
 pub mod wipe;
+pub mod work;
 
 pub use hints::RootDeviceHints;
 pub use inventory::{Disk, Inventory, Nic};
 pub use mac::{MacAddr, ParseMacError};
 pub use report::{GuestOutcome, GuestReport};
-pub use wipe::{WipeMethod, WipedDisk};
+pub use wipe::{WipeMethod, WipePolicy, WipedDisk};
+pub use work::{Assignment, ImageFormat, Outcome, Step, StepReport, Work};

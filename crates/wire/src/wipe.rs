@@ -2,6 +2,24 @@
 
 use serde::{Deserialize, Serialize};
 
+/// What a wipe does.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum WipePolicy {
+    /// Nothing.
+    None,
+    /// Signatures and partition tables, both ends.
+    #[default]
+    Metadata,
+    /// Every block is discarded.
+    Discard,
+    /// The drive's own erase.
+    Secure,
+    /// Zeros over everything.
+    Overwrite,
+}
+
 /// How a disk's data was destroyed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]

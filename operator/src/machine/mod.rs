@@ -3,6 +3,7 @@
 mod addresses;
 mod plan;
 mod status;
+mod work;
 
 pub(crate) use plan::machine_of as planned;
 
@@ -10,17 +11,20 @@ use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 
 use athanor_crds::{
     Address, BootProfile, BootProfileSpec, BootReport, Deployment, Machine, MachineInventory, Subnet, SubnetSpec,
+    bootprofile::Architecture,
     bootreport::{AttemptReport, NodeReport},
     conditions::reasons,
     machine::{Attempt, Occupancy, OccupancyState},
 };
 use athanor_plan::{
+    AgentWork, BootPlan, Purpose,
+    boot_plan::WORK_PREFIX,
     claim, identity,
     lifecycle::{self, Act, Decision, Facts, Obstacle},
     support,
 };
 use athanor_wire::Inventory;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::Time};
 use kube::{Resource as _, ResourceExt as _};
 use serde_json::json;
 
@@ -41,6 +45,29 @@ pub(crate) struct World {
     pub(crate) reports: Vec<NodeReport>,
     pub(crate) inventory: Option<MachineInventory>,
     pub(crate) inventories: Vec<Arc<MachineInventory>>,
+    /// The plan as it is stored.
+    pub(crate) plan: Option<(Secret, Option<BootPlan>)>,
+    /// Subnets on which a server has the machine-agent's ramdisk.
+    pub(crate) ramdisks: BTreeSet<String>,
+}
+
+impl World {
+    /// The machine-agent's work that the plan holds.
+    pub(crate) fn work(&self) -> Option<&AgentWork> {
+        self.plan.as_ref()?.1.as_ref()?.work.as_ref()
+    }
+
+    /// Whether its Deployment is an image for its disk.
+    fn is_image(&self) -> bool {
+        matches!(&self.profile, Some(Ok((_, profile))) if profile.image.is_some())
+    }
+
+    /// Whether this Machine can be given the machine-agent.
+    pub(crate) fn has_ramdisk(&self) -> bool {
+        // The ramdisk is built for one architecture.
+        let fits = self.machine.spec.architecture.is_none_or(|architecture| architecture == Architecture::Amd64);
+        fits && addresses::home(self).is_some_and(|(name, _)| self.ramdisks.contains(name))
+    }
 }
 
 /// Brings one Machine closer to what is wanted. Returns when to look again, if nothing happens before.
@@ -70,8 +97,12 @@ pub async fn reconcile(
     record_inventory(&mut world, cluster).await?;
     let addresses = addresses::ensure(&world, clock.now(), cluster).await?;
     let decision = decide(&world, addresses.obstacle.clone(), clock);
+    if decision.work == Some(Purpose::Clean) && matches!(decision.act, Some(Act::Free)) {
+        work::record(&world, cluster, ids).await?;
+    }
     let issued = apply(&mut world, &decision, cluster, clock, ids).await?;
-    let obstacle = plan::write(&world, &decision, &addresses, cluster, ids).await?.or_else(|| unservable(&world, &decision));
+    let work = work::of(&world, &decision, cluster, clock, ids).await?;
+    let obstacle = plan::write(&world, &decision, work, &addresses, cluster, ids).await?.or_else(|| unservable(&world, &decision));
     let again = decision.again.or(addresses.obstacle.as_ref().map(|_| ADDRESS_AGAIN));
     status::write(&world, &decision, &addresses, obstacle, issued, cluster, clock).await?;
     Ok(again)
@@ -99,6 +130,9 @@ async fn dereference(machine: Machine, cluster: &impl Cluster) -> Result<World, 
         Some(deployment) => Some(profile_of(deployment, cluster).await?),
         None => None,
     };
+    let with_ramdisk =
+        |subnet: &&Arc<Subnet>| subnet.status.as_ref().is_some_and(|status| status.servers.iter().any(|server| server.ramdisk));
+    let ramdisks = all.iter().filter(with_ramdisk).map(|subnet| subnet.name_any()).collect();
     let report = cluster.get::<BootReport>(Some(&namespace), &name).await?;
     let inventory = cluster.get::<MachineInventory>(Some(&namespace), &name).await?;
     Ok(World {
@@ -111,6 +145,8 @@ async fn dereference(machine: Machine, cluster: &impl Cluster) -> Result<World, 
         deployment,
         profile,
         inventory,
+        plan: plan::stored(&namespace, &name, cluster).await?,
+        ramdisks,
     })
 }
 
@@ -134,16 +170,31 @@ pub(crate) async fn profile_of(
 
 /// Firmware's facts become the inventory; a machine-agent's, which know more, are not overwritten.
 async fn record_inventory(world: &mut World, cluster: &impl Cluster) -> Result<(), PortError> {
-    let Some(facts) = world.reports.iter().find_map(|report| report.facts.clone()) else { return Ok(()) };
+    let by_agent = work::inventory(world);
+    let source = if by_agent.is_some() { "agent" } else { "firmware" };
+    let Some(facts) = by_agent.or_else(|| world.reports.iter().find_map(|report| report.facts.clone())) else { return Ok(()) };
     let machine = &world.machine;
     match &world.inventory {
+        Some(known) if source == "agent" => {
+            if known.spec.source != source || known.spec.facts != facts {
+                let before = serde_json::to_value(&known.spec.facts).unwrap_or_default();
+                let mut patch = serde_json::to_value(&facts).unwrap_or_default();
+                // A merge patch forgets what it is told to forget.
+                for key in before.as_object().into_iter().flat_map(|before| before.keys()) {
+                    if patch.get(key).is_none() {
+                        patch[key] = serde_json::Value::Null;
+                    }
+                }
+                world.inventory = Some(cluster.patch(known, json!({ "spec": { "source": source, "facts": patch } })).await?);
+            }
+        }
         Some(known) if known.spec.source == "agent" || known.spec.facts == facts => {}
         Some(known) => {
             let patch = json!({ "spec": { "source": "firmware", "facts": merged(&known.spec.facts, facts) } });
             world.inventory = Some(cluster.patch(known, patch).await?);
         }
         None => {
-            let spec = athanor_crds::inventory::MachineInventorySpec { source: "firmware".to_owned(), facts };
+            let spec = athanor_crds::inventory::MachineInventorySpec { source: source.to_owned(), facts };
             let mut inventory = MachineInventory::new(&machine.name_any(), spec);
             inventory.metadata.namespace = machine.namespace();
             inventory.metadata.owner_references = machine.controller_owner_ref(&()).map(|owner| vec![owner]);
@@ -187,6 +238,10 @@ fn decide(world: &World, no_address: Option<Obstacle>, clock: &impl Clock) -> De
         attempt: attempt_report(&world.reports, &attempt_id),
         unknown_occupant: unknown_occupant(machine, &world.reports),
         last_boot: last_boot(&world.reports),
+        ramdisk: world.has_ramdisk(),
+        by_agent: world.is_image(),
+        inspected: world.inventory.as_ref().filter(|known| known.spec.source == "agent").map(|known| work::data(&known.spec.facts)),
+        work: work::seen(world),
         while_unaccepted: addresses::home(world).map(|(_, subnet)| subnet.newcomers.while_unaccepted).unwrap_or_default(),
     };
     lifecycle::decide(machine, &facts)
@@ -228,6 +283,8 @@ fn unknown_occupant(machine: &Machine, reports: &[NodeReport]) -> Option<String>
     let asked = last_boot(reports);
     let since = |attempt: &AttemptReport| attempt.started_at.as_ref().map(|time| time.0.as_microsecond());
     let attempts = reports.iter().filter_map(|report| report.attempt.as_ref()).filter(|_| machine.spec.occupancy.is_none());
+    // A machine-agent that looks, waits or cleans occupies nothing.
+    let attempts = attempts.filter(|attempt| !attempt.id.starts_with(WORK_PREFIX));
     attempts.filter(|attempt| since(attempt).is_some_and(|since| Some(since) >= asked)).map(|attempt| attempt.id.clone()).next()
 }
 
@@ -259,7 +316,9 @@ async fn apply(
             let instance_id = spec.claim_ref.as_ref().map(|claim| claim.instance_id.clone()).unwrap_or_default();
             let ever_started = spec.occupancy.as_ref().is_some_and(|occupancy| occupancy.ever_started);
             let (attempt_id, state) = (attempt.id.clone(), OccupancyState::Issued);
-            let occupancy = Occupancy { instance_id, attempt: attempt_id, state, ever_started, since: Some(now) };
+            let written = spec.occupancy.as_ref().and_then(|occupancy| occupancy.wipe);
+            let wipe = if world.is_image() { written.max(Some(work::wipe_policy(world))) } else { written };
+            let occupancy = Occupancy { instance_id, attempt: attempt_id, state, ever_started, wipe, since: Some(now) };
             (json!({ "occupancy": occupancy }), Some(attempt))
         }
     };

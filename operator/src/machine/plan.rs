@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use athanor_crds::{MachineState, conditions::reasons, names};
 use athanor_plan::{
-    BootPlan,
+    AgentWork, BootPlan,
     boot_plan::{MachineKey, Safe},
     build,
     compile::{Decided, OrderInput, Tokens},
@@ -21,18 +21,18 @@ use crate::{Cluster, Ids, PortError};
 pub(crate) async fn write(
     world: &World,
     decision: &Decision,
+    work: Option<AgentWork>,
     addresses: &Addresses,
     cluster: &impl Cluster,
     ids: &impl Ids,
 ) -> Result<Option<Obstacle>, PortError> {
     let machine = &world.machine;
     let name = names::plan_secret(&machine.namespace().unwrap_or_default(), &machine.name_any());
-    let stored = cluster.get::<Secret>(Some(names::PLANS_NAMESPACE), &name).await?;
-    let before = stored.as_ref().and_then(read);
+    let before = world.plan.as_ref().and_then(|(_, plan)| plan.clone());
     let order = match (&world.deployment, &world.profile, &machine.spec.occupancy) {
         // What is about to be issued anew, or was just freed, has no order until the next look.
         (Some(deployment), Some(Ok((profile_name, profile))), Some(occupancy))
-            if decision.order && !matches!(decision.act, Some(Act::Free)) =>
+            if (decision.order || work.is_some()) && !matches!(decision.act, Some(Act::Free)) =>
         {
             Some(OrderInput { attempt: occupancy.attempt.clone(), deployment, profile_name: profile_name.clone(), profile })
         }
@@ -40,13 +40,13 @@ pub(crate) async fn write(
     };
     let tokens = tokens(before.as_ref(), decision, order.as_ref(), ids);
     let mut decided =
-        Decided { state: decision.state.clone(), safe: decision.safe.clone(), order, interfaces: served(decision, addresses) };
+        Decided { state: decision.state.clone(), safe: decision.safe.clone(), order, work, interfaces: served(decision, addresses) };
     let (plan, obstacle) = match build(machine, &decided, &tokens) {
         Ok(plan) => (plan, None),
         Err(error) => {
             let obstacle = Obstacle { reason: reasons::INVALID, message: error.to_string() };
             // Nor does the machine say that it waits for a boot: whoever stands before it shall read what is wrong.
-            decided.order = None;
+            (decided.order, decided.work) = (None, None);
             if matches!(decided.safe, Safe::Wait { .. }) {
                 decided.safe = Safe::Wait { reason: obstacle.reason.to_owned(), message: obstacle.message.clone() };
             }
@@ -56,7 +56,7 @@ pub(crate) async fn write(
         }
     };
     if before.as_ref() != Some(&plan) {
-        store(&name, stored, &plan, cluster).await?;
+        store(&name, world.plan.as_ref().map(|(secret, _)| secret), &plan, cluster).await?;
     }
     Ok(obstacle)
 }
@@ -81,6 +81,15 @@ fn tokens(before: Option<&BootPlan>, decision: &Decision, order: Option<&OrderIn
     Tokens { script: before.token.clone(), previous: before.previous_token.clone(), report }
 }
 
+/// The plan as it is stored, if there is one; one that cannot be read is replaced.
+pub(crate) async fn stored(namespace: &str, name: &str, cluster: &impl Cluster) -> Result<Option<(Secret, Option<BootPlan>)>, PortError> {
+    let secret = cluster.get::<Secret>(Some(names::PLANS_NAMESPACE), &names::plan_secret(namespace, name)).await?;
+    Ok(secret.map(|secret| {
+        let plan = read(&secret);
+        (secret, plan)
+    }))
+}
+
 /// The Machine whose plan a Secret is.
 pub(crate) fn machine_of(secret: &Secret) -> Option<MachineKey> {
     read(secret).map(|plan| plan.machine)
@@ -90,7 +99,7 @@ fn read(secret: &Secret) -> Option<BootPlan> {
     serde_json::from_slice(&secret.data.as_ref()?.get(names::PLAN_SECRET_KEY)?.0).ok()
 }
 
-async fn store(name: &str, stored: Option<Secret>, plan: &BootPlan, cluster: &impl Cluster) -> Result<(), PortError> {
+async fn store(name: &str, stored: Option<&Secret>, plan: &BootPlan, cluster: &impl Cluster) -> Result<(), PortError> {
     let bytes = serde_json::to_vec(plan).map_err(|error| PortError::Refused(error.to_string()))?;
     let subnets = plan.interfaces.iter().flat_map(|interface| &interface.addresses).map(|address| &address.subnet);
     let labels: BTreeMap<String, String> =
@@ -100,7 +109,7 @@ async fn store(name: &str, stored: Option<Secret>, plan: &BootPlan, cluster: &im
         Some(secret) => {
             let gone = secret.labels().keys().filter(|label| !labels.contains_key(*label)).map(|label| (label.clone(), json!(null)));
             let all: serde_json::Map<_, _> = gone.chain(labels.iter().map(|(label, value)| (label.clone(), json!(value)))).collect();
-            cluster.patch(&secret, json!({ "metadata": { "labels": all }, "data": data })).await?;
+            cluster.patch(secret, json!({ "metadata": { "labels": all }, "data": data })).await?;
         }
         None => {
             let metadata = ObjectMeta {

@@ -8,10 +8,11 @@ use athanor_crds::{
 };
 use athanor_plan::lifecycle::{Act, Decision, Obstacle};
 use athanor_wire::Inventory;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 use kube::{Resource as _, ResourceExt as _};
 
-use super::{World, addresses::Addresses};
+use super::{World, addresses::Addresses, work};
 use crate::{
     Clock, Cluster, PortError,
     status::{self, Seen},
@@ -42,7 +43,8 @@ pub(crate) async fn write(
         (Some(occupancy), None) => old.attempt.clone().filter(|attempt| attempt.id == occupancy.attempt),
     };
     new.failure = failure(&old, decision, machine);
-    set_conditions(&mut new, decision, obstacle.as_ref(), machine, clock);
+    set_conditions(&mut new, decision, obstacle.as_ref(), world, clock);
+    set_conflict(&mut new, world, clock);
     set_chain_loop(&mut new, world, clock);
     conditions::observe(&mut new.conditions, new.observed_generation);
     let (before, after) = (Seen { status: &old, conditions: &old.conditions }, Seen { status: &new, conditions: &new.conditions });
@@ -57,18 +59,30 @@ pub(crate) async fn write(
 fn failure(old: &MachineStatus, decision: &Decision, machine: &Machine) -> Option<Failure> {
     if let Some(message) = &decision.failure {
         return Some(Failure {
-            phase: MachineState::Provisioning.to_string(),
+            phase: if decision.reason == reasons::WIPE_FAILED { MachineState::Cleaning } else { MachineState::Provisioning }.to_string(),
             attempt: machine.spec.occupancy.as_ref().map(|occupancy| occupancy.attempt.clone()),
-            category: reasons::GUEST_FAILED.to_owned(),
+            category: decision.reason.to_owned(),
             message: message.clone(),
-            next_try: None,
+            next_try: decision.next_try.and_then(|at| Timestamp::from_microsecond(at).ok()).map(Time),
         });
     }
     let over = machine.spec.claim_ref.is_none() || decision.state == MachineState::Provisioned || matches!(decision.act, Some(Act::Free));
     old.failure.clone().filter(|_| !over)
 }
 
-fn set_conditions(status: &mut MachineStatus, decision: &Decision, obstacle: Option<&Obstacle>, machine: &Machine, clock: &impl Clock) {
+/// Whether somebody looked at the hardware.
+fn inspected(world: &World) -> (bool, &'static str, &'static str) {
+    if world.inventory.as_ref().is_some_and(|known| known.spec.source == "agent") {
+        return (true, reasons::INSPECTED, "the machine-agent looked at its hardware");
+    }
+    if world.has_ramdisk() {
+        return (false, reasons::INSPECTING, "the machine-agent has not looked at its hardware yet");
+    }
+    (true, reasons::NO_AGENT, "no server of its Subnet has the machine-agent's ramdisk; what firmware told is in the inventory")
+}
+
+fn set_conditions(status: &mut MachineStatus, decision: &Decision, obstacle: Option<&Obstacle>, world: &World, clock: &impl Clock) {
+    let (machine, inspected) = (&world.machine, inspected(world));
     let now = clock.now();
     let list = &mut status.conditions;
     let (ready, reason, message) = match obstacle {
@@ -78,16 +92,26 @@ fn set_conditions(status: &mut MachineStatus, decision: &Decision, obstacle: Opt
     conditions::set(list, now, types::READY, ready, reason, message);
     if machine.spec.accepted {
         conditions::set(list, now, types::ACCEPTED, true, reasons::ACCEPTED_BY_PERSON, "spec.accepted is set");
-        let message = "no machine-agent looks at the hardware in this version; what firmware told is in the inventory";
-        conditions::set(list, now, types::INSPECTED, true, reasons::NO_AGENT, message);
+        let (inspected, reason, message) = inspected;
+        conditions::set(list, now, types::INSPECTED, inspected, reason, message);
     } else {
         let message = format!("athanorctl accept {}", machine.name_any());
         conditions::set(list, now, types::ACCEPTED, false, reasons::NOT_ACCEPTED, message);
     }
     match &status.failure {
-        Some(failure) => conditions::set(list, now, types::FAILING, true, reasons::GUEST_FAILED, failure.message.clone()),
+        Some(failure) => conditions::set(list, now, types::FAILING, true, &failure.category, failure.message.clone()),
         None => list.retain(|condition| condition.type_ != types::FAILING),
     }
+}
+
+/// Another agent asks for work that one is bound to: two machines share a MAC, or somebody speaks in its name.
+fn set_conflict(status: &mut MachineStatus, world: &World, clock: &impl Clock) {
+    if !work::conflict(world) {
+        return status.conditions.retain(|condition| condition.type_ != types::TOKEN_CONFLICT);
+    }
+    let message =
+        "a second machine-agent, with another key, asks for the work of this Machine and is refused; do two machines share a MAC?";
+    conditions::set(&mut status.conditions, clock.now(), types::TOKEN_CONFLICT, true, reasons::TOKEN_CONFLICT, message);
 }
 
 /// A loop is over when the machine's firmware asks for a script.
@@ -102,6 +126,12 @@ fn set_chain_loop(status: &mut MachineStatus, world: &World, clock: &impl Clock)
     conditions::set(&mut status.conditions, clock.now(), types::CHAIN_LOOP, true, reasons::LOADER_AGAIN, message);
 }
 
+/// A size in the unit in which it is a number worth reading.
+fn sized(small: i64, step: i64, unit: &str, larger: &str) -> String {
+    // What firmware keeps of a GiB is still a GiB to whoever bought it.
+    if small < step / 2 * 3 / 2 { format!("{small} {unit}") } else { format!("{} {larger}", (small + step / 2) / step) }
+}
+
 /// The few facts people choose machines by, out of the inventory.
 fn hardware(machine: &Machine, inventory: Option<&MachineInventory>) -> Option<HardwareSummary> {
     let facts = inventory.map(|inventory| inventory.spec.facts.clone()).unwrap_or_default();
@@ -112,8 +142,8 @@ fn hardware(machine: &Machine, inventory: Option<&MachineInventory>) -> Option<H
     let disk = facts.disks.iter().map(|disk| disk.size_bytes).max();
     let summary = match (facts.cpus, facts.memory_mib) {
         (Some(cpus), Some(mib)) => {
-            let disk = disk.map(|bytes| format!(", {} GB", bytes / 1_000_000_000)).unwrap_or_default();
-            format!("{cpus} cpu, {} GiB{disk}", mib / 1024)
+            let disk = disk.map(|bytes| format!(", {}", sized(bytes / 1_000_000, 1000, "MB", "GB"))).unwrap_or_default();
+            format!("{cpus} cpu, {}{disk}", sized(i64::from(mib), 1024, "MiB", "GiB"))
         }
         _ => [spec.firmware.map(|f| f.to_string()), spec.architecture.map(|a| a.to_string())]
             .into_iter()

@@ -123,7 +123,7 @@ pub async fn run(client: Client, metrics: Metrics, stop: impl Future<Output = ()
     feeds.keep_in(&mut cluster);
     let context = Arc::new(Context { cluster, retries: Mutex::default(), metrics });
     let machines = drive(feeds.machine_controller(&client), stop.clone(), &context, |key, context| async move {
-        machine::reconcile(&key.namespace, &key.name, &context.cluster, &SystemClock, &RandomIds).await
+        Box::pin(machine::reconcile(&key.namespace, &key.name, &context.cluster, &SystemClock, &RandomIds)).await
     });
     let deployments = drive(feeds.deployment_controller(), stop.clone(), &context, |key, context| async move {
         deployment::reconcile(&key.namespace, &key.name, &context.cluster, &SystemClock, &RandomIds).await.map(|()| None)

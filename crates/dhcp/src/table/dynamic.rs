@@ -26,7 +26,7 @@ impl Lease {
     }
 
     /// Whether it would be given today: a range may have become smaller, an address reserved.
-    fn may_stand(&self, subnet: &SubnetSpec) -> bool {
+    pub fn may_stand(&self, subnet: &SubnetSpec) -> bool {
         let ip = IpAddr::V4(self.ip);
         subnet.may_give(ip) && subnet.ranges.iter().any(|range| (range.from..=range.to).contains(&ip))
     }

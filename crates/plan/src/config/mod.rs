@@ -17,7 +17,7 @@ pub mod uboot;
 use std::time::Duration;
 
 use athanor_crds::conditions::reasons;
-use athanor_wire::MacAddr;
+use athanor_wire::{MacAddr, work::SERVERS_WORD};
 
 use crate::{
     boot_plan::{BootPlan, Linux, Safe},
@@ -161,7 +161,7 @@ impl Step {
                 Some(linux) => {
                     let report = order.reports().then(|| format!("http://{agent}/v1/report/{}", order.report_token));
                     let message = ipxe::harmless(&format!("{who} boots {}", order.deployment));
-                    Self::Boot(Boot { message, ..boot(linux, &plan.token, mac, report.as_deref()) })
+                    Self::Boot(Boot { message, ..boot(linux, &plan.token, mac, report.as_deref(), agent) })
                 }
                 None => Self::Chain { message: ipxe::harmless(&format!("{who} boots {}, an iPXE script", order.deployment)) },
             },
@@ -172,10 +172,11 @@ impl Step {
     }
 }
 
-fn boot(linux: &Linux, token: &str, mac: MacAddr, report: Option<&str>) -> Boot {
+fn boot(linux: &Linux, token: &str, mac: MacAddr, report: Option<&str>, agent: &str) -> Boot {
     let place = |name: &String| if ipxe::is_url(name) { name.clone() } else { format!("/b/{token}/f/{name}") };
     let report = report.map(|url| format!(" athanor.report={url}")).unwrap_or_default();
-    let arguments = format!("{} BOOTIF=01-{}{report}", linux.arguments, mac.to_string().replace(':', "-")).trim().to_owned();
+    let servers = if linux.asks_servers { format!(" {SERVERS_WORD}http://{agent}") } else { String::new() };
+    let arguments = format!("{} BOOTIF=01-{}{report}{servers}", linux.arguments, mac.to_string().replace(':', "-")).trim().to_owned();
     Boot { message: String::new(), kernel: place(&linux.kernel), initrds: linux.initrds.iter().map(place).collect(), arguments }
 }
 

@@ -22,6 +22,7 @@ fn plan(safe: Safe) -> BootPlan {
         loader: None,
         safe,
         order: None,
+        work: None,
     }
 }
 
@@ -42,7 +43,7 @@ fn ordered(linux: Option<Linux>) -> BootPlan {
 
 fn installer() -> Linux {
     let arguments = "console=ttyS0 dyndbg=\"file ahci +p\" title=it's".into();
-    Linux { kernel: "kernel".into(), initrds: vec!["initrd0".into(), "http://10.0.0.9:81/more.gz".into()], arguments }
+    Linux { kernel: "kernel".into(), initrds: vec!["initrd0".into(), "http://10.0.0.9:81/more.gz".into()], arguments, asks_servers: false }
 }
 
 fn step(plan: &BootPlan) -> Step {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use athanor_image::{Image, Layer, materials};
+use athanor_image::{Image, Layer, is_static, materials};
 use clap::Parser;
 
 /// The program in the image.
@@ -88,19 +88,6 @@ fn program(binary: &Path, sbom: &str) -> anyhow::Result<Layer> {
     layer.folder("/tmp", 0o1777);
     layer.folder("/run", 0o755);
     Ok(layer)
-}
-
-/// Whether a 64-bit ELF file asks for no interpreter (PT_INTERP, type 3, in its program headers).
-fn is_static(elf: &[u8]) -> bool {
-    let number = |at: usize, size: usize| -> Option<usize> {
-        let bytes = elf.get(at..at + size)?;
-        bytes.iter().rev().try_fold(0_usize, |sum, byte| Some(sum << 8 | usize::from(*byte)))
-    };
-    let interpreter = || -> Option<bool> {
-        let (start, size, count) = (number(32, 8)?, number(54, 2)?, number(56, 2)?);
-        Some((0..count).any(|index| number(start + index * size, 4) == Some(3)))
-    };
-    elf.starts_with(b"\x7fELF\x02") && interpreter() == Some(false)
 }
 
 fn read(path: &Path) -> anyhow::Result<Vec<u8>> {

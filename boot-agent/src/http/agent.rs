@@ -1,0 +1,149 @@
+//! The machine-agent's endpoint: signed questions, one step at a time.
+
+use std::time::Duration;
+
+use ::http::{Request, Response, StatusCode};
+use athanor_plan::{
+    BootPlan,
+    agent::{self, Reply},
+};
+use athanor_wire::{
+    StepReport,
+    work::{KEY_HEADER, Next, PATIENCE_SECONDS, SIGNATURE_HEADER, signed},
+};
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
+use ring::signature::{ED25519, UnparsedPublicKey};
+use serde::de::DeserializeOwned;
+use tokio::time::Instant;
+
+use super::{Body, PATIENCE, not_allowed, text};
+use crate::{report::Seen, shared::Shared, text::plain};
+
+/// The longest report: an inventory of 256 disks is a tenth of it.
+const MAX_BODY: usize = 1 << 20;
+/// How long an answer waits for another change when a step could not be told yet.
+const WAIT: Duration = Duration::from_secs(PATIENCE_SECONDS);
+
+/// `POST /v1/agent/<token>/next` and `…/tell`.
+pub(super) async fn answer(shared: &Shared, path: &str, request: Request<Incoming>) -> Response<Body> {
+    if request.method() != ::http::Method::POST {
+        return not_allowed("POST", "ask with POST\n");
+    }
+    let Some((token, verb)) = path.strip_prefix("/v1/agent/").and_then(|rest| rest.split_once('/')) else {
+        return text(StatusCode::NOT_FOUND, "no such file\n");
+    };
+    let header = |name: &str| request.headers().get(name).and_then(|value| unhex(value.to_str().ok()?));
+    let (key, signature) = (header(KEY_HEADER), header(SIGNATURE_HEADER));
+    let reading = Limited::new(request.into_body(), MAX_BODY).collect();
+    let Ok(Ok(body)) = tokio::time::timeout(PATIENCE, reading).await else {
+        return text(StatusCode::PAYLOAD_TOO_LARGE, "the question is too long, or did not come whole\n");
+    };
+    let body = body.to_bytes();
+    let (Some(key), Some(signature)) = (key, signature) else {
+        return text(StatusCode::UNAUTHORIZED, "the headers athanor-key and athanor-signature are missing, or no hexadecimal\n");
+    };
+    if UnparsedPublicKey::new(&ED25519, &key).verify(&signed(path, &body), &signature).is_err() {
+        return text(StatusCode::UNAUTHORIZED, "the signature is not of this question and this key\n");
+    }
+    let key: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+    match verb {
+        "next" => match read(&body) {
+            Ok(next) => next_step(shared, token, &key, &next).await,
+            Err(why) => text(StatusCode::BAD_REQUEST, &why),
+        },
+        "tell" => match read(&body) {
+            Ok(report) => tell(shared, token, &key, report).await,
+            Err(why) => text(StatusCode::BAD_REQUEST, &why),
+        },
+        _ => text(StatusCode::NOT_FOUND, "ask for next, or tell\n"),
+    }
+}
+
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
+    serde_json::from_slice(body).map_err(|error| format!("the question cannot be read: {error}\n"))
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    if !text.len().is_multiple_of(2) || text.len() > 256 || !text.is_ascii() {
+        return None;
+    }
+    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok()).collect()
+}
+
+/// The next step, as soon as there is one; nothing after a while.
+async fn next_step(shared: &Shared, token: &str, key: &str, next: &Next) -> Response<Body> {
+    let until = Instant::now() + WAIT;
+    let mut changes = shared.changes();
+    let mut closed = std::pin::pin!(shared.closed());
+    loop {
+        let snapshot = shared.snapshot();
+        let Some(plan) = snapshot.by_token(token) else {
+            return text(StatusCode::NOT_FOUND, "this token names no machine\n");
+        };
+        match agent::reply(plan, token, key, next, shared.is_fresh()) {
+            Reply::Do(assignment) => {
+                let what = assignment.step.name();
+                note(shared, plan, format!("a step, having done {}", next.done), format!("{what} of {}", assignment.work));
+                let body = serde_json::to_vec(&*assignment).unwrap_or_default();
+                return Response::new(Full::new(Bytes::from(body)).map_err(|never| match never {}).boxed_unsync());
+            }
+            Reply::Stranger => {
+                shared.reporter.agent_asked(plan, key);
+                return text(StatusCode::FORBIDDEN, "another machine-agent does this work\n");
+            }
+            Reply::Unbound => shared.reporter.agent_asked(plan, key),
+            Reply::Nothing => {}
+        }
+        tokio::select! {
+            _ = changes.changed() => {}
+            () = tokio::time::sleep_until(until) => return nothing(),
+            // Another agent takes over: ask that one.
+            () = &mut closed => return nothing(),
+        }
+    }
+}
+
+/// How a step goes. Its end is acknowledged when it is stored.
+async fn tell(shared: &Shared, token: &str, key: &str, report: StepReport) -> Response<Body> {
+    let snapshot = shared.snapshot();
+    let Some(plan) = snapshot.by_token(token) else {
+        return text(StatusCode::NOT_FOUND, "this token names no machine\n");
+    };
+    let Some(work) = plan.work.as_ref().filter(|work| work.work.id == report.work && (report.index as usize) < work.work.steps.len())
+    else {
+        return text(StatusCode::GONE, "this work is over\n");
+    };
+    if work.key.as_deref() != Some(key) {
+        shared.reporter.agent_asked(plan, key);
+        return text(StatusCode::FORBIDDEN, "another machine-agent does this work\n");
+    }
+    let report = StepReport { phase: plain(&report.phase, 63), message: plain(&report.message, 1024), ..report };
+    let ended = report.outcome.is_some();
+    if ended {
+        let step = work.work.steps.get(report.index as usize).map_or("step", |step| step.name());
+        let how = if report.outcome == Some(athanor_wire::Outcome::Done) { "done" } else { "failed" };
+        tracing::info!(machine = %plan.machine, step, how, work = report.work, "machine-agent told");
+        note(shared, plan, format!("{step} {how}: {}", report.message), "noted".to_owned());
+    }
+    let _under_way = shared.under_way.begin();
+    shared.reporter.agent_told(plan, key, report);
+    if ended && !shared.reporter.all_stored(plan).await {
+        return text(StatusCode::SERVICE_UNAVAILABLE, "the API did not store the report yet; tell again\n");
+    }
+    nothing()
+}
+
+fn note(shared: &Shared, plan: &BootPlan, asked: String, answer: String) {
+    if let Some(interface) = plan.boot_interface() {
+        let asked = asked.chars().take(200).collect();
+        shared.reporter.saw(interface.mac, Seen { protocol: "AGENT", asked, answer, row: None, subnet: None });
+    }
+}
+
+fn nothing() -> Response<Body> {
+    let mut response = text(StatusCode::NO_CONTENT, "");
+    response.headers_mut().remove(::http::header::CONTENT_TYPE);
+    response
+}

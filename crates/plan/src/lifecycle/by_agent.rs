@@ -1,0 +1,209 @@
+//! What needs the machine-agent: a look at the hardware, an image on the disk, a wipe.
+//!
+//! An agent that shows its key and asks for a step is proof that nothing else runs on the machine. Its key is bound to the work before the first
+//! step is given; firmware that asks after that ended it, and the work begins anew.
+
+use std::time::Duration;
+
+use athanor_crds::{
+    Machine, MachineState,
+    conditions::reasons,
+    machine::{ExistingData, Occupancy, OccupancyState, WipeEvidence, WipePolicy},
+};
+use athanor_wire::{Outcome, StepReport};
+
+use super::{Act, Decision, Facts, MAX_ATTEMPTS};
+use crate::boot_plan::Purpose;
+
+/// How long a busy agent may say nothing. It tells every second; what reaches the API comes every ten.
+const SILENCE: Duration = Duration::from_secs(300);
+
+/// How long after a failure the next attempt begins: a server that was restarted is back after the first, a disk full of images is cleared within
+/// the second.
+const PAUSES: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(60)];
+
+/// What is known of the work that a plan holds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WorkSeen {
+    /// What it is for.
+    pub purpose: Purpose,
+    /// When its agent was bound, in microseconds since the epoch.
+    pub bound: Option<i64>,
+    /// An agent asks for it.
+    pub asks: bool,
+    /// The newest that its agent told.
+    pub told: Option<StepReport>,
+    /// When that was, in microseconds since the epoch.
+    pub told_at: Option<i64>,
+}
+
+impl WorkSeen {
+    fn failed(&self) -> Option<&str> {
+        self.told.as_ref().filter(|report| report.outcome == Some(Outcome::Failed)).map(|report| report.message.as_str())
+    }
+
+    fn done(&self) -> bool {
+        self.told.as_ref().is_some_and(|report| report.outcome == Some(Outcome::Done))
+    }
+
+    /// What it is at, for people.
+    fn progress(&self) -> String {
+        let Some(report) = self.told.as_ref().filter(|report| report.outcome.is_none()) else { return String::new() };
+        let percent = report.percent.map(|percent| format!(" {percent} %")).unwrap_or_default();
+        let speed = report.bytes_per_second.map(|speed| format!(", {} MB/s", speed / 1_000_000)).unwrap_or_default();
+        format!(": {}{percent}{speed}", report.phase)
+    }
+}
+
+/// The work of a purpose, as far as the plan holds it.
+fn seen<'a>(facts: &'a Facts<'_>, purpose: Purpose) -> Option<&'a WorkSeen> {
+    facts.work.as_ref().filter(|work| work.purpose == purpose)
+}
+
+/// Whether firmware asked after the agent was bound: that agent is no more.
+fn was_restarted(facts: &Facts<'_>, work: &WorkSeen) -> bool {
+    work.bound.is_some_and(|bound| facts.last_boot.is_some_and(|boot| boot > bound))
+}
+
+/// An accepted Machine without an owner: its hardware is looked at, and what is on its disks. `None`: nothing stands in its way.
+pub(super) fn inspect(machine: &Machine, facts: &Facts<'_>) -> Option<Decision> {
+    if !facts.ramdisk {
+        return None;
+    }
+    let work = seen(facts, Purpose::Inspect);
+    let Some(data) = &facts.inspected else {
+        let looking = |reason, message: &str| Decision::wait(MachineState::Inspecting, reason, message).work(Purpose::Inspect);
+        return Some(match work {
+            Some(work) if was_restarted(facts, work) => {
+                looking(reasons::INSPECTING, "it was restarted; its hardware is looked at again").renewed()
+            }
+            Some(work) if work.failed().is_some() => {
+                let why = work.failed().unwrap_or_default();
+                looking(reasons::INSPECTION_FAILED, &format!("its hardware could not be looked at: {why}. Restart it to try again"))
+            }
+            Some(work) if work.bound.is_some() || work.asks => looking(reasons::INSPECTING, "the machine-agent looks at its hardware"),
+            _ => {
+                looking(reasons::INSPECTING, "switch it on, or restart it, so that it boots from the network and its hardware is looked at")
+            }
+        });
+    };
+    if may_overwrite(machine) || data.is_empty() {
+        return None;
+    }
+    let message = format!(
+        "its disks hold data ({}), which is kept. Set spec.existingData: Overwrite to lose it, or spec.externallyProvisioned: true to adopt it",
+        data.join("; ")
+    );
+    Some(Decision::wait(MachineState::Accepted, reasons::DISKS_NOT_EMPTY, message).disk_then_wait())
+}
+
+/// Whether data that is there may be lost: somebody said so, or never wants anything wiped.
+pub fn may_overwrite(machine: &Machine) -> bool {
+    machine.spec.existing_data == ExistingData::Overwrite || machine.spec.wipe.policy == WipePolicy::None
+}
+
+/// A claimed Machine whose Deployment is an image.
+pub(super) fn provision(machine: &Machine, owner: &str, facts: &Facts<'_>) -> Decision {
+    let occupancy = machine.spec.occupancy.as_ref();
+    if occupancy.is_some_and(|occupancy| occupancy.state == OccupancyState::Provisioned) {
+        let message = format!("runs {owner} from its disk; its image was written and read back");
+        return Decision::wait(MachineState::Provisioned, reasons::PROVISIONED, message).ready().leaving_to_disk();
+    }
+    if !facts.ramdisk {
+        return Decision::wait(MachineState::Claimed, reasons::NO_AGENT, NO_RAMDISK);
+    }
+    let Some(occupancy) = occupancy else {
+        return Decision::wait(MachineState::Claimed, reasons::CLAIMED, format!("claimed by {owner}")).act(Act::Issue(1));
+    };
+    let number = machine.status.as_ref().and_then(|status| status.attempt.as_ref()).map_or(1, |attempt| attempt.number);
+    let work = seen(facts, Purpose::Provision);
+    let started = occupancy.state == OccupancyState::Started;
+    match work {
+        Some(work) if work.done() => {
+            let message = format!("{owner} was written to its disk and read back; it restarts");
+            let decision = Decision::wait(MachineState::Provisioned, reasons::PROVISIONED, message).ready().leaving_to_disk();
+            decision.act(Act::Advance(OccupancyState::Provisioned))
+        }
+        Some(work) if work.failed().is_some() => failed(owner, number, work.failed().unwrap_or_default(), facts, work.told_at),
+        Some(work) if started && was_restarted(facts, work) => {
+            failed(owner, number, "the machine was restarted before it was done", facts, None)
+        }
+        Some(work) if started && silent(facts, work) => {
+            failed(owner, number, "the machine-agent said nothing for five minutes", facts, None)
+        }
+        Some(work) if started || work.asks => {
+            let message = format!("writes {owner}, attempt {number} of {MAX_ATTEMPTS}{}", work.progress());
+            let mut decision = Decision::wait(MachineState::Provisioning, reasons::PROVISIONING, message).work(Purpose::Provision);
+            decision.again = Some(SILENCE);
+            if started { decision } else { decision.act(Act::Advance(OccupancyState::Started)) }
+        }
+        _ if started => failed(owner, number, "the order was lost before it was taken", facts, None),
+        _ => {
+            let message = format!("claimed by {owner}; switch it on, or restart it, so that it boots from the network");
+            Decision::wait(MachineState::Claimed, reasons::WAITING_FOR_BOOT, message).work(Purpose::Provision)
+        }
+    }
+}
+
+fn silent(facts: &Facts<'_>, work: &WorkSeen) -> bool {
+    let limit = i64::try_from(SILENCE.as_micros()).unwrap_or(i64::MAX);
+    work.bound.max(work.told_at).is_some_and(|last| facts.now.saturating_sub(last) > limit)
+}
+
+/// An attempt failed, at `since` where somebody told so. The next one waits a little; after the last somebody has to look, and the work stays as
+/// it is, so that its agent waits and what it told is not lost.
+fn failed(owner: &str, number: u32, why: &str, facts: &Facts<'_>, since: Option<i64>) -> Decision {
+    let message = format!("attempt {number} of {MAX_ATTEMPTS} to write {owner} failed: {why}");
+    let pause = PAUSES.get(number.saturating_sub(1) as usize).copied();
+    let Some(pause) = pause.filter(|_| number < MAX_ATTEMPTS) else {
+        let message = format!("{message}. Correct what it says, then delete the Deployment and create it again");
+        let mut decision = Decision::wait(MachineState::Claimed, reasons::WRITE_FAILED, message).work(Purpose::Provision);
+        decision.failure = Some(decision.message.clone());
+        return decision;
+    };
+    let mut decision = Decision::wait(MachineState::Provisioning, reasons::WRITE_FAILED, message).work(Purpose::Provision);
+    decision.failure = Some(decision.message.clone());
+    let due = since.map(|since| since.saturating_add(i64::try_from(pause.as_micros()).unwrap_or(i64::MAX)));
+    match due.map(|due| due.saturating_sub(facts.now)).and_then(|left| u64::try_from(left).ok()).filter(|left| *left > 0) {
+        Some(left) => {
+            decision.again = Some(Duration::from_micros(left));
+            decision.next_try = due;
+            decision
+        }
+        None => decision.act(Act::Issue(number + 1)),
+    }
+}
+
+const NO_RAMDISK: &str =
+    "no server of its Subnet has the machine-agent's ramdisk; build it with `make ramdisk` and name its folder as ramdiskDir";
+
+/// Whether a Machine that is released has to be wiped.
+pub(super) fn needs_wipe(machine: &Machine, occupancy: &Occupancy) -> bool {
+    let written = occupancy.wipe.is_some_and(|policy| policy != WipePolicy::None);
+    written || machine.spec.wipe.evidence == WipeEvidence::Required
+}
+
+/// A Machine whose Deployment was deleted on purpose after something was put on its disk.
+pub(super) fn clean(facts: &Facts<'_>) -> Decision {
+    if !facts.ramdisk {
+        return Decision::wait(MachineState::Releasing, reasons::NO_AGENT, format!("it has to be wiped, but {NO_RAMDISK}"));
+    }
+    let cleaning = |reason, message: String| Decision::wait(MachineState::Cleaning, reason, message).work(Purpose::Clean);
+    match seen(facts, Purpose::Clean) {
+        Some(work) if work.done() => cleaning(reasons::CLEANING, "its disks were wiped".to_owned()).act(Act::Free),
+        Some(work) if was_restarted(facts, work) => {
+            cleaning(reasons::CLEANING, "it was restarted; its disks are wiped from the beginning".to_owned()).renewed()
+        }
+        Some(work) if work.failed().is_some() => {
+            let why = work.failed().unwrap_or_default();
+            let mut decision = cleaning(reasons::WIPE_FAILED, format!("its disks could not be wiped: {why}. Restart it to try again"));
+            decision.failure = Some(decision.message.clone());
+            decision
+        }
+        Some(work) if work.bound.is_some() || work.asks => cleaning(reasons::CLEANING, format!("its disks are wiped{}", work.progress())),
+        _ => {
+            let message = "its Deployment was deleted; power-cycle it and boot it from the network, so that its disks are wiped";
+            Decision::wait(MachineState::Releasing, reasons::RELEASING, message).work(Purpose::Clean)
+        }
+    }
+}

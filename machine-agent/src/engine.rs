@@ -1,0 +1,200 @@
+//! What the agent does next. No I/O: what happened comes in, what to do goes out.
+
+use std::time::Duration;
+
+use athanor_wire::{Assignment, Outcome, Step, StepReport, work::Next};
+
+/// The first pause after a server did not answer; doubled each time.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// The longest pause: a rack whose power comes back asks a server that comes back last.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// How long an agent waits that is not known, or not the one that is known: the operator may be about to bind it.
+const STRANGER_PAUSE: Duration = Duration::from_secs(3);
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// It begins, or a pause is over.
+    Woke,
+    /// The server answered: a step, or nothing for now.
+    Answered(Option<Assignment>),
+    /// A report was stored.
+    Stored,
+    /// A report is of work that is over: nobody wants to know.
+    Over,
+    /// A step ended.
+    Finished(Box<StepReport>),
+    /// The server did not answer, or not well.
+    Lost,
+    /// The server does not know this token, or another key is bound to the work.
+    Stranger,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// Ask for a step.
+    Ask(Next),
+    /// Tell how a step went.
+    Tell(Box<StepReport>),
+    /// Do a step.
+    Run(Assignment),
+    /// Wait.
+    Pause(Duration),
+    /// Leave: restart, or power off.
+    Leave(Step),
+}
+
+/// The state of an agent.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    servers: usize,
+    server: usize,
+    failures: u32,
+    at: Next,
+    untold: Option<Box<StepReport>>,
+}
+
+impl Engine {
+    /// One that knows so many servers, and nothing else.
+    pub fn new(servers: usize) -> Self {
+        Self { servers: servers.max(1), server: 0, failures: 0, at: Next::default(), untold: None }
+    }
+
+    /// Which server is asked.
+    pub fn server(&self) -> usize {
+        self.server
+    }
+
+    /// What to do about what happened.
+    pub fn on(&mut self, event: Event) -> Action {
+        match event {
+            Event::Woke => self.speak(),
+            Event::Lost => {
+                let pause = FIRST_PAUSE.saturating_mul(1 << self.failures.min(5)).min(LONGEST_PAUSE);
+                self.failures += 1;
+                self.server = (self.server + 1) % self.servers;
+                Action::Pause(pause)
+            }
+            Event::Stranger => {
+                self.server = (self.server + 1) % self.servers;
+                Action::Pause(STRANGER_PAUSE)
+            }
+            Event::Answered(answer) => {
+                self.failures = 0;
+                self.answered(answer)
+            }
+            Event::Finished(report) => {
+                self.untold = Some(report);
+                self.speak()
+            }
+            Event::Stored | Event::Over => {
+                self.failures = 0;
+                if let Some(told) = self.untold.take() {
+                    self.at.done = told.index as usize + 1;
+                    self.at.failed = told.outcome != Some(Outcome::Done);
+                }
+                self.speak()
+            }
+        }
+    }
+
+    /// What was not told yet comes before any new step.
+    fn speak(&self) -> Action {
+        match &self.untold {
+            Some(report) => Action::Tell(report.clone()),
+            None => Action::Ask(self.at.clone()),
+        }
+    }
+
+    fn answered(&mut self, answer: Option<Assignment>) -> Action {
+        let Some(assignment) = answer else { return self.speak() };
+        let news = self.at.work.as_ref() != Some(&assignment.work);
+        if news {
+            self.at = Next { work: Some(assignment.work.clone()), done: assignment.index, failed: false };
+        } else if assignment.index != self.at.done || self.at.failed {
+            // A step is done once, whatever a server says that knows less.
+            return Action::Pause(STRANGER_PAUSE);
+        }
+        if assignment.step.is_last() {
+            return Action::Leave(assignment.step);
+        }
+        Action::Run(assignment)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn assigned(work: &str, index: usize, step: Step) -> Event {
+        Event::Answered(Some(Assignment { work: work.into(), index, step, token: None }))
+    }
+
+    fn ended(work: &str, index: u32, outcome: Outcome) -> Box<StepReport> {
+        Box::new(StepReport {
+            work: work.into(),
+            index,
+            phase: "inventory".into(),
+            outcome: Some(outcome),
+            percent: None,
+            bytes_per_second: None,
+            message: String::new(),
+            inventory: None,
+            wiped: Vec::new(),
+            missing: Vec::new(),
+        })
+    }
+
+    fn at(work: &str, done: usize, failed: bool) -> Action {
+        Action::Ask(Next { work: Some(work.into()), done, failed })
+    }
+
+    #[test]
+    fn a_step_is_asked_for_done_told_and_the_next_asked_for() {
+        let mut engine = Engine::new(1);
+        assert_eq!(engine.on(Event::Woke), Action::Ask(Next::default()));
+        assert_eq!(engine.on(Event::Answered(None)), Action::Ask(Next::default()));
+        assert!(matches!(engine.on(assigned("w", 0, Step::Inventory)), Action::Run(run) if run.index == 0));
+        let report = ended("w", 0, Outcome::Done);
+        assert_eq!(engine.on(Event::Finished(report.clone())), Action::Tell(report));
+        assert_eq!(engine.on(Event::Stored), at("w", 1, false));
+        assert_eq!(engine.on(assigned("w", 1, Step::Reboot)), Action::Leave(Step::Reboot));
+    }
+
+    #[test]
+    fn a_report_is_told_until_it_is_stored_by_one_server_or_another() {
+        let mut engine = Engine::new(2);
+        engine.on(assigned("w", 0, Step::Inventory));
+        let report = ended("w", 0, Outcome::Done);
+        engine.on(Event::Finished(report.clone()));
+        assert_eq!(engine.server(), 0);
+        let mut pauses = Vec::new();
+        for _ in 0..8 {
+            let Action::Pause(pause) = engine.on(Event::Lost) else { panic!("it gave up") };
+            pauses.push(pause.as_secs());
+            assert_eq!(engine.on(Event::Woke), Action::Tell(report.clone()));
+        }
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 30, 30, 30]);
+        assert_eq!(engine.on(Event::Stored), at("w", 1, false));
+    }
+
+    #[test]
+    fn after_a_failure_nothing_more_is_done_of_that_work() {
+        let mut engine = Engine::new(1);
+        engine.on(assigned("w", 0, Step::Inventory));
+        engine.on(Event::Finished(ended("w", 0, Outcome::Failed)));
+        assert_eq!(engine.on(Event::Stored), at("w", 1, true));
+        assert_eq!(engine.on(assigned("w", 1, Step::Reboot)), Action::Pause(STRANGER_PAUSE), "though a server says so");
+        assert!(matches!(engine.on(assigned("other", 0, Step::Inventory)), Action::Run(_)));
+    }
+
+    #[test]
+    fn a_step_is_never_done_twice() {
+        let mut engine = Engine::new(1);
+        engine.on(assigned("w", 0, Step::Inventory));
+        engine.on(Event::Finished(ended("w", 0, Outcome::Done)));
+        engine.on(Event::Stored);
+        assert_eq!(engine.on(assigned("w", 0, Step::Inventory)), Action::Pause(STRANGER_PAUSE));
+    }
+}

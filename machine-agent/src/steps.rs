@@ -1,0 +1,207 @@
+//! The steps: what the engine decided is done here, and becomes a report.
+
+use std::{
+    path::Path,
+    sync::Mutex,
+    time::{Duration, Instant},
+};
+
+use athanor_wire::{
+    Assignment, Disk, Inventory, Outcome, Step, StepReport, WipedDisk,
+    work::{Wipe, Write},
+};
+
+use crate::{
+    AgentError,
+    device::{self, Device as _},
+    image::{self, Http, Progress, lock},
+    inventory, marker, root_disk, wipe,
+};
+
+/// How often progress is told.
+const TELL: Duration = Duration::from_millis(900);
+/// The most bytes of a message.
+const MAX_MESSAGE: usize = 1024;
+
+/// Whoever is told of progress.
+pub type Tell<'a> = &'a (dyn Fn(StepReport) + Sync);
+
+/// Does one step and says how it went.
+pub fn run(assignment: &Assignment, http: &ureq::Agent, tell: Tell<'_>) -> StepReport {
+    let blank = StepReport {
+        work: assignment.work.clone(),
+        index: u32::try_from(assignment.index).unwrap_or(u32::MAX),
+        phase: assignment.step.name().to_owned(),
+        outcome: None,
+        percent: None,
+        bytes_per_second: None,
+        message: String::new(),
+        inventory: None,
+        wiped: Vec::new(),
+        missing: Vec::new(),
+    };
+    tell(blank.clone());
+    let teller = Teller { blank: blank.clone(), tell, last: Mutex::new((Instant::now(), 0)) };
+    let done = match &assignment.step {
+        Step::Inventory => Ok(StepReport {
+            inventory: Some(inventory::take(Path::new("/"))),
+            message: "looked at the hardware".to_owned(),
+            ..blank.clone()
+        }),
+        Step::Write(order) => write(order, http, &teller).map(|message| StepReport { message, ..blank.clone() }),
+        Step::Wipe(order) => wipe_all(order, &teller).map(|(wiped, missing)| {
+            let inventory = Some(inventory::take(Path::new("/")));
+            StepReport { message: format!("wiped {} disks", wiped.len()), inventory, wiped, missing, ..blank.clone() }
+        }),
+        // The engine leaves for these.
+        Step::Reboot | Step::PowerOff => Ok(blank.clone()),
+    };
+    match done {
+        Ok(report) => StepReport { outcome: Some(Outcome::Done), percent: Some(100), ..report },
+        Err(error) => {
+            eprintln!("athanor: {} failed: {error}", assignment.step.name());
+            let message = with_kernel(&format!("{}: {error}", error.category()));
+            StepReport { outcome: Some(Outcome::Failed), message, ..blank }
+        }
+    }
+}
+
+/// Puts the image on the disk that the hints or its size choose.
+fn write(order: &Write, http: &ureq::Agent, teller: &Teller<'_>) -> Result<String, AgentError> {
+    let facts = inventory::take(Path::new("/"));
+    let choice = root_disk::choose(&facts.disks, order.hints.as_ref(), marker::MIB)?;
+    println!("athanor: writes to {}: {}", choice.name, choice.why);
+    let path = Path::new("/dev").join(&choice.name);
+    let disk = device::Disk::open(&path).map_err(AgentError::disk(&choice.name, "opening it"))?;
+    may_write(order, &facts.disks, &disk)?;
+    let began = Instant::now();
+    let written = image::write(order, &disk, &Http::new(http.clone()), teller)?;
+    if let Err(error) = disk.reread_partitions() {
+        eprintln!("athanor: {}: its partitions are read at the next boot: {error}", choice.name);
+    }
+    let seconds = began.elapsed().as_secs_f64();
+    Ok(format!(
+        "{} on {} ({}): {} bytes, {} of them data, read back in {seconds:.1} s",
+        written.checksum, choice.name, choice.why, written.size, written.data
+    ))
+}
+
+/// Nobody's data is overwritten by accident: what another installation or Deployment put there, and what was there before us.
+fn may_write(order: &Write, disks: &[Disk], disk: &device::Disk) -> Result<(), AgentError> {
+    let name = disk.name();
+    let found = marker::read(disk).map_err(AgentError::disk(name, "reading its marker"))?;
+    if let Some(found) = found {
+        if found.installation != order.marker.installation {
+            return Err(AgentError::NotOurs(format!(
+                "the disk {name} belongs to another installation ({}); if that one is gone, wipe the disk by hand",
+                found.installation
+            )));
+        }
+        // An earlier attempt of the same Deployment left half of it.
+        if found.instance == order.marker.instance || order.overwrite {
+            return Ok(());
+        }
+        return Err(AgentError::NotOurs(format!(
+            "the disk {name} holds the Deployment {}; release that first, or set spec.existingData: Overwrite",
+            found.instance
+        )));
+    }
+    let contents = disks.iter().find(|other| other.name == name).and_then(|disk| disk.contents.clone());
+    match contents {
+        Some(contents) if !order.overwrite => {
+            Err(AgentError::NotOurs(format!("the disk {name} holds data ({contents}); set spec.existingData: Overwrite to lose it")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// All disks at once; one that fails is the error, after the others ended.
+fn wipe_all(order: &Wipe, teller: &Teller<'_>) -> Result<(Vec<WipedDisk>, Vec<String>), AgentError> {
+    let facts = inventory::take(Path::new("/"));
+    let disks: Vec<&Disk> = facts.disks.iter().filter(|disk| !disk.removable && !disk.read_only).collect();
+    let results: Vec<Result<WipedDisk, AgentError>> = std::thread::scope(|scope| {
+        let running: Vec<_> = disks.iter().map(|disk| scope.spawn(|| wipe_one(order, disk, teller))).collect();
+        let ended = |thread: std::thread::ScopedJoinHandle<'_, _>| {
+            thread.join().unwrap_or_else(|_| Err(AgentError::NoDisk("a thread ended before its disk was wiped".to_owned())))
+        };
+        running.into_iter().map(ended).collect()
+    });
+    let missing = missing(&order.expected, &facts);
+    let wiped = results.into_iter().collect::<Result<Vec<_>, _>>()?;
+    if let Some(bad) = wiped.iter().find(|disk| disk.mismatched > 0) {
+        let name = bad.serial.as_deref().unwrap_or("without a serial number");
+        return Err(AgentError::ReadBack { disk: format!("the disk {name}"), offset: 0 });
+    }
+    Ok((wiped, missing))
+}
+
+fn wipe_one(order: &Wipe, disk: &Disk, teller: &Teller<'_>) -> Result<WipedDisk, AgentError> {
+    let device = device::Disk::open(&Path::new("/dev").join(&disk.name)).map_err(AgentError::disk(&disk.name, "opening it"))?;
+    let found = marker::read(&device).map_err(AgentError::disk(&disk.name, "reading its marker"))?;
+    if let Some(found) = found.filter(|found| found.installation != order.installation) {
+        return Err(AgentError::NotOurs(format!(
+            "the disk {} belongs to another installation ({}); it is not wiped",
+            disk.name, found.installation
+        )));
+    }
+    wipe::wipe(&device, order.policy, disk.serial.clone(), disk.wwn.clone(), teller)
+}
+
+/// Serial numbers that were expected and are not there.
+fn missing(expected: &[String], facts: &Inventory) -> Vec<String> {
+    let there = |serial: &&String| !facts.disks.iter().any(|disk| disk.serial.as_ref() == Some(*serial));
+    expected.iter().filter(there).cloned().collect()
+}
+
+/// Tells progress, not more often than somebody wants to read it.
+struct Teller<'a> {
+    blank: StepReport,
+    tell: Tell<'a>,
+    last: Mutex<(Instant, u64)>,
+}
+
+impl Progress for Teller<'_> {
+    fn at(&self, phase: &'static str, done: u64, of: Option<u64>) {
+        let mut last = lock(&self.last);
+        let since = last.0.elapsed();
+        if since < TELL {
+            return;
+        }
+        let speed = done.saturating_sub(last.1) as f64 / since.as_secs_f64();
+        *last = (Instant::now(), done);
+        drop(last);
+        let percent = of.filter(|of| *of > 0).map(|of| u8::try_from(done.min(of) * 100 / of).unwrap_or(100));
+        println!("athanor: {phase} {done} of {}", of.map_or_else(|| "?".to_owned(), |of| of.to_string()));
+        (self.tell)(StepReport { phase: phase.to_owned(), percent, bytes_per_second: Some(speed as i64), ..self.blank.clone() });
+    }
+}
+
+/// A failure with the kernel's last words: a disk that dies says why there.
+fn with_kernel(message: &str) -> String {
+    let mut text = message.to_owned();
+    for line in kernel_says() {
+        if text.len() + line.len() + 3 > MAX_MESSAGE {
+            break;
+        }
+        text.push_str(" | ");
+        text.push_str(&line);
+    }
+    text.chars().filter(|c| !c.is_control()).take(MAX_MESSAGE).collect()
+}
+
+/// The kernel's newest messages that are errors, at most three.
+fn kernel_says() -> Vec<String> {
+    use std::{io::Read as _, os::unix::fs::OpenOptionsExt as _};
+    let Ok(mut log) = std::fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open("/dev/kmsg") else { return Vec::new() };
+    let (mut all, mut buffer) = (Vec::new(), [0; 8192]);
+    // A message for each read; `<priority>,…;<text>`.
+    while let Ok(read) = log.read(&mut buffer) {
+        let message = String::from_utf8_lossy(&buffer[..read]).into_owned();
+        let Some((head, text)) = message.split_once(';') else { continue };
+        let level = head.split(',').next().and_then(|level| level.parse::<u32>().ok()).map_or(7, |level| level & 7);
+        if level <= 3 {
+            all.push(text.lines().next().unwrap_or_default().to_owned());
+        }
+    }
+    all.split_off(all.len().saturating_sub(3))
+}

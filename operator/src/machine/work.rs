@@ -1,0 +1,204 @@
+//! The machine-agent's work: what a plan gives it to do, what it told, and the record of a wipe.
+
+use std::collections::BTreeMap;
+
+use athanor_crds::{
+    BootProfileSpec, Deployment, WipeRecord,
+    bootreport::{AgentReport, NodeReport},
+    machine::{OccupancyState, WipePolicy},
+    wiperecord::{self, WipeRecordSpec},
+};
+use athanor_plan::{
+    AgentWork, Purpose,
+    lifecycle::{self, Act, Decision, WorkSeen},
+};
+use athanor_wire::{
+    Inventory, Outcome, Step, StepReport, Work,
+    work::{Documents, Marker, Wipe, Write},
+};
+use base64::Engine as _;
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::{Resource as _, ResourceExt as _};
+use serde_json::json;
+
+use super::World;
+use crate::{Clock, Cluster, Ids, PortError, installation::Installation};
+
+/// Agents that ask for, or do, a plan's work, as their nodes told.
+fn agents<'a>(reports: &'a [NodeReport], work: &'a AgentWork) -> impl Iterator<Item = &'a AgentReport> {
+    reports.iter().filter_map(|report| report.agent.as_ref()).filter(|agent| agent.work == work.work.id)
+}
+
+/// What is known of the work that the plan holds.
+pub(super) fn seen(world: &World) -> Option<WorkSeen> {
+    let work = world.work()?;
+    let bound = |agent: &&AgentReport| work.key.as_ref() == Some(&agent.key);
+    let newest = agents(&world.reports, work).filter(bound).max_by_key(|agent| agent.told.as_ref().map(|time| time.0));
+    Some(WorkSeen {
+        purpose: work.purpose,
+        bound: work.bound,
+        asks: work.key.is_none() && agents(&world.reports, work).next().is_some(),
+        told: newest.and_then(|agent| agent.steps.iter().max_by_key(|step| step.index).cloned()),
+        told_at: newest.and_then(|agent| agent.told.as_ref()).map(|time| time.0.as_microsecond()),
+    })
+}
+
+/// Whether an agent with another key asks for work that is bound, though nobody restarted the machine.
+pub(super) fn conflict(world: &World) -> bool {
+    // One that was restarted comes with another key, and is no second one.
+    let restarted = |work: &AgentWork| super::last_boot(&world.reports) > work.bound;
+    world.work().is_some_and(|work| !restarted(work) && agents(&world.reports, work).any(|agent| agent.stranger.is_some()))
+}
+
+/// What the bound agent found when it looked at the hardware.
+pub(super) fn inventory(world: &World) -> Option<Inventory> {
+    let work = world.work()?;
+    let told = agents(&world.reports, work).filter(|agent| work.key.as_ref() == Some(&agent.key)).flat_map(|agent| &agent.steps);
+    told.filter(|step| step.outcome == Some(Outcome::Done)).find_map(|step| step.inventory.clone())
+}
+
+/// The disks on which there is data, in words.
+pub(super) fn data(facts: &Inventory) -> Vec<String> {
+    let fixed = facts.disks.iter().filter(|disk| !disk.removable);
+    fixed.filter_map(|disk| Some(format!("{}: {}", disk.name, disk.contents.as_ref()?))).collect()
+}
+
+/// The work that a decision means: what the plan holds already, or new.
+pub(super) async fn of(
+    world: &World,
+    decision: &Decision,
+    cluster: &impl Cluster,
+    clock: &impl Clock,
+    ids: &impl Ids,
+) -> Result<Option<AgentWork>, PortError> {
+    // What was just freed is looked at again at once; its agent has nothing to leave for.
+    if matches!(decision.act, Some(Act::Free)) {
+        return Ok(world.work().filter(|_| decision.work.is_some()).cloned());
+    }
+    let Some(purpose) = decision.work else { return Ok(None) };
+    let attempt =
+        world.machine.spec.occupancy.as_ref().filter(|_| purpose == Purpose::Provision).map(|occupancy| occupancy.attempt.clone());
+    let holds = world.work().filter(|work| work.purpose == purpose && !decision.renew);
+    let holds = holds.filter(|work| attempt.as_ref().is_none_or(|attempt| *attempt == work.work.id)).cloned();
+    let mut work = match holds {
+        // Nobody has begun: what is to be done may have changed.
+        Some(mut work) if work.key.is_none() && purpose == Purpose::Provision => {
+            work.work.steps = steps(world, purpose, cluster, ids).await?;
+            work
+        }
+        Some(work) => work,
+        None => {
+            let id = attempt.unwrap_or_else(|| ids.id("w"));
+            AgentWork { purpose, work: Work { id, steps: steps(world, purpose, cluster, ids).await? }, key: None, bound: None }
+        }
+    };
+    let started = world.machine.spec.occupancy.as_ref().is_some_and(|occupancy| occupancy.state == OccupancyState::Started);
+    let may_bind = work.key.is_none() && (purpose != Purpose::Provision || started);
+    let asks = agents(&world.reports, &work).next().map(|agent| agent.key.clone());
+    if let Some(key) = asks.filter(|_| may_bind) {
+        tracing::info!(machine = %world.machine.name_any(), namespace = world.machine.namespace(), ?purpose, work = work.work.id, "machine-agent bound");
+        work.key = Some(key);
+        work.bound = Some(clock.now().as_microsecond());
+    }
+    Ok(Some(work))
+}
+
+async fn steps(world: &World, purpose: Purpose, cluster: &impl Cluster, ids: &impl Ids) -> Result<Vec<Step>, PortError> {
+    if purpose == Purpose::Inspect {
+        return Ok(vec![Step::Inventory]);
+    }
+    let installation = Installation::load(cluster, ids).await?.id();
+    if purpose == Purpose::Clean {
+        let told = world.machine.spec.occupancy.as_ref().and_then(|occupancy| occupancy.wipe);
+        let policy = told.unwrap_or_default().max(world.machine.spec.wipe.policy);
+        let disks = world.inventory.iter().flat_map(|inventory| &inventory.spec.facts.disks).filter(|disk| !disk.removable);
+        let expected = disks.filter_map(|disk| disk.serial.clone()).collect();
+        return Ok(vec![Step::Wipe(Wipe { policy, expected, installation })]);
+    }
+    let (Some(deployment), Some(Ok((_, profile)))) = (&world.deployment, &world.profile) else { return Ok(Vec::new()) };
+    Ok(write(world, deployment, profile, installation).into_iter().collect())
+}
+
+fn write(world: &World, deployment: &Deployment, profile: &BootProfileSpec, installation: String) -> Option<Step> {
+    let image = profile.image.as_ref()?;
+    let attempt = world.machine.spec.occupancy.as_ref().map(|occupancy| occupancy.attempt.clone()).unwrap_or_default();
+    let instance = deployment.spec.instance_id.clone().unwrap_or_default();
+    Some(Step::Write(Box::new(Write {
+        url: image.url.clone(),
+        checksum: image.checksum.clone(),
+        format: image.format,
+        hints: world.machine.spec.root_device_hints.clone(),
+        grow: image.grow,
+        documents: Some(documents(deployment, &instance)),
+        marker: Marker { installation, instance, attempt },
+        overwrite: lifecycle::may_overwrite(&world.machine),
+    })))
+}
+
+/// What cloud-init reads at the first boot (NoCloud): who the machine is, its users and packages. JSON is YAML, and quotes itself.
+fn documents(deployment: &Deployment, instance: &str) -> Documents {
+    let host = deployment.spec.hostname.clone().unwrap_or_else(|| deployment.name_any());
+    let users = deployment.spec.users.iter().map(|user| {
+        let sudo = if user.sudo { json!("ALL=(ALL) NOPASSWD:ALL") } else { json!(false) };
+        json!({ "name": user.name, "ssh_authorized_keys": user.ssh_keys, "sudo": sudo, "shell": "/bin/bash", "lock_passwd": true })
+    });
+    let mut config = json!({ "hostname": host });
+    if !deployment.spec.users.is_empty() {
+        config["users"] = users.collect();
+    }
+    if !deployment.spec.packages.is_empty() {
+        config["packages"] = json!(deployment.spec.packages);
+    }
+    let files = BTreeMap::from([
+        ("meta-data".to_owned(), format!("{}\n", json!({ "instance-id": instance, "local-hostname": host }))),
+        ("user-data".to_owned(), format!("#cloud-config\n{config}\n")),
+    ]);
+    Documents { label: "cidata".to_owned(), files }
+}
+
+/// The stricter of what the Machine and its Deployment say about wiping.
+pub(super) fn wipe_policy(world: &World) -> WipePolicy {
+    let by_deployment = world.deployment.as_ref().and_then(|deployment| deployment.spec.wipe.as_ref()).map(|wipe| wipe.policy);
+    world.machine.spec.wipe.policy.max(by_deployment.unwrap_or(WipePolicy::None))
+}
+
+/// Writes down what a wipe did, before the Machine is free.
+pub(super) async fn record(world: &World, cluster: &impl Cluster, ids: &impl Ids) -> Result<(), PortError> {
+    let Some(work) = world.work().filter(|work| work.purpose == Purpose::Clean) else { return Ok(()) };
+    let told = agents(&world.reports, work).filter(|agent| work.key.as_ref() == Some(&agent.key));
+    let Some((agent, step)) = told.flat_map(|agent| agent.steps.iter().map(move |step| (agent, step))).find(|(_, step)| is_wipe(step))
+    else {
+        return Ok(());
+    };
+    let machine = &world.machine;
+    let name = format!("{}-{}", machine.name_any(), work.work.id);
+    let time = |micros: Option<i64>| Time(micros.and_then(|micros| Timestamp::from_microsecond(micros).ok()).unwrap_or_default());
+    let mut spec = WipeRecordSpec {
+        machine: machine.name_any(),
+        attempt: machine.spec.occupancy.as_ref().map(|occupancy| occupancy.attempt.clone()).unwrap_or_default(),
+        started: time(work.bound),
+        finished: time(agent.told.as_ref().map(|time| time.0.as_microsecond())),
+        disks: step.wiped.clone(),
+        missing: step.missing.clone(),
+        signature: String::new(),
+    };
+    let signature =
+        Installation::load(cluster, ids).await?.sign(&wiperecord::signed(&machine.namespace().unwrap_or_default(), &name, &spec));
+    spec.signature = base64::engine::general_purpose::STANDARD.encode(signature);
+    let mut record = WipeRecord::new(&name, spec);
+    record.meta_mut().namespace = machine.namespace();
+    match cluster.create(&record).await {
+        Ok(_) => {
+            tracing::info!(machine = %machine.name_any(), namespace = machine.namespace(), record = name, "wipe recorded");
+            Ok(())
+        }
+        // Written before the Machine could be freed.
+        Err(PortError::AlreadyExists(_)) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn is_wipe(step: &StepReport) -> bool {
+    step.outcome == Some(Outcome::Done) && !step.wiped.is_empty()
+}

@@ -1,0 +1,155 @@
+//! A golden image: a small Linux with its own boot loader, for BIOS and UEFI alike, that reads what it was given beside the image.
+//!
+//! ```text
+//!   | boot.img, core.img (GRUB for BIOS) | FAT: EFI/BOOT/BOOTX64.EFI, grub.cfg, vmlinuz, initrd |
+//! ```
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use athanor_image::newc::Archive;
+
+use crate::{Guest, guest, tools};
+
+/// What it says on the serial console, before what its user-data says.
+pub const SAYS: &str = "GOLDEN-BOOTED";
+
+/// Where the file system begins: behind GRUB.
+const START: u64 = 1 << 20;
+/// The size of the file system.
+const SIZE: u64 = 44 << 20;
+/// Room for GRUB's own core between the first sector and the file system.
+const MAX_CORE: usize = (START - 512) as usize;
+
+/// Linux's drivers for the disks that machines of the rack have.
+const MODULES: &[&str] = &[
+    "virtio_ring",
+    "virtio",
+    "virtio_pci_modern_dev",
+    "virtio_pci_legacy_dev",
+    "virtio_pci",
+    "virtio_blk",
+    "nvme-core",
+    "nvme",
+    "scsi_common",
+    "scsi_mod",
+    "libata",
+    "libahci",
+    "ahci",
+    "crc-t10dif",
+    "t10-pi",
+    "sd_mod",
+];
+
+/// What GRUB reads.
+const CONFIG: &str = "serial --unit=0 --speed=115200\nterminal_output serial\nlinux /vmlinuz console=ttyS0 quiet\ninitrd /initrd\nboot\n";
+
+/// What it runs: it looks for user-data on every disk, and says what it found.
+const INIT: &str = r#"#!/bin/busybox sh
+/bin/busybox mkdir -p /proc /sys /dev
+/bin/busybox mount -t proc proc /proc
+/bin/busybox mount -t sysfs sys /sys
+/bin/busybox mount -t devtmpfs dev /dev
+exec >/dev/console 2>&1 </dev/console
+export PATH=/bin
+busybox --install -s /bin
+for module in $(cat /modules/order); do insmod /modules/$module.ko 2>/dev/null; done
+found=none
+for part in /dev/vda2 /dev/sda2 /dev/nvme0n1p2; do
+  for try in 1 2 3 4 5 6 7 8 9 10; do [ -b "$part" ] && break; sleep 0.1; done
+  [ -b "$part" ] && found=$(strings -n 6 "$part" | grep '"hostname"' | head -n 1)
+done
+echo "GOLDEN-BOOTED $(uname -r) $found"
+while true; do sleep 3600; done
+"#;
+
+/// Makes the image, or finds it in the cache.
+///
+/// # Errors
+/// A tool or a package cannot be had.
+pub fn image() -> anyhow::Result<PathBuf> {
+    let guest = Guest::make()?;
+    let folder = guest::cache()?.join("golden");
+    fs::create_dir_all(&folder)?;
+    // Tests of several processes make it one after the other, each whole.
+    let lock = fs::File::create(folder.join("lock"))?;
+    lock.lock()?;
+    let (image, stamp) = (folder.join("golden.raw"), folder.join("stamp"));
+    // A file system has a serial number: an image is made once, or it would not be what another test has promised.
+    let version = format!("{INIT}{CONFIG}{}", guest.kernel.display());
+    if image.exists() && fs::read_to_string(&stamp).is_ok_and(|made| made == version) {
+        return Ok(image);
+    }
+    let (initrd, system) = (folder.join("initrd"), folder.join("system.fat"));
+    fs::write(&initrd, initramfs()?)?;
+    file_system(&folder, &system, &guest.kernel, &initrd)?;
+    let mut bytes = fs::read("/usr/lib/grub/i386-pc/boot.img")?;
+    bytes.resize(512, 0);
+    partition_table(&mut bytes);
+    let core = core(&folder)?;
+    anyhow::ensure!(core.len() <= MAX_CORE, "GRUB's core has {} bytes", core.len());
+    bytes.extend(core);
+    bytes.resize(START as usize, 0);
+    bytes.extend(fs::read(&system)?);
+    fs::write(folder.join("golden.new"), bytes)?;
+    fs::rename(folder.join("golden.new"), &image)?;
+    fs::write(stamp, version)?;
+    Ok(image)
+}
+
+/// One partition, of the type that UEFI looks for.
+fn partition_table(sector: &mut [u8]) {
+    // GRUB has code for floppies there.
+    sector[446..510].fill(0);
+    sector[446..462].copy_from_slice(&[0x80, 0, 2, 0, 0xEF, 0xFE, 0xFF, 0xFF, 0, 0, 0, 0, 0, 0, 0, 0]);
+    sector[454..458].copy_from_slice(&((START / 512) as u32).to_le_bytes());
+    sector[458..462].copy_from_slice(&((SIZE / 512) as u32).to_le_bytes());
+    sector[510..512].copy_from_slice(&[0x55, 0xAA]);
+}
+
+/// GRUB for BIOS, which finds its configuration on the first partition.
+fn core(folder: &Path) -> anyhow::Result<Vec<u8>> {
+    let out = folder.join("core.img");
+    let modules = ["biosdisk", "part_msdos", "fat", "normal", "linux", "serial", "terminal", "echo"];
+    tools::run(Command::new("grub-mkimage").args(["-O", "i386-pc", "-p", "(hd0,msdos1)/EFI/debian", "-o"]).arg(&out).args(modules))?;
+    Ok(fs::read(out)?)
+}
+
+fn file_system(folder: &Path, image: &Path, kernel: &Path, initrd: &Path) -> anyhow::Result<()> {
+    fs::File::create(image)?.set_len(SIZE)?;
+    tools::run(Command::new("mkfs.vfat").args(["-F", "16"]).arg(image))?;
+    let config = folder.join("grub.cfg");
+    fs::write(&config, CONFIG)?;
+    for path in ["::/EFI", "::/EFI/BOOT", "::/EFI/debian"] {
+        tools::run(Command::new("mmd").arg("-i").arg(image).arg(path))?;
+    }
+    let copies = [
+        (Path::new("/usr/lib/grub/x86_64-efi/monolithic/grubx64.efi"), "::/EFI/BOOT/BOOTX64.EFI"),
+        (config.as_path(), "::/EFI/debian/grub.cfg"),
+        (kernel, "::/vmlinuz"),
+        (initrd, "::/initrd"),
+    ];
+    for (from, to) in copies {
+        tools::run(Command::new("mcopy").arg("-i").arg(image).arg(from).arg(to))?;
+    }
+    Ok(())
+}
+
+fn initramfs() -> anyhow::Result<Vec<u8>> {
+    let mut archive = Archive::default();
+    for folder in ["bin", "modules"] {
+        archive.folder(folder);
+    }
+    archive.file("bin/busybox", &fs::read("/bin/busybox")?);
+    archive.link("bin/sh", "busybox");
+    archive.file("init", INIT.as_bytes());
+    let there: Vec<(&str, Vec<u8>)> = MODULES.iter().filter_map(|module| Some((*module, guest::module(module).ok()?))).collect();
+    archive.file("modules/order", there.iter().map(|(module, _)| *module).collect::<Vec<_>>().join("\n").as_bytes());
+    for (module, bytes) in there {
+        archive.file(&format!("modules/{module}.ko"), &bytes);
+    }
+    Ok(archive.finish())
+}

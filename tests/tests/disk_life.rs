@@ -1,0 +1,102 @@
+//! From free to running from disk, and back to free: real firmware, the real ramdisk, a real disk.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use std::{fs, path::Path, process::Stdio};
+
+use athanor_tests::{Firmware, Rack, Service, Vm, golden, rack::Process, tools};
+
+const DISK: u64 = 96 << 20;
+
+/// The ramdisk that `make ramdisk` built.
+fn ramdisk() -> anyhow::Result<String> {
+    let kernel = tools::built("ramdisk/vmlinuz", "`make ramdisk` first, as `make test` does")?;
+    Ok(kernel.parent().unwrap_or(&kernel).display().to_string())
+}
+
+/// Serves a folder on the rack's bridge.
+fn file_server(rack: &Rack, folder: &Path) -> anyhow::Result<Process> {
+    let mut server = rack.command("busybox");
+    server.args(["httpd", "-f", "-p", "192.168.10.1:8080", "-h"]).arg(folder);
+    Ok(Process(server.stdin(Stdio::null()).spawn()?))
+}
+
+fn sha256(path: &Path) -> anyhow::Result<String> {
+    let line = tools::run(std::process::Command::new("sha256sum").arg(path))?;
+    Ok(format!("sha256:{}", line.split(' ').next().unwrap_or_default()))
+}
+
+fn profile(rack: &Rack, service: &Service<'_>, image: &Path) -> anyhow::Result<()> {
+    let text = format!(
+        "apiVersion: metal.athanor.dev/v1alpha1\nkind: BootProfile\nmetadata: {{name: golden}}\nspec:\n  image:\n    url: http://192.168.10.1:8080/{}\n    checksum: {}\n",
+        image.file_name().unwrap_or_default().to_string_lossy(),
+        sha256(image)?
+    );
+    let file = rack.file("golden.yaml");
+    fs::write(&file, text)?;
+    service.ctl(&format!("apply -f {}", file.display())).map(|_| ())
+}
+
+fn life(firmware: Firmware, mac: &str) -> anyhow::Result<()> {
+    let image = golden::image()?;
+    let rack = Rack::up()?;
+    let ramdisk = ramdisk()?;
+    let service = Service::start_with(&rack, |config| format!("ramdiskDir: {ramdisk}\n{config}"))?;
+    let _images = file_server(&rack, image.parent().unwrap_or(&image))?;
+    profile(&rack, &service, &image)?;
+    let disk = rack.file("disk.img");
+    fs::File::create(&disk)?.set_len(DISK)?;
+    let mut vm = Vm::plug(&rack, firmware, mac)?.with_disk(&disk).that_restarts();
+    let name = vm.name();
+
+    vm.power_on()?;
+    service.wait_state("machine", &name, "Discovered", 90)?;
+    service.ctl(&format!("accept {name}"))?;
+    let machine = service.wait_state("machine", &name, "Available", 120)?;
+    let inspected =
+        machine["status"]["conditions"].as_array().and_then(|all| all.iter().find(|condition| condition["type"] == "Inspected")).cloned();
+    assert_eq!(inspected.map(|condition| condition["reason"].clone()), Some("Inspected".into()));
+    let inventory = service.get("machineinventory", &name)?;
+    let facts = &inventory["spec"]["facts"];
+    assert_eq!((facts["disks"][0]["name"].as_str(), facts["disks"][0]["sizeBytes"].as_u64()), (Some("vda"), Some(DISK)), "{facts}");
+    assert_eq!(facts["nics"][0]["mac"], mac, "{facts}");
+
+    // A claim finds the machine where it waits: nobody restarts it.
+    service.ctl("create deployment web-1 --profile golden --hostname web-1")?;
+    let machine = service.wait_state("machine", &name, "Provisioned", 120)?;
+    assert_eq!(machine["spec"]["occupancy"]["wipe"], "metadata");
+    let said = vm.wait_console(golden::SAYS, 180)?;
+    assert!(said.contains(r#""hostname":"web-1""#), "{said}");
+
+    // It is released: what runs is not known to have stopped until somebody restarts it.
+    service.ctl("delete deployment web-1")?;
+    service.wait("machine", &name, 20, |machine| machine["status"]["conditions"].to_string().contains("power-cycle it"))?;
+    vm.power_off();
+    let first = fs::read(&disk)?;
+    assert!(first[..512].iter().any(|byte| *byte != 0));
+    vm.power_on()?;
+    service.wait_state("machine", &name, "Available", 180)?;
+    let records = service.list("wiperecord")?;
+    let record = &records.first().unwrap()["spec"];
+    assert_eq!((record["machine"].as_str(), record["disks"][0]["method"].as_str()), (Some(name.as_str()), Some("Metadata")), "{record}");
+    assert_eq!(record["disks"][0]["mismatched"], 0);
+    let wiped = fs::read(&disk)?;
+    let edge = 16 << 20;
+    assert!(wiped[..edge].iter().chain(&wiped[wiped.len() - edge..]).all(|byte| *byte == 0), "the record says otherwise");
+
+    // And it serves again.
+    service.ctl("create deployment web-2 --profile golden --hostname web-2")?;
+    service.wait_state("machine", &name, "Provisioned", 120)?;
+    let said = vm.wait_console(golden::SAYS, 180)?;
+    assert!(said.contains(r#""hostname":"web-2""#), "{said}");
+    Ok(())
+}
+
+#[test]
+fn a_bios_machine_from_free_to_disk_and_back() {
+    life(Firmware::Bios, "52:54:00:aa:05:01").unwrap();
+}
+
+#[test]
+fn a_uefi_machine_from_free_to_disk_and_back() {
+    life(Firmware::Uefi, "52:54:00:aa:05:02").unwrap();
+}
