@@ -18,6 +18,7 @@ pub mod cluster;
 pub mod dhclient;
 pub mod disk;
 pub mod dnsmasq;
+pub mod fake_agent;
 pub mod fake_ipxe;
 pub mod firmware_client;
 pub mod golden;
@@ -30,6 +31,7 @@ pub mod tools;
 pub mod vm;
 
 pub use capture::Capture;
+pub use fake_agent::FakeAgent;
 pub use fake_ipxe::FakeIpxe;
 pub use firmware_client::FirmwareClient;
 pub use guest::Guest;

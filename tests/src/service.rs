@@ -32,7 +32,7 @@ fn log_level() -> String {
 fn write_config(rack: &Rack, change: impl FnOnce(String) -> String) -> anyhow::Result<()> {
     let folder = rack.folder().display();
     let config = format!(
-        "dataDir: {folder}/data\nmediaDirs: [{folder}/media]\nsubnets:\n  lab:\n    cidr: 192.168.10.0/24\n    mode: dhcp\n    \
+        "dataDir: {folder}/data\nmediaDirs: [{folder}/media]\nramdiskDir: {folder}/ramdisk\nsubnets:\n  lab:\n    cidr: 192.168.10.0/24\n    mode: dhcp\n    \
          reserved: [{HOST}]\n    ranges: [{{from: 192.168.10.100, to: 192.168.10.199}}]\n    newcomers: {{whileUnaccepted: Wait}}\n"
     );
     fs::create_dir_all(rack.file("media"))?;
@@ -174,6 +174,7 @@ impl<'a> Service<'a> {
         };
         let mut agent = start("athanor-boot-agent", &["agent", "--node", crate::plane::AGENT_NODE, "--installation", "test"])?;
         agent.arg("--data-dir").arg(self.rack.file("data")).arg("--media-dir").arg(self.rack.file("media"));
+        agent.arg("--ramdisk-dir").arg(self.rack.file("ramdisk"));
         Ok(vec![start("athanor-operator", &["operator"])?, agent])
     }
 

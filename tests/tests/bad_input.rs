@@ -92,7 +92,7 @@ fn objects_that_cannot_go_on_say_why() {
     service.ctl("create boot --name shell --kernel http://example.com/k --cmdline a||b").unwrap();
     service.ctl("create boot --name gone --iso-path gone.iso --kernel k").unwrap();
     service.ctl("create boot --name link --iso-path link.iso --kernel k").unwrap();
-    says("bootprofile", "preseed", "preseed profiles are stored, but this version only runs live and script profiles");
+    says("bootprofile", "preseed", "preseed profiles are stored, but this version only runs live, script and image profiles");
 
     service.wait_state("machine", "a", "Available", 10).unwrap();
     service.ctl("create deployment unknown --mac 52:54:00:aa:00:99 --profile live").unwrap();

@@ -7,7 +7,7 @@ use athanor_crds::{
     rbac,
     rights::{Role, Rule},
 };
-use athanor_tests::{ControlPlane, FakeIpxe, Guest, Rack, Service, dhclient, tools, wait_for};
+use athanor_tests::{ControlPlane, FakeAgent, FakeIpxe, Guest, Rack, Service, dhclient, fake_agent, tools, wait_for};
 use serde_json::{Value, json};
 
 fn start(rack: &Rack) -> Service<'_> {
@@ -159,6 +159,34 @@ fn a_laptop_comes_and_goes(rack: &Rack, service: &mut Service<'_>) {
     .unwrap();
 }
 
+/// A machine is looked at, written and wiped: the installation's key is drawn, and a wipe recorded.
+fn a_disk_is_written_and_wiped(rack: &Rack, service: &Service<'_>) {
+    fake_agent::ramdisk(rack).unwrap();
+    let machine = FakeIpxe::plug(rack).unwrap();
+    let name = machine.name();
+    service.wait("subnet", "lab", 30, |subnet| subnet["status"]["servers"][0]["ramdisk"] == true).unwrap();
+    machine.boot_file().unwrap();
+    service.wait_state("machine", &name, "Discovered", 20).unwrap();
+    service.ctl(&format!("accept {name}")).unwrap();
+    service.wait_state("machine", &name, "Inspecting", 20).unwrap();
+    let agent = FakeAgent::boot(&machine, &machine.boot_file().unwrap()).unwrap();
+    let look = agent.step(None, 0).unwrap();
+    agent.tell(&look, fake_agent::inventory(None)).unwrap();
+    service.wait_state("machine", &name, "Available", 20).unwrap();
+    fake_agent::profile(rack, service).unwrap();
+    service.ctl("create deployment disk-1 --profile image").unwrap();
+    let write = agent.step(look["work"].as_str(), 1).unwrap();
+    agent.tell(&write, json!({ "outcome": "Done" })).unwrap();
+    service.wait_state("machine", &name, "Provisioned", 20).unwrap();
+    service.ctl("delete deployment disk-1").unwrap();
+    service.wait_state("machine", &name, "Releasing", 20).unwrap();
+    let cleaner = FakeAgent::boot(&machine, &machine.boot_file().unwrap()).unwrap();
+    let wipe = cleaner.step(None, 0).unwrap();
+    cleaner.tell(&wipe, fake_agent::wiped()).unwrap();
+    service.wait_state("machine", &name, "Available", 20).unwrap();
+    service.ctl(&format!("delete machine {name}")).unwrap();
+}
+
 /// Every right of the table is used: one that nobody needs is no right, and without one that somebody needs this story ends early.
 #[test]
 fn no_component_may_do_what_it_never_does() {
@@ -196,6 +224,7 @@ fn no_component_may_do_what_it_never_does() {
     })
     .unwrap();
 
+    a_disk_is_written_and_wiped(&rack, &service);
     a_laptop_comes_and_goes(&rack, &mut service);
 
     let plane = service.plane().unwrap();

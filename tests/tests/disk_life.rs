@@ -7,10 +7,10 @@ use athanor_tests::{Firmware, Rack, Service, Vm, golden, rack::Process, tools};
 
 const DISK: u64 = 96 << 20;
 
-/// The ramdisk that `make ramdisk` built.
-fn ramdisk() -> anyhow::Result<String> {
+/// The ramdisk that `make ramdisk` built, where the services look for it.
+fn ramdisk(rack: &Rack) -> anyhow::Result<()> {
     let kernel = tools::built("ramdisk/vmlinuz", "`make ramdisk` first, as `make test` does")?;
-    Ok(kernel.parent().unwrap_or(&kernel).display().to_string())
+    Ok(std::os::unix::fs::symlink(kernel.parent().unwrap_or(&kernel), rack.file("ramdisk"))?)
 }
 
 /// Serves a folder on the rack's bridge.
@@ -39,8 +39,8 @@ fn profile(rack: &Rack, service: &Service<'_>, image: &Path) -> anyhow::Result<(
 fn life(firmware: Firmware, mac: &str) -> anyhow::Result<()> {
     let image = golden::image()?;
     let rack = Rack::up()?;
-    let ramdisk = ramdisk()?;
-    let service = Service::start_with(&rack, |config| format!("ramdiskDir: {ramdisk}\n{config}"))?;
+    ramdisk(&rack)?;
+    let service = Service::start(&rack)?;
     let _images = file_server(&rack, image.parent().unwrap_or(&image))?;
     profile(&rack, &service, &image)?;
     let disk = rack.file("disk.img");

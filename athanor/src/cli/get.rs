@@ -1,7 +1,7 @@
 //! `get` and `describe`. Tables are the API's own, so they are those of kubectl.
 
 use anyhow::{Context as _, bail};
-use athanor_crds::BootReport;
+use athanor_crds::{BootReport, MachineInventory};
 use clap::{Args, ValueEnum};
 use futures::{AsyncBufReadExt as _, StreamExt as _};
 use kube::{
@@ -10,7 +10,7 @@ use kube::{
 };
 use serde_json::Value;
 
-use super::{Global, connect, explain, kinds::Kind, lifecycle, out};
+use super::{Global, connect, explain, hardware, kinds::Kind, lifecycle, out};
 
 /// Arguments of `get`.
 #[derive(Debug, Clone, Args)]
@@ -308,7 +308,12 @@ pub(crate) async fn describe(global: &Global, args: DescribeArgs) -> anyhow::Res
     }
     for condition in &conditions {
         let get = |field: &str| condition[field].as_str().unwrap_or_default();
-        text.push_str(&format!("  {:<14} {:<6} {:<18} {}\n", get("type"), get("status"), get("reason"), get("message")));
+        text.push_str(&format!("  {:<20} {:<6} {:<18} {}\n", get("type"), get("status"), get("reason"), get("message")));
+    }
+    if kind.kind == "Machine"
+        && let Some(inventory) = Api::<MachineInventory>::namespaced(client.clone(), &global.namespace).get_opt(&name).await?
+    {
+        text.push_str(&format!("\nhardware\n{}", indent(&hardware::shown(&inventory))));
     }
     if kind.kind == "Machine"
         && let Some(report) = Api::<BootReport>::namespaced(client, &global.namespace).get_opt(&name).await?

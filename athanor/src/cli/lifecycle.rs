@@ -23,6 +23,23 @@ pub(crate) struct AcceptArgs {
     /// Every machine that waits
     #[arg(long, conflicts_with = "names")]
     all: bool,
+    /// Of these only those of a vendor, as their firmware tells it
+    #[arg(long, requires = "all")]
+    vendor: Option<String>,
+    /// Of these only those whose serial number begins so
+    #[arg(long, requires = "all", value_name = "PREFIX")]
+    serial_prefix: Option<String>,
+}
+
+impl AcceptArgs {
+    /// Whether `--all` means a machine.
+    fn means(&self, machine: &Machine) -> bool {
+        let hardware = machine.status.as_ref().and_then(|status| status.hardware.as_ref());
+        let vendor = hardware.and_then(|hardware| hardware.vendor.as_deref()).unwrap_or_default();
+        let serial = hardware.and_then(|hardware| hardware.serial.as_deref()).unwrap_or_default();
+        self.vendor.as_ref().is_none_or(|wanted| wanted.eq_ignore_ascii_case(vendor))
+            && self.serial_prefix.as_ref().is_none_or(|prefix| serial.starts_with(prefix.as_str()))
+    }
 }
 
 /// Arguments of `delete`.
@@ -52,7 +69,7 @@ pub(crate) async fn accept(global: &Global, args: AcceptArgs) -> anyhow::Result<
     let api: Api<Machine> = Api::namespaced(connect::client(global).await?, &global.namespace);
     let machines = api.list(&ListParams::default()).await?.items;
     let chosen: Vec<&Machine> = if args.all {
-        machines.iter().filter(|machine| !machine.spec.accepted).collect()
+        machines.iter().filter(|machine| !machine.spec.accepted && args.means(machine)).collect()
     } else {
         args.names.iter().map(|name| named(&machines, name)).collect::<anyhow::Result<_>>()?
     };

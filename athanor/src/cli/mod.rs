@@ -6,6 +6,7 @@ mod create;
 mod deploy;
 mod explain;
 mod get;
+mod hardware;
 mod kinds;
 mod lifecycle;
 mod simulate;
@@ -90,6 +91,8 @@ enum Command {
     Explain(explain::ExplainArgs),
     /// Tell what a client would be answered now, and which row of the decision table says so; nothing is sent
     Simulate(simulate::SimulateArgs),
+    /// Tell whether the records of a machine's wipes are true
+    VerifyWipe(hardware::VerifyArgs),
     /// Ask a component in the same pod how it fares
     #[command(hide = true)]
     Health(services::AskArgs),
@@ -179,6 +182,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Wait(args) => return Box::pin(wait::run(global, args)).await,
         Command::Explain(args) => explain::explain(global, args).await?,
         Command::Simulate(args) => simulate::simulate(global, args).await?,
+        Command::VerifyWipe(args) => hardware::verify_wipe(global, args).await?,
         Command::Health(args) => services::ask(&args).await?,
     }
     Ok(ExitCode::SUCCESS)

@@ -234,6 +234,14 @@ mod tests {
         assert_eq!(message("mediadirs: []\n"), "athanor.yaml:1:1: unknown key \"mediadirs\"; did you mean \"mediaDirs\"?");
         assert_eq!(message("http: {port: http}\n"), "athanor.yaml:1:14: http.port: must be an integer, not \"http\"");
         assert_eq!(message("http: {port: 99999}\n"), "athanor.yaml:1:14: http.port: must be at most 65535, not 99999");
+        assert_eq!(
+            message("metrics: {listen: 127.0.0.1:7480}\n"),
+            "athanor.yaml:1:19: metrics.listen: api.listen has this port already; choose another"
+        );
+        assert_eq!(
+            message("metrics: {listen: 127.0.0.1:7481}\n"),
+            "athanor.yaml:1:19: metrics.listen: http.port has this port already; choose another"
+        );
         assert_eq!(message("http: {port: 0}\n"), "athanor.yaml:1:14: http.port: must be at least 1, not 0");
         assert_eq!(message("api: {listen: foo}\n"), "athanor.yaml:1:15: api.listen: must be an address and a port, like 127.0.0.1:7480");
         assert_eq!(message("subnets: []\n"), "athanor.yaml:1:10: subnets: must be a map, not a list");

@@ -1,0 +1,178 @@
+//! The life of a Machine that has the machine-agent, a row a case.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failed unwrap is a failed test")]
+
+use athanor_crds::{
+    Deployment, DeploymentSpec, Machine, MachineSpec,
+    bootprofile::Success,
+    machine::{Attempt, ClaimRef, ExistingData, MachineStatus, Occupancy, OccupancyState, WipeEvidence, WipePolicy},
+};
+use athanor_plan::{
+    Purpose, Safe, decide,
+    lifecycle::{Act, Facts, WorkSeen},
+};
+use athanor_wire::{Outcome, StepReport};
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+
+const SECOND: i64 = 1_000_000;
+
+fn machine() -> Machine {
+    Machine::new("m1", MachineSpec { accepted: true, ..MachineSpec::default() })
+}
+
+fn occupied(state: OccupancyState, number: u32) -> Machine {
+    let mut machine = machine();
+    let (issued, wipe) = (Time(Timestamp::from_second(100).unwrap()), Some(WipePolicy::Metadata));
+    machine.spec.claim_ref = Some(ClaimRef {
+        api_group: athanor_crds::GROUP.into(),
+        kind: "Deployment".into(),
+        namespace: "default".into(),
+        name: "web-1".into(),
+        instance_id: "i-1".into(),
+    });
+    let since = Some(issued.clone());
+    machine.spec.occupancy = Some(Occupancy { instance_id: "i-1".into(), attempt: "a-1".into(), state, ever_started: true, wipe, since });
+    machine.status = Some(MachineStatus { attempt: Some(Attempt { id: "a-1".into(), number, issued }), ..MachineStatus::default() });
+    machine
+}
+
+fn web_1() -> Deployment {
+    Deployment::new("web-1", DeploymentSpec { instance_id: Some("i-1".into()), ..DeploymentSpec::default() })
+}
+
+fn with_ramdisk() -> Facts<'static> {
+    Facts { ramdisk: true, ..Facts::default() }
+}
+
+fn inspected(data: &[&str]) -> Facts<'static> {
+    Facts { inspected: Some(data.iter().map(|text| (*text).to_owned()).collect()), ..with_ramdisk() }
+}
+
+fn image(web: &Deployment) -> Facts<'_> {
+    Facts { deployment: Some(web), runnable: Some(Ok(Success::Reported)), by_agent: true, now: 200 * SECOND, ..with_ramdisk() }
+}
+
+fn asks(purpose: Purpose) -> Option<WorkSeen> {
+    Some(WorkSeen { purpose, bound: None, asks: true, told: None, told_at: None })
+}
+
+fn bound(purpose: Purpose) -> WorkSeen {
+    WorkSeen { purpose, bound: Some(150 * SECOND), asks: false, told: None, told_at: None }
+}
+
+fn told(purpose: Purpose, outcome: Option<Outcome>, second: i64) -> Option<WorkSeen> {
+    let report = StepReport {
+        work: "a-1".into(),
+        index: 0,
+        phase: "read back".into(),
+        outcome,
+        percent: Some(40),
+        bytes_per_second: Some(120_000_000),
+        message: "the disk is on fire".into(),
+        inventory: None,
+        wiped: Vec::new(),
+        missing: Vec::new(),
+    };
+    Some(WorkSeen { told: Some(report), told_at: Some(second * SECOND), ..bound(purpose) })
+}
+
+/// State, Ready's reason, the agent's work, and what is written next.
+fn row(machine: &Machine, facts: &Facts<'_>) -> (String, &'static str, Option<Purpose>, Option<Act>) {
+    let decision = decide(machine, facts);
+    (decision.state.to_string(), decision.reason, decision.work, decision.act)
+}
+
+fn is(state: &str, reason: &'static str, work: Option<Purpose>, act: Option<Act>) -> (String, &'static str, Option<Purpose>, Option<Act>) {
+    (state.to_owned(), reason, work, act)
+}
+
+#[test]
+fn who_was_accepted_is_looked_at_before_it_is_free() {
+    let look = Some(Purpose::Inspect);
+    assert_eq!(row(&machine(), &with_ramdisk()), is("Inspecting", "Inspecting", look, None));
+    assert_eq!(row(&machine(), &Facts { work: asks(Purpose::Inspect), ..with_ramdisk() }), is("Inspecting", "Inspecting", look, None));
+    let failed = Facts { work: told(Purpose::Inspect, Some(Outcome::Failed), 160), ..with_ramdisk() };
+    assert_eq!(row(&machine(), &failed), is("Inspecting", "InspectionFailed", look, None));
+    let again = Facts { last_boot: Some(170 * SECOND), ..failed };
+    assert!(decide(&machine(), &again).renew, "it was restarted: another agent may look");
+    assert_eq!(row(&machine(), &inspected(&[])), is("Available", "Available", look, None));
+    assert_eq!(row(&machine(), &Facts::default()), is("Available", "Available", None, None), "where there is no ramdisk, nobody looks");
+}
+
+#[test]
+fn data_from_before_is_kept_until_somebody_says_otherwise() {
+    let found = inspected(&["sda: GPT with 2 partitions: fat, ext4"]);
+    let decision = decide(&machine(), &found);
+    assert_eq!(row(&machine(), &found), is("Accepted", "DisksNotEmpty", None, None));
+    assert!(matches!(decision.safe, Safe::LocalDiskThenWait { .. }), "its operating system boots on");
+    assert!(decision.message.contains("sda: GPT with 2 partitions: fat, ext4") && decision.message.contains("existingData: Overwrite"));
+    let mut overwritten = machine();
+    overwritten.spec.existing_data = ExistingData::Overwrite;
+    assert_eq!(row(&overwritten, &found).0, "Available");
+    let mut careless = machine();
+    careless.spec.wipe.policy = WipePolicy::None;
+    assert_eq!(row(&careless, &found).0, "Available", "who never wipes loses what was there");
+}
+
+#[test]
+fn an_image_from_claim_to_disk() {
+    let web = web_1();
+    let write = Some(Purpose::Provision);
+    assert_eq!(row(&occupied(OccupancyState::Issued, 1), &image(&web)), is("Claimed", "WaitingForBoot", write, None));
+    let asking = Facts { work: asks(Purpose::Provision), ..image(&web) };
+    let start = Some(Act::Advance(OccupancyState::Started));
+    assert_eq!(row(&occupied(OccupancyState::Issued, 1), &asking), is("Provisioning", "Provisioning", write, start));
+    let busy = Facts { work: told(Purpose::Provision, None, 199), ..image(&web) };
+    assert_eq!(row(&occupied(OccupancyState::Started, 1), &busy), is("Provisioning", "Provisioning", write, None));
+    assert_eq!(decide(&occupied(OccupancyState::Started, 1), &busy).message, "writes web-1, attempt 1 of 3: read back 40 %, 120 MB/s");
+    let done = Facts { work: told(Purpose::Provision, Some(Outcome::Done), 199), ..image(&web) };
+    let proved = Some(Act::Advance(OccupancyState::Provisioned));
+    assert_eq!(row(&occupied(OccupancyState::Started, 1), &done), is("Provisioned", "Provisioned", None, proved));
+    let runs = decide(&occupied(OccupancyState::Provisioned, 1), &image(&web));
+    assert!(matches!(runs.safe, Safe::LocalDisk { .. }) && runs.work.is_none() && !runs.order, "it leaves to its disk, and nothing else");
+    let without = Facts { ramdisk: false, ..image(&web) };
+    assert_eq!(row(&occupied(OccupancyState::Issued, 1), &without), is("Claimed", "NoAgent", None, None));
+}
+
+#[test]
+fn what_fails_is_tried_again_a_bounded_number_of_times_and_not_at_once() {
+    let web = web_1();
+    let write = Some(Purpose::Provision);
+    let failed = |at: i64| Facts { work: told(Purpose::Provision, Some(Outcome::Failed), at), ..image(&web) };
+    let waits = decide(&occupied(OccupancyState::Started, 1), &failed(199));
+    assert_eq!((waits.reason, waits.act, waits.next_try), ("WriteFailed", None, Some(204 * SECOND)));
+    assert_eq!(row(&occupied(OccupancyState::Started, 1), &failed(195)), is("Provisioning", "WriteFailed", write, Some(Act::Issue(2))));
+    assert_eq!(decide(&occupied(OccupancyState::Started, 2), &failed(195)).next_try, Some(255 * SECOND));
+    let last = decide(&occupied(OccupancyState::Started, 3), &failed(100));
+    assert_eq!((last.reason, last.act, last.work), ("WriteFailed", None, write), "what it told stays to be read");
+    assert!(last.failure.unwrap().contains("the disk is on fire. Correct what it says"));
+
+    let restarted = Facts { work: Some(bound(Purpose::Provision)), last_boot: Some(151 * SECOND), ..image(&web) };
+    assert_eq!(row(&occupied(OccupancyState::Started, 1), &restarted).3, Some(Act::Issue(2)));
+    let silent = Facts { work: Some(bound(Purpose::Provision)), now: 451 * SECOND, ..image(&web) };
+    assert_eq!(row(&occupied(OccupancyState::Started, 1), &silent).3, Some(Act::Issue(2)));
+    assert_eq!(row(&occupied(OccupancyState::Started, 1), &Facts { now: 449 * SECOND, ..silent }).3, None);
+}
+
+#[test]
+fn what_was_written_is_wiped_before_the_machine_is_free() {
+    let wipe = Some(Purpose::Clean);
+    let released = || occupied(OccupancyState::ReleaseRequested, 1);
+    assert_eq!(row(&released(), &with_ramdisk()), is("Releasing", "Releasing", wipe, None));
+    let booted = Facts { last_boot: Some(500 * SECOND), ..with_ramdisk() };
+    assert_eq!(row(&released(), &booted).3, None, "a boot is no wipe");
+    let busy = Facts { work: Some(bound(Purpose::Clean)), ..with_ramdisk() };
+    assert_eq!(row(&released(), &busy), is("Cleaning", "Cleaning", wipe, None));
+    let cut = Facts { last_boot: Some(151 * SECOND), ..busy };
+    assert!(decide(&released(), &cut).renew, "the power was cut: from the beginning");
+    let failed = Facts { work: told(Purpose::Clean, Some(Outcome::Failed), 160), ..with_ramdisk() };
+    assert_eq!(row(&released(), &failed), is("Cleaning", "WipeFailed", wipe, None));
+    let done = Facts { work: told(Purpose::Clean, Some(Outcome::Done), 160), ..with_ramdisk() };
+    assert_eq!(row(&released(), &done), is("Cleaning", "Cleaning", wipe, Some(Act::Free)));
+    assert_eq!(row(&released(), &Facts::default()), is("Releasing", "NoAgent", None, None), "nobody can wipe it");
+
+    let mut careless = released();
+    careless.spec.occupancy.as_mut().unwrap().wipe = Some(WipePolicy::None);
+    assert_eq!(row(&careless, &booted), is("Releasing", "Releasing", None, Some(Act::Free)));
+    careless.spec.wipe.evidence = WipeEvidence::Required;
+    assert_eq!(row(&careless, &booted).2, wipe, "a record is demanded");
+}

@@ -1,0 +1,121 @@
+//! What machine-agents are told and who may tell what, without the wait for machines.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use athanor_tests::{
+    FakeAgent, FakeIpxe, Rack, Service,
+    fake_agent::{self, inventory, profile},
+};
+use serde_json::{Value, json};
+
+/// A service with a ramdisk that nobody boots, and a machine that was accepted.
+fn accepted<'a>(rack: &'a Rack, machine: &FakeIpxe) -> anyhow::Result<(Service<'a>, String)> {
+    fake_agent::ramdisk(rack)?;
+    let service = Service::start(rack)?;
+    machine.boot_file()?;
+    service.wait_state("machine", &machine.name(), "Discovered", 20)?;
+    service.ctl(&format!("accept {}", machine.name()))?;
+    service.wait_state("machine", &machine.name(), "Inspecting", 20)?;
+    // Acceptance draws a new token, and DHCP names it.
+    let first = machine.boot_file()?;
+    Ok((service, first))
+}
+
+fn reason(object: &Value, type_: &str) -> String {
+    let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    let found = conditions.iter().find(|condition| condition["type"] == type_).cloned().unwrap_or_default();
+    found["reason"].as_str().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn one_key_does_the_work_and_every_other_is_refused() {
+    let rack = Rack::up().unwrap();
+    let machine = FakeIpxe::plug(&rack).unwrap();
+    let (service, first) = accepted(&rack, &machine).unwrap();
+    let agent = FakeAgent::boot(&machine, &first).unwrap();
+    let step = agent.step(None, 0).unwrap();
+    assert_eq!((step["step"]["do"].as_str(), step["index"].as_u64()), (Some("inventory"), Some(0)), "{step}");
+
+    // Whoever has the token only, or changes what was signed, gets nothing.
+    let twin = agent.twin().unwrap();
+    assert_eq!(twin.next(None, 0).unwrap().0, 403);
+    assert_eq!(twin.tell(&step, inventory(None)).unwrap().0, 403);
+    assert_eq!(agent.post("next", &json!({}), Some(b"{\"done\":1}")).unwrap().0, 401);
+    assert_eq!(agent.post("tell", &json!({ "work": "w-0", "index": 0, "phase": "x" }), None).unwrap().0, 410);
+    let (code, said) = agent.post("tell", &json!({ "work": 7 }), None).unwrap();
+    assert!(code == 400 && said.to_string().contains("the question cannot be read"), "{said}");
+    let conflict = |object: &Value| reason(object, "TokenConflict") == "TokenConflict";
+    service.wait("machine", &machine.name(), 20, conflict).unwrap();
+
+    // Disks that hold data stop it, and its operating system boots on.
+    assert_eq!(agent.tell(&step, inventory(Some("GPT with 1 partition: ext4"))).unwrap().0, 204);
+    let stopped = service.wait("machine", &machine.name(), 10, |object| reason(object, "Ready") == "DisksNotEmpty").unwrap();
+    assert_eq!(stopped["status"]["hardware"]["summary"], "4 cpu, 8 GiB, 107 GB");
+    let work = step["work"].as_str();
+    assert_eq!(agent.step(work, 1).unwrap()["step"]["do"], "reboot");
+    let told = service.ctl(&format!("describe machine {}", machine.name())).unwrap();
+    assert!(
+        told.contains("disk       sda        107.4 GB  S1  (GPT with 1 partition: ext4)") && told.contains("told by    agent"),
+        "{told}"
+    );
+}
+
+#[test]
+fn a_life_with_a_server_that_is_killed_in_each_phase() {
+    let rack = Rack::up().unwrap();
+    let machine = FakeIpxe::plug(&rack).unwrap();
+    let (mut service, first) = accepted(&rack, &machine).unwrap();
+    let name = machine.name();
+    let agent = FakeAgent::boot(&machine, &first).unwrap();
+    let look = agent.step(None, 0).unwrap();
+    service.restart().unwrap();
+    assert_eq!(agent.tell(&look, inventory(None)).unwrap().0, 204, "who was bound stays bound");
+    service.wait_state("machine", &name, "Available", 20).unwrap();
+
+    // It is claimed where it waits, and begins when the start is on record.
+    profile(&rack, &service).unwrap();
+    service.ctl("create deployment web-1 --profile image --hostname web-1").unwrap();
+    let write = agent.step(look["work"].as_str(), 1).unwrap();
+    assert_eq!(
+        (write["step"]["do"].as_str(), write["step"]["marker"]["attempt"].as_str()),
+        (Some("write"), write["work"].as_str()),
+        "{write}"
+    );
+    let started = service.get("machine", &name).unwrap();
+    assert_eq!(
+        (started["spec"]["occupancy"]["state"].as_str(), started["spec"]["occupancy"]["wipe"].as_str()),
+        (Some("Started"), Some("metadata"))
+    );
+    agent.tell(&write, json!({ "phase": "fetch and write", "percent": 40, "bytesPerSecond": 90_000_000 })).unwrap();
+    let says = |words: &'static str| move |object: &Value| object["status"]["conditions"].to_string().contains(words);
+    service.wait("deployment", "web-1", 20, says("fetch and write 40 %, 90 MB/s")).unwrap();
+    service.restart().unwrap();
+    assert_eq!(agent.tell(&write, json!({ "outcome": "Failed", "message": "Fetch: the server answers 503" })).unwrap().0, 204);
+    let failed = service.wait("machine", &name, 10, says("attempt 1 of 3 to write web-1 failed: Fetch: the server answers 503")).unwrap();
+    assert!(failed["status"]["failure"]["nextTry"].is_string(), "{failed}");
+
+    // The next attempt is other work: an end of the first says nothing about it.
+    let again = agent.step(write["work"].as_str(), 1).unwrap();
+    assert_ne!(again["work"], write["work"]);
+    assert_eq!(agent.tell(&write, json!({ "outcome": "Done" })).unwrap().0, 410);
+    assert_eq!(agent.tell(&again, json!({ "outcome": "Done", "message": "written" })).unwrap().0, 204);
+    service.wait_state("deployment", "web-1", "Provisioned", 10).unwrap();
+    assert_eq!(agent.step(again["work"].as_str(), 1).unwrap()["step"]["do"], "reboot");
+    assert_eq!(agent.tell(&again, json!({ "outcome": "Failed" })).unwrap().0, 410, "what succeeded cannot fail any more");
+    // Its firmware is sent to its disk, and nowhere else.
+    assert!(!machine.boot_file().unwrap().contains("boot.ipxe"));
+
+    // Released: a machine that boots is wiped, by whoever comes up there now.
+    service.ctl("delete deployment web-1").unwrap();
+    service.wait_state("machine", &name, "Releasing", 10).unwrap();
+    let cleaner = FakeAgent::boot(&machine, &machine.boot_file().unwrap()).unwrap();
+    let wipe = cleaner.step(None, 0).unwrap();
+    assert_eq!((wipe["step"]["do"].as_str(), wipe["step"]["expected"][0].as_str()), (Some("wipe"), Some("S1")), "{wipe}");
+    service.restart().unwrap();
+    assert_eq!(cleaner.tell(&wipe, fake_agent::wiped()).unwrap().0, 204);
+    service.wait_state("machine", &name, "Available", 10).unwrap();
+    let verified = service.ctl(&format!("verify-wipe {name}")).unwrap();
+    assert!(
+        verified.contains("signed by this installation\n  S1: Metadata, 33554432 bytes; 1024 places read back, 0 of them not empty"),
+        "{verified}"
+    );
+}
