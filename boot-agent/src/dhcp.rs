@@ -161,7 +161,6 @@ impl Server {
             proxy_port,
             leases: &leases,
             chain_loop: self.shared.reporter.loops(snapshot.told_as(request.mac)),
-            left_to_disk: self.shared.reporter.left_to_disk(snapshot.told_as(request.mac)),
         };
         let mut decision = decide(&request, &context);
         match &decision.answer {

@@ -11,7 +11,7 @@ use std::{
 };
 
 use athanor_crds::bootreport::{AgentReport, AttemptReport, BootEvent, Declined, MAX_EVENTS, NodeReport};
-use athanor_plan::{BootPlan, Safe, Snapshot, ipxe::WAIT_BEFORE_DISK};
+use athanor_plan::{BootPlan, Snapshot};
 use athanor_wire::{GuestReport, Inventory, MacAddr};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
@@ -41,8 +41,6 @@ const ONE_BOOT: Duration = Duration::from_secs(60);
 const LOOP_FETCHES: usize = 3;
 /// How long fetches of a loader are remembered, and how long a client that goes in circles is offered none.
 const LOOP_TIME: Duration = Duration::from_secs(60);
-/// How long firmware may take from its script to its disk: stock UEFI tries PXE and HTTP over IPv6 in between, a minute and more each.
-const LEFT: Duration = Duration::from_secs(180);
 /// A waiting machine asks every few seconds; that it still does is written this often.
 const BOOT_TIME_PAUSE: Duration = Duration::from_secs(60);
 
@@ -80,8 +78,6 @@ struct Client {
     /// When it fetched its loader, since it last fetched a script; the newest [`LOOP_FETCHES`].
     loader_fetches: VecDeque<Instant>,
     chain_loop: Option<Timestamp>,
-    /// When its script sent it to its disk because its waiting was over.
-    left_to_disk: Option<Instant>,
     files: BTreeSet<String>,
     tally: Tally,
     problems: Vec<String>,
@@ -108,7 +104,6 @@ impl Client {
             declined: None,
             loader_fetches: VecDeque::new(),
             chain_loop: None,
-            left_to_disk: None,
             files: BTreeSet::new(),
             tally: Tally::default(),
             problems: Vec::new(),
@@ -309,11 +304,6 @@ impl Reporter {
         self.of(mac, Client::goes_in_circles).unwrap_or_default()
     }
 
-    /// Whether a machine was sent to its disk a moment ago because its waiting was over: its firmware is on its way there.
-    pub(crate) fn left_to_disk(&self, mac: MacAddr) -> bool {
-        self.of(mac, |client| client.left_to_disk.is_some_and(|left| left.elapsed() < LEFT)).unwrap_or_default()
-    }
-
     /// How long ago the firmware of a machine first asked in this boot.
     pub(crate) fn boot_age(&self, plan: &BootPlan) -> Duration {
         let began = self.of_plan(plan, |client| client.boot_began).flatten();
@@ -325,10 +315,6 @@ impl Reporter {
         let Some(mac) = boot_mac(plan) else { return };
         self.with(mac, |client| {
             client.loader_fetches.clear();
-            let waits_no_more = matches!(plan.safe, Safe::LocalDiskThenWait { .. }) && plan.order.is_none();
-            let waited =
-                client.boot_began.map(|began| began.elapsed()).is_some_and(|waited| waited >= WAIT_BEFORE_DISK && waited < ONE_BOOT);
-            client.left_to_disk = (waits_no_more && waited).then(Instant::now);
             // A loader that loops does not ask DHCP again, and another agent may have answered that.
             if client.boot_began.is_none_or(|began| began.elapsed() >= ONE_BOOT) {
                 client.boot_began = Some(Instant::now());
@@ -600,7 +586,7 @@ mod tests {
             hostname: None,
             local_boot: athanor_crds::machine::LocalBoot::default(),
             loader: None,
-            safe: Safe::LocalDisk { reason: "r".to_owned() },
+            safe: athanor_plan::Safe::LocalDisk { reason: "r".to_owned() },
             order: None,
             work: None,
         };

@@ -85,7 +85,6 @@ impl Simulation {
             proxy_port: question.proxy_port,
             leases: &leases,
             chain_loop: false,
-            left_to_disk: false,
         };
         let decision = decide(&request, &context);
         let who = athanor_dhcp::Client::of(&request).describe();

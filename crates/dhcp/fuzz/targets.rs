@@ -83,7 +83,6 @@ fn whatever_is_asked_matches_one_row_and_whatever_is_answered_decodes() {
                 proxy_port,
                 leases: &[],
                 chain_loop: false,
-                left_to_disk: false,
             };
             let decision = decide(&request, &context);
             prop_assert!(Row::ALL.contains(&decision.row) && !decision.detail.is_empty());

@@ -89,8 +89,6 @@ pub struct Context<'a> {
     pub leases: &'a [Lease],
     /// The client fetches its loader again and again, and never what comes after it: another loader would not help it.
     pub chain_loop: bool,
-    /// Its waiting is over and its script sent it to its disk, a moment ago: firmware that asks on by other ways is not begun with anew.
-    pub left_to_disk: bool,
 }
 
 /// A newcomer to register as a Machine.
@@ -391,8 +389,7 @@ impl Scene<'_> {
 
     /// The row of a known client, and the file it is given.
     fn boot_file(&self, plan: &BootPlan) -> (Row, Option<String>) {
-        let leaves = plan.leaves_to_disk() || (self.context.left_to_disk && plan.order.is_none());
-        if self.client.boots_from_network() && leaves && plan.local_boot == LocalBoot::NoOffer {
+        if self.client.boots_from_network() && plan.leaves_to_disk() && plan.local_boot == LocalBoot::NoOffer {
             return (Row::LocalDisk, self.nothing_to_boot(plan));
         }
         let (row, arch) = match self.client {

@@ -90,7 +90,6 @@ struct World {
     /// Subnets beside the first.
     others: Vec<(&'static str, SubnetSpec)>,
     chain_loop: bool,
-    left_to_disk: bool,
     leases: Vec<Lease>,
 }
 
@@ -114,16 +113,7 @@ fn world() -> World {
         order: None,
         work: None,
     };
-    World {
-        subnet,
-        plan,
-        authority: Authority::Alone,
-        servers: Vec::new(),
-        others: Vec::new(),
-        chain_loop: false,
-        left_to_disk: false,
-        leases: Vec::new(),
-    }
+    World { subnet, plan, authority: Authority::Alone, servers: Vec::new(), others: Vec::new(), chain_loop: false, leases: Vec::new() }
 }
 
 impl World {
@@ -142,7 +132,6 @@ impl World {
             http_port: 7481,
             proxy_port: false,
             chain_loop: self.chain_loop,
-            left_to_disk: self.left_to_disk,
             leases: &self.leases,
         };
         let request = Request::parse(&ask.bytes()).unwrap();
@@ -422,11 +411,6 @@ fn firmware_that_waits_for_a_loader_is_given_one_that_starts_nothing() {
     assert_eq!(file(http), "http://192.168.10.1:7481/l/local-disk.efi");
     assert_eq!(file(discover(KNOWN).pxe(0)), "");
     assert_eq!(file(discover(KNOWN).ipxe()), "");
-    // One whose waiting is over asks on by other ways, a minute later: it is not begun with anew.
-    let mut left = World { left_to_disk: true, ..world() };
-    left.plan.order = None;
-    assert_eq!(left.row(&discover(KNOWN).pxe(7)), (Row::LocalDisk, "OFFER"));
-    assert_eq!(left.reply(&discover(KNOWN).pxe(7)).1.file, "local-disk.efi");
 }
 
 #[test]

@@ -117,6 +117,9 @@ fn data_from_before_is_kept_until_somebody_says_otherwise() {
 fn an_image_from_claim_to_disk() {
     let web = web_1();
     let write = Some(Purpose::Provision);
+    let mut claimed = occupied(OccupancyState::Issued, 1);
+    claimed.spec.occupancy = None;
+    assert_eq!(row(&claimed, &image(&web)), is("Claimed", "Claimed", write, Some(Act::Issue(1))));
     assert_eq!(row(&occupied(OccupancyState::Issued, 1), &image(&web)), is("Claimed", "WaitingForBoot", write, None));
     let asking = Facts { work: asks(Purpose::Provision), ..image(&web) };
     let start = Some(Act::Advance(OccupancyState::Started));

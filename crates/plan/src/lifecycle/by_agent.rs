@@ -113,7 +113,9 @@ pub(super) fn provision(machine: &Machine, owner: &str, facts: &Facts<'_>) -> De
         return Decision::wait(MachineState::Claimed, reasons::NO_AGENT, NO_RAMDISK);
     }
     let Some(occupancy) = occupancy else {
-        return Decision::wait(MachineState::Claimed, reasons::CLAIMED, format!("claimed by {owner}")).act(Act::Issue(1));
+        // An agent that waits has its next work at once: without any it would leave.
+        let decision = Decision::wait(MachineState::Claimed, reasons::CLAIMED, format!("claimed by {owner}"));
+        return decision.work(Purpose::Provision).act(Act::Issue(1));
     };
     let number = machine.status.as_ref().and_then(|status| status.attempt.as_ref()).map_or(1, |attempt| attempt.number);
     let work = seen(facts, Purpose::Provision);
