@@ -7,7 +7,7 @@ TARGET = $${CARGO_TARGET_DIR:-$(CURDIR)/target}
 setup: ; ./scripts/setup.sh
 build: setup ; cargo build --workspace --all-targets --all-features --locked
 test: build ramdisk ; cargo test --workspace --locked --no-fail-fast -- --test-threads=2
-test-cluster: build image ; ./scripts/setup.sh nodes && ./scripts/cluster.sh >/dev/null && ATHANOR_API=cluster cargo test --workspace --all-features --locked --no-fail-fast --test cluster --test faults --test nodes --test chart --test api --test truth --test boot --test bad_input --test trouble --test restore -- --test-threads=2
+test-cluster: build image ; ./scripts/setup.sh nodes && ./scripts/cluster.sh >/dev/null && ATHANOR_API=cluster cargo test --workspace --all-features --locked --no-fail-fast --test cluster --test faults --test nodes --test chart --test api --test truth --test boot --test bad_input --test trouble --test restore --test agents -- --test-threads=2
 fuzz: build ; FUZZ_SECONDS=$${FUZZ_SECONDS:-60} cargo test --workspace --locked --no-fail-fast --test fuzz -- --test-threads=2
 soak: build ; FUZZ_SECONDS=600 $(MAKE) fuzz && ./scripts/same-image.sh
 lint: setup ; cargo fmt --check && cargo clippy --workspace --all-targets --all-features --locked -- -D warnings && cargo fetch -q --locked && $(TOOLS)/cargo-deny --offline check bans licenses sources

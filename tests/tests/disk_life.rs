@@ -91,6 +91,45 @@ fn life(firmware: Firmware, mac: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Power that is cut in the middle of a write leaves a disk that does not boot, and a second attempt.
+#[test]
+fn a_power_cut_in_the_middle_of_a_write() {
+    let golden = golden::image().unwrap();
+    let rack = Rack::up().unwrap();
+    ramdisk(&rack).unwrap();
+    let service = Service::start(&rack).unwrap();
+    // So large that somebody can pull the plug meanwhile.
+    let (folder, size) = (rack.file("images"), 700 << 20);
+    fs::create_dir_all(&folder).unwrap();
+    let image = folder.join("large.raw");
+    fs::copy(&golden, &image).unwrap();
+    fs::File::options().write(true).open(&image).unwrap().set_len(size).unwrap();
+    let _images = file_server(&rack, &folder).unwrap();
+    profile(&rack, &service, &image).unwrap();
+    let disk = rack.file("disk.img");
+    fs::File::create(&disk).unwrap().set_len(size + (32 << 20)).unwrap();
+    let mut vm = Vm::plug(&rack, Firmware::Bios, "52:54:00:aa:05:03").unwrap().with_disk(&disk).that_restarts();
+    let name = vm.name();
+    vm.power_on().unwrap();
+    service.wait_state("machine", &name, "Discovered", 90).unwrap();
+    service.ctl(&format!("accept {name}")).unwrap();
+    service.wait_state("machine", &name, "Available", 120).unwrap();
+    service.ctl("create deployment web-1 --profile golden --hostname web-1").unwrap();
+    service
+        .wait("deployment", "web-1", 60, |deployment| deployment["status"]["conditions"].to_string().contains("fetch and write"))
+        .unwrap();
+    vm.power_off();
+    let half = fs::read(&disk).unwrap();
+    assert!(half[..1 << 20].iter().all(|byte| *byte == 0), "half an image has a boot sector");
+    assert!(half.iter().any(|byte| *byte != 0), "nothing was written yet");
+
+    vm.power_on().unwrap();
+    service.wait_state("deployment", "web-1", "Provisioned", 180).unwrap();
+    assert_eq!(service.get("machine", &name).unwrap()["status"]["attempt"]["number"], 2);
+    let said = vm.wait_console(golden::SAYS, 120).unwrap();
+    assert!(said.contains(r#""hostname":"web-1""#), "{said}");
+}
+
 #[test]
 fn a_bios_machine_from_free_to_disk_and_back() {
     life(Firmware::Bios, "52:54:00:aa:05:01").unwrap();
