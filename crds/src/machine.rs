@@ -206,6 +206,10 @@ pub enum ExistingData {
 /// How disks are wiped on release.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules(&[
+    ("!(has(self.evidence) && self.evidence == 'required' && has(self.policy) && self.policy == 'none')",
+     "evidence of a wipe is required, but the policy is to wipe nothing; choose another of the two", ".policy"),
+])))]
 pub struct Wipe {
     /// What is done.
     #[serde(default)]

@@ -46,15 +46,16 @@ fn live() -> Result<Never, AgentError> {
     println!("athanor: machine-agent {}", env!("CARGO_PKG_VERSION"));
     let read = |name: &str| fs::read_to_string(Path::new(modules::FOLDER).join(name)).unwrap_or_default();
     let index = Index::parse(&read("alias"), &read("needs"), &read("first"));
-    for error in modules::load_all(&index) {
-        eprintln!("athanor: {error}");
-    }
     let orders = command_line::parse(&fs::read_to_string("/proc/cmdline").unwrap_or_default());
     if orders.servers.is_empty() || orders.token.is_empty() {
         let source = std::io::Error::other("athanor.servers= and athanor.token= are missing on the kernel's command line");
         return Err(AgentError::System { what: "finding its server".to_owned(), source });
     }
     let leases = loop {
+        // Cards behind USB show up later than this program.
+        for error in modules::load_all(&index) {
+            eprintln!("athanor: {error}");
+        }
         let leases = net::bring_up(orders.boot_mac.as_deref());
         if !leases.is_empty() {
             break leases;

@@ -109,7 +109,8 @@ pub fn load(index: &Index, module: &str, loaded: &mut std::collections::BTreeSet
         let failed = |source: std::io::Error| AgentError::System { what: format!("loading the module {name}"), source };
         let file = std::fs::File::open(Path::new(FOLDER).join(format!("{name}.ko"))).map_err(failed)?;
         match nix::kmod::finit_module(&file, c"", nix::kmod::ModuleInitFlags::empty()) {
-            Ok(()) | Err(nix::errno::Errno::EEXIST) => {}
+            // What is there already, and what this machine has no use for.
+            Ok(()) | Err(nix::errno::Errno::EEXIST | nix::errno::Errno::ENODEV) => {}
             Err(error) => return Err(failed(error.into())),
         }
     }

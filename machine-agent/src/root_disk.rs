@@ -42,7 +42,8 @@ pub fn choose(disks: &[Disk], hints: Option<&RootDeviceHints>, at_least: u64) ->
 
 /// Why a disk will not do.
 fn unfit(disk: &Disk, hints: Option<&RootDeviceHints>, at_least: u64) -> Option<String> {
-    if disk.removable {
+    // A disk in a USB case says that it is fixed; a hint may mean it all the same.
+    if disk.removable || (disk.can_be_taken_out() && hints.is_none_or(|hints| *hints == RootDeviceHints::default())) {
         return Some("is removable".to_owned());
     }
     if disk.read_only {

@@ -18,6 +18,8 @@ use crate::{
     inventory, marker, root_disk, wipe,
 };
 
+/// How often it is told that a step goes on, whether it gets further or not.
+const HEARTBEAT: Duration = Duration::from_secs(10);
 /// How often progress is told.
 const TELL: Duration = Duration::from_millis(900);
 /// The most bytes of a message.
@@ -41,21 +43,20 @@ pub fn run(assignment: &Assignment, http: &ureq::Agent, tell: Tell<'_>) -> StepR
         missing: Vec::new(),
     };
     tell(blank.clone());
-    let teller = Teller { blank: blank.clone(), tell, last: Mutex::new((Instant::now(), 0)) };
-    let done = match &assignment.step {
-        Step::Inventory => Ok(StepReport {
-            inventory: Some(inventory::take(Path::new("/"))),
-            message: "looked at the hardware".to_owned(),
-            ..blank.clone()
-        }),
-        Step::Write(order) => write(order, http, &teller).map(|message| StepReport { message, ..blank.clone() }),
-        Step::Wipe(order) => wipe_all(order, &teller).map(|(wiped, missing)| {
-            let inventory = Some(inventory::take(Path::new("/")));
-            StepReport { message: format!("wiped {} disks", wiped.len()), inventory, wiped, missing, ..blank.clone() }
-        }),
-        // The engine leaves for these.
-        Step::Reboot | Step::PowerOff => Ok(blank.clone()),
-    };
+    let teller = Teller { blank: blank.clone(), tell, last: Mutex::new((Instant::now(), 0)), said: Mutex::new(blank.clone()) };
+    let (stop, stopped) = std::sync::mpsc::channel::<()>();
+    let done = std::thread::scope(|scope| {
+        // A disk that zeroes itself for an hour, or a server that is away, must not look like a machine that is dead.
+        scope.spawn(|| {
+            let stopped = stopped;
+            while stopped.recv_timeout(HEARTBEAT) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+                tell(lock(&teller.said).clone());
+            }
+        });
+        let done = perform(assignment, http, &teller, &blank);
+        drop(stop);
+        done
+    });
     match done {
         Ok(report) => StepReport { outcome: Some(Outcome::Done), percent: Some(100), ..report },
         Err(error) => {
@@ -63,6 +64,28 @@ pub fn run(assignment: &Assignment, http: &ureq::Agent, tell: Tell<'_>) -> StepR
             let message = with_kernel(&format!("{}: {error}", error.category()));
             StepReport { outcome: Some(Outcome::Failed), message, ..blank }
         }
+    }
+}
+
+fn perform(assignment: &Assignment, http: &ureq::Agent, teller: &Teller<'_>, blank: &StepReport) -> Result<StepReport, AgentError> {
+    match &assignment.step {
+        Step::Inventory => Ok(StepReport {
+            inventory: Some(inventory::take(Path::new("/"))),
+            message: "looked at the hardware".to_owned(),
+            ..blank.clone()
+        }),
+        // What is on the disks now is what the next one must not overwrite unasked.
+        Step::Write(order) => write(order, http, teller).map(|message| StepReport {
+            message,
+            inventory: Some(inventory::take(Path::new("/"))),
+            ..blank.clone()
+        }),
+        Step::Wipe(order) => wipe_all(order, teller).map(|(wiped, missing)| {
+            let inventory = Some(inventory::take(Path::new("/")));
+            StepReport { message: format!("wiped {} disks", wiped.len()), inventory, wiped, missing, ..blank.clone() }
+        }),
+        // The engine leaves for these.
+        Step::Reboot | Step::PowerOff => Ok(blank.clone()),
     }
 }
 
@@ -118,7 +141,17 @@ fn may_write(order: &Write, disks: &[Disk], disk: &device::Disk) -> Result<(), A
 /// All disks at once; one that fails is the error, after the others ended.
 fn wipe_all(order: &Wipe, teller: &Teller<'_>) -> Result<(Vec<WipedDisk>, Vec<String>), AgentError> {
     let facts = inventory::take(Path::new("/"));
-    let disks: Vec<&Disk> = facts.disks.iter().filter(|disk| !disk.removable && !disk.read_only).collect();
+    let disks: Vec<&Disk> = facts.disks.iter().filter(|disk| !disk.can_be_taken_out()).collect();
+    if let Some(disk) = disks.iter().find(|disk| disk.read_only) {
+        return Err(AgentError::NoDisk(format!("the disk {} cannot be written, so what is on it stays; replace it", disk.name)));
+    }
+    let missing = missing(&order.expected, &facts);
+    if disks.is_empty() && !missing.is_empty() {
+        return Err(AgentError::NoDisk(format!("none of its disks is there ({}); is its controller alive?", missing.join(", "))));
+    }
+    for disk in &disks {
+        may_wipe(order, disk)?;
+    }
     let results: Vec<Result<WipedDisk, AgentError>> = std::thread::scope(|scope| {
         let running: Vec<_> = disks.iter().map(|disk| scope.spawn(|| wipe_one(order, disk, teller))).collect();
         let ended = |thread: std::thread::ScopedJoinHandle<'_, _>| {
@@ -126,7 +159,6 @@ fn wipe_all(order: &Wipe, teller: &Teller<'_>) -> Result<(Vec<WipedDisk>, Vec<St
         };
         running.into_iter().map(ended).collect()
     });
-    let missing = missing(&order.expected, &facts);
     let wiped = results.into_iter().collect::<Result<Vec<_>, _>>()?;
     if let Some(bad) = wiped.iter().find(|disk| disk.mismatched > 0) {
         let name = bad.serial.as_deref().unwrap_or("without a serial number");
@@ -137,14 +169,31 @@ fn wipe_all(order: &Wipe, teller: &Teller<'_>) -> Result<(Vec<WipedDisk>, Vec<St
 
 fn wipe_one(order: &Wipe, disk: &Disk, teller: &Teller<'_>) -> Result<WipedDisk, AgentError> {
     let device = device::Disk::open(&Path::new("/dev").join(&disk.name)).map_err(AgentError::disk(&disk.name, "opening it"))?;
-    let found = marker::read(&device).map_err(AgentError::disk(&disk.name, "reading its marker"))?;
-    if let Some(found) = found.filter(|found| found.installation != order.installation) {
-        return Err(AgentError::NotOurs(format!(
-            "the disk {} belongs to another installation ({}); it is not wiped",
-            disk.name, found.installation
-        )));
-    }
     wipe::wipe(&device, order.policy, disk.serial.clone(), disk.wwn.clone(), teller)
+}
+
+/// Whether a disk's data may go: the Deployment's own, what came onto a disk that was empty before it, or what somebody said may be lost.
+fn may_wipe(order: &Wipe, disk: &Disk) -> Result<(), AgentError> {
+    let name = &disk.name;
+    let device = device::Disk::open(&Path::new("/dev").join(name)).map_err(AgentError::disk(name, "opening it"))?;
+    let found = marker::read(&device).map_err(AgentError::disk(name, "reading its marker"))?;
+    let known = disk.serial.as_ref().unwrap_or(name);
+    match found {
+        Some(found) if found.installation != order.installation => {
+            Err(AgentError::NotOurs(format!("the disk {name} belongs to another installation ({}); it is not wiped", found.installation)))
+        }
+        _ if order.overwrite => Ok(()),
+        Some(found) if found.instance == order.instance => Ok(()),
+        Some(found) => Err(AgentError::NotOurs(format!(
+            "the disk {name} holds another Deployment ({}); set spec.existingData: Overwrite to lose it",
+            found.instance
+        ))),
+        None if disk.contents.is_none() || order.were_empty.contains(known) => Ok(()),
+        None => Err(AgentError::NotOurs(format!(
+            "the disk {name} holds data that was there before the Deployment ({}); set spec.existingData: Overwrite to lose it",
+            disk.contents.as_deref().unwrap_or_default()
+        ))),
+    }
 }
 
 /// Serial numbers that were expected and are not there.
@@ -158,6 +207,8 @@ struct Teller<'a> {
     blank: StepReport,
     tell: Tell<'a>,
     last: Mutex<(Instant, u64)>,
+    /// What was told last.
+    said: Mutex<StepReport>,
 }
 
 impl Progress for Teller<'_> {
@@ -172,7 +223,9 @@ impl Progress for Teller<'_> {
         drop(last);
         let percent = of.filter(|of| *of > 0).map(|of| u8::try_from(done.min(of) * 100 / of).unwrap_or(100));
         println!("athanor: {phase} {done} of {}", of.map_or_else(|| "?".to_owned(), |of| of.to_string()));
-        (self.tell)(StepReport { phase: phase.to_owned(), percent, bytes_per_second: Some(speed as i64), ..self.blank.clone() });
+        let report = StepReport { phase: phase.to_owned(), percent, bytes_per_second: Some(speed as i64), ..self.blank.clone() };
+        lock(&self.said).clone_from(&report);
+        (self.tell)(report);
     }
 }
 

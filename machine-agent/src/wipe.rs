@@ -36,7 +36,8 @@ pub fn wipe(
 ) -> Result<WipedDisk, AgentError> {
     let failed = |what| AgentError::disk(disk.name(), what);
     let (method, bytes) = match policy {
-        WipePolicy::None | WipePolicy::Metadata => (WipeMethod::Metadata, metadata(disk).map_err(failed("destroying its tables"))?),
+        WipePolicy::None => return Err(AgentError::NotOurs("its policy is to wipe nothing".to_owned())),
+        WipePolicy::Metadata => (WipeMethod::Metadata, metadata(disk).map_err(failed("destroying its tables"))?),
         // A drive's own erase is not done by this version: zeros over everything are no weaker.
         WipePolicy::Secure | WipePolicy::Overwrite => (WipeMethod::Overwrite, everything(disk, progress).map_err(failed("writing zeros"))?),
         WipePolicy::Discard => {

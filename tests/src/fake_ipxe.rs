@@ -39,7 +39,19 @@ impl FakeIpxe {
     /// # Errors
     /// Nobody gives it an address.
     pub fn boot_file(&self) -> anyhow::Result<String> {
-        let line = "udhcpc -i eth0 -n -q -f -t 15 -T 1 -V PXEClient:Arch:00000:UNDI:002001 -x 0x4d:69505845 -s";
+        self.file("-x 0x4d:69505845")
+    }
+
+    /// The loader that DHCP names to its ROM.
+    ///
+    /// # Errors
+    /// Nobody gives it an address.
+    pub fn loader(&self) -> anyhow::Result<String> {
+        self.file("")
+    }
+
+    fn file(&self, more: &str) -> anyhow::Result<String> {
+        let line = format!("udhcpc -i eth0 -n -q -f -t 15 -T 1 -V PXEClient:Arch:00000:UNDI:002001 {more} -s");
         let said = tools::run(self.host.command("busybox").args(line.split_whitespace()).arg(&self.lease))?;
         let file = said.lines().find_map(|line| line.split("file=").nth(1)).and_then(|rest| rest.split(' ').next());
         Ok(file.with_context(|| format!("no lease: {said}"))?.to_owned())

@@ -3,7 +3,7 @@
 
 use std::{fs, process::Command, time::Duration};
 
-use athanor_tests::{Firmware, Guest, Rack, Service, Vm, guest, tools, wait_for};
+use athanor_tests::{FakeIpxe, Firmware, Guest, Rack, Service, Vm, guest, tools, wait_for};
 
 /// The services, with shim and GRUB in their folder of loaders, as Debian's packages call them.
 fn with_shim(rack: &Rack) -> Service<'_> {
@@ -95,4 +95,34 @@ fn without_secure_boot_grub_boots_as_well_and_makes_way_for_ipxe_where_that_is_n
     service.ctl(&format!("apply -f {}", script.display())).unwrap();
     service.ctl(&format!("create deployment own --mac {} --profile own", vm.mac)).unwrap();
     vm.wait_console("SCRIPT-RAN", 120).unwrap();
+}
+
+#[test]
+fn a_loader_is_offered_while_it_is_there() {
+    let rack = Rack::up().unwrap();
+    let loaders = rack.file("loaders");
+    fs::create_dir_all(&loaders).unwrap();
+    let put = || {
+        fs::copy("/usr/lib/ipxe/undionly.kpxe", loaders.join("undionly.kpxe")).unwrap();
+    };
+    put();
+    let service = Service::start_with(&rack, |config| format!("loaderDirs: [{}]\n{config}", loaders.display())).unwrap();
+    let machine = FakeIpxe::plug(&rack).unwrap();
+    assert_eq!(machine.loader().unwrap(), "undionly.kpxe", "{}", service.log());
+    let url = "http://192.168.10.1:7481/l/undionly.kpxe";
+    fs::remove_file(loaders.join("undionly.kpxe")).unwrap();
+    assert!(machine.http(url).unwrap_err().to_string().contains("404"), "what is gone is no server's error");
+    wait_for("no loader", Duration::from_secs(20), || match machine.loader() {
+        Ok(file) if file.is_empty() => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .unwrap();
+    service.wait("subnet", "lab", 30, |subnet| subnet["status"]["servers"][0]["lacks"].to_string().contains("BIOS")).unwrap();
+    put();
+    wait_for("the loader again", Duration::from_secs(20), || match machine.loader() {
+        Ok(file) if file == "undionly.kpxe" => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .unwrap();
+    assert!(machine.http(url).is_ok());
 }

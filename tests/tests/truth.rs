@@ -199,3 +199,25 @@ fn a_machine_waits_for_a_file_that_is_not_there_and_boots_it_when_it_is() {
     let script = machine.order(&first).unwrap();
     assert!(script.contains("/f/kernel"), "{script}");
 }
+
+#[test]
+fn explain_tells_the_reason_that_was_told_last() {
+    let rack = Rack::up().unwrap();
+    let service = Service::start(&rack).unwrap();
+    let machine = FakeIpxe::plug(&rack).unwrap();
+    let first = machine.boot_file().unwrap();
+    machine.http(&first).unwrap();
+    let tells = |reason: &str| {
+        wait_for(reason, Duration::from_secs(25), || {
+            let story = service.ctl(&format!("explain {}", machine.mac)).map_err(|error| error.to_string())?;
+            let last = story.lines().rev().find(|line| line.contains("boot script")).unwrap_or_default().to_owned();
+            if last.contains(reason) { Ok(()) } else { Err(story) }
+        })
+        .unwrap();
+    };
+    tells("NotAccepted");
+    service.ctl(&format!("accept {}", machine.name())).unwrap();
+    service.wait_state("machine", &machine.name(), "Available", 10).unwrap();
+    machine.http(&first.replace("boot.ipxe", "poll")).unwrap();
+    tells("Available");
+}

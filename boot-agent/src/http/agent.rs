@@ -23,6 +23,8 @@ use crate::{report::Seen, shared::Shared, text::plain};
 
 /// The longest report: an inventory of 256 disks is a tenth of it.
 const MAX_BODY: usize = 1 << 20;
+/// The most disks of a machine that are told.
+const MAX_DISKS: usize = 256;
 /// How long an answer waits for another change when a step could not be told yet.
 const WAIT: Duration = Duration::from_secs(PATIENCE_SECONDS);
 
@@ -111,6 +113,10 @@ async fn tell(shared: &Shared, token: &str, key: &str, report: StepReport) -> Re
     let Some(plan) = snapshot.by_token(token) else {
         return text(StatusCode::NOT_FOUND, "this token names no machine\n");
     };
+    if !shared.is_fresh() {
+        // What this agent knows may be old, and what is refused is never told again.
+        return text(StatusCode::SERVICE_UNAVAILABLE, "the API was silent too long; tell again\n");
+    }
     let Some(work) = plan.work.as_ref().filter(|work| work.work.id == report.work && (report.index as usize) < work.work.steps.len())
     else {
         return text(StatusCode::GONE, "this work is over\n");
@@ -119,7 +125,7 @@ async fn tell(shared: &Shared, token: &str, key: &str, report: StepReport) -> Re
         shared.reporter.agent_asked(plan, key);
         return text(StatusCode::FORBIDDEN, "another machine-agent does this work\n");
     }
-    let report = StepReport { phase: plain(&report.phase, 63), message: plain(&report.message, 1024), ..report };
+    let report = bounded(report);
     let ended = report.outcome.is_some();
     if ended {
         let step = work.work.steps.get(report.index as usize).map_or("step", |step| step.name());
@@ -133,6 +139,30 @@ async fn tell(shared: &Shared, token: &str, key: &str, report: StepReport) -> Re
         return text(StatusCode::SERVICE_UNAVAILABLE, "the API did not store the report yet; tell again\n");
     }
     nothing()
+}
+
+/// Within what the API stores: one report that it refuses would keep all others of the machine from it.
+fn bounded(report: StepReport) -> StepReport {
+    let short = |mut list: Vec<String>, most: usize| {
+        list.truncate(most);
+        list
+    };
+    StepReport {
+        phase: plain(&report.phase, 63),
+        message: plain(&report.message, 1024),
+        percent: report.percent.map(|percent| percent.min(100)),
+        bytes_per_second: report.bytes_per_second.map(|speed| speed.max(0)),
+        wiped: report.wiped.into_iter().take(MAX_DISKS).collect(),
+        missing: short(report.missing, MAX_DISKS),
+        inventory: report.inventory.map(|mut facts| {
+            facts.disks.truncate(MAX_DISKS);
+            facts.nics.truncate(64);
+            facts.cpu_flags = short(facts.cpu_flags, 512);
+            facts.gpus = short(facts.gpus, 64);
+            facts
+        }),
+        ..report
+    }
 }
 
 fn note(shared: &Shared, plan: &BootPlan, asked: String, answer: String) {

@@ -1,7 +1,7 @@
 //! What machine-agents ask and tell, on its way into BootReports.
 
 use athanor_crds::bootreport::AgentReport;
-use athanor_plan::BootPlan;
+use athanor_plan::{BootPlan, boot_plan::WORK_PREFIX};
 use athanor_wire::StepReport;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
@@ -48,9 +48,14 @@ impl Reporter {
                     true
                 }
             };
+            // What it has wiped or looked at runs nothing.
+            let over = ended && agent.work.starts_with(WORK_PREFIX);
             if is_news {
                 agent.told = Some(MicroTime(now()));
                 client.mark(ended);
+            }
+            if over {
+                client.begin("");
             }
         });
     }

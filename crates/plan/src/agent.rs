@@ -70,7 +70,7 @@ mod tests {
 
     fn inspection(key: Option<&str>) -> Option<AgentWork> {
         let work = Work { id: "w-1".into(), steps: vec![Step::Inventory, Step::PowerOff] };
-        Some(AgentWork { purpose: Purpose::Inspect, work, key: key.map(str::to_owned), bound: None })
+        Some(AgentWork { purpose: Purpose::Inspect, work, key: key.map(str::to_owned), bound: None, boot: None })
     }
 
     fn does(reply: Reply) -> (String, usize, &'static str, Option<String>) {

@@ -74,6 +74,9 @@ pub struct AgentWork {
     /// When that key was bound, in microseconds since the epoch. Firmware that asks later ended that agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bound: Option<i64>,
+    /// When firmware had last asked, as far as was known then. Clocks differ: what was known is no news, whatever its time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot: Option<i64>,
 }
 
 /// What a machine-agent's work is for.

@@ -112,7 +112,7 @@ fn ramdisk(work: &AgentWork, input: Option<&OrderInput<'_>>, tokens: &Tokens) ->
         kernel: "vmlinuz".to_owned(),
         initrds: vec!["initramfs".to_owned()],
         // The last console is the one that the agent speaks on; a machine without a serial port loses nothing.
-        arguments: format!("console=tty0 console=ttyS0,115200 {TOKEN_WORD}{}", tokens.script),
+        arguments: format!("console=tty0 console=ttyS0,115200 panic=30 {TOKEN_WORD}{}", tokens.script),
         asks_servers: true,
     };
     Order {

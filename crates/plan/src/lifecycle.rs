@@ -220,14 +220,12 @@ fn unclaimed(machine: &Machine, facts: &Facts<'_>) -> Decision {
     if let Some(decision) = by_agent::inspect(machine, facts) {
         return decision;
     }
-    let mut free = if machine.spec.cordoned {
+    let free = if machine.spec.cordoned {
         Decision::wait(MachineState::Available, reasons::CORDONED, "not claimable: spec.cordoned is set")
     } else {
         Decision::wait(MachineState::Available, reasons::AVAILABLE, "free: a Deployment may claim it").ready()
     };
-    // It waits where it can begin at once.
-    free.work = facts.ramdisk.then_some(Purpose::Inspect);
-    free
+    by_agent::waiting(free, facts)
 }
 
 fn claimed(machine: &Machine, owner: &str, facts: &Facts<'_>) -> Decision {
@@ -247,6 +245,13 @@ fn claimed(machine: &Machine, owner: &str, facts: &Facts<'_>) -> Decision {
         let decision = Decision::wait(resting_state(machine), reasons::CLAIM_LOST, message);
         return if resting_state(machine) == MachineState::Provisioned { decision.disk_then_wait() } else { decision };
     };
+    let host = deployment.metadata.name.as_deref().unwrap_or(owner);
+    // What is on its disk runs from there, whatever became of its profile meanwhile.
+    let installed = |occupancy: &&Occupancy| occupancy.state == OccupancyState::Provisioned;
+    let by_agent = occupancy.filter(installed).map_or(facts.by_agent, |occupancy| occupancy.wipe.is_some());
+    if by_agent && occupancy.is_some_and(|occupancy| occupancy.state == OccupancyState::Provisioned) {
+        return by_agent::provision(machine, host, facts);
+    }
     if let Some(obstacle) = &facts.no_address {
         return Decision::wait(MachineState::Claimed, obstacle.reason, obstacle.message.clone());
     }
@@ -255,13 +260,12 @@ fn claimed(machine: &Machine, owner: &str, facts: &Facts<'_>) -> Decision {
         Some(Err(obstacle)) => return Decision::wait(resting_state(machine), obstacle.reason, obstacle.message.clone()),
         None => return Decision::wait(resting_state(machine), reasons::UNKNOWN_PROFILE, "its profile was not read yet"),
     };
-    if facts.by_agent {
-        return by_agent::provision(machine, deployment.metadata.name.as_deref().unwrap_or(owner), facts);
+    if by_agent {
+        return by_agent::provision(machine, host, facts);
     }
     let Some(occupancy) = occupancy else {
         return Decision::wait(MachineState::Claimed, reasons::CLAIMED, format!("claimed by {owner}")).act(Act::Issue(1));
     };
-    let host = deployment.metadata.name.as_deref().unwrap_or(owner);
     attempt(machine, occupancy, host, success, facts)
 }
 
@@ -336,7 +340,8 @@ fn may_have_started(occupancy: &Occupancy, facts: &Facts<'_>) -> bool {
 /// and no news came, there was none.
 fn revoking(occupancy: &Occupancy, facts: &Facts<'_>) -> Decision {
     let message = "its Deployment was deleted before anything was started; the order is revoked";
-    let decision = Decision::wait(MachineState::Releasing, reasons::RELEASING, message);
+    // An agent that waits for its next work has nothing to leave for.
+    let decision = by_agent::waiting(Decision::wait(MachineState::Releasing, reasons::RELEASING, message), facts);
     let since = occupancy.since.as_ref().map_or(0, |since| since.0.as_microsecond());
     let left = since.saturating_add(i64::try_from(NEWS.as_micros()).unwrap_or(i64::MAX)).saturating_sub(facts.now);
     match u64::try_from(left) {

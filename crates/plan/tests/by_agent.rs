@@ -52,11 +52,11 @@ fn image(web: &Deployment) -> Facts<'_> {
 }
 
 fn asks(purpose: Purpose) -> Option<WorkSeen> {
-    Some(WorkSeen { purpose, bound: None, asks: true, told: None, told_at: None })
+    Some(WorkSeen { purpose, bound: None, boot: None, asks: true, told: None, told_at: None })
 }
 
 fn bound(purpose: Purpose) -> WorkSeen {
-    WorkSeen { purpose, bound: Some(150 * SECOND), asks: false, told: None, told_at: None }
+    WorkSeen { purpose, bound: Some(150 * SECOND), boot: Some(140 * SECOND), asks: false, told: None, told_at: None }
 }
 
 fn told(purpose: Purpose, outcome: Option<Outcome>, second: i64) -> Option<WorkSeen> {
@@ -92,7 +92,7 @@ fn who_was_accepted_is_looked_at_before_it_is_free() {
     assert_eq!(row(&machine(), &Facts { work: asks(Purpose::Inspect), ..with_ramdisk() }), is("Inspecting", "Inspecting", look, None));
     let failed = Facts { work: told(Purpose::Inspect, Some(Outcome::Failed), 160), ..with_ramdisk() };
     assert_eq!(row(&machine(), &failed), is("Inspecting", "InspectionFailed", look, None));
-    let again = Facts { last_boot: Some(170 * SECOND), ..failed };
+    let again = Facts { last_boot: Some(170 * SECOND), now: 200 * SECOND, ..failed };
     assert!(decide(&machine(), &again).renew, "it was restarted: another agent may look");
     assert_eq!(row(&machine(), &inspected(&[])), is("Available", "Available", look, None));
     assert_eq!(row(&machine(), &Facts::default()), is("Available", "Available", None, None), "where there is no ramdisk, nobody looks");
@@ -108,9 +108,9 @@ fn data_from_before_is_kept_until_somebody_says_otherwise() {
     let mut overwritten = machine();
     overwritten.spec.existing_data = ExistingData::Overwrite;
     assert_eq!(row(&overwritten, &found).0, "Available");
-    let mut careless = machine();
-    careless.spec.wipe.policy = WipePolicy::None;
-    assert_eq!(row(&careless, &found).0, "Available", "who never wipes loses what was there");
+    let mut careful = machine();
+    careful.spec.wipe.policy = WipePolicy::None;
+    assert_eq!(row(&careful, &found).1, "DisksNotEmpty", "who wants nothing wiped wants nothing overwritten");
 }
 
 #[test]
@@ -165,7 +165,7 @@ fn what_was_written_is_wiped_before_the_machine_is_free() {
     assert_eq!(row(&released(), &booted).3, None, "a boot is no wipe");
     let busy = Facts { work: Some(bound(Purpose::Clean)), ..with_ramdisk() };
     assert_eq!(row(&released(), &busy), is("Cleaning", "Cleaning", wipe, None));
-    let cut = Facts { last_boot: Some(151 * SECOND), ..busy };
+    let cut = Facts { last_boot: Some(151 * SECOND), now: 200 * SECOND, ..busy };
     assert!(decide(&released(), &cut).renew, "the power was cut: from the beginning");
     let failed = Facts { work: told(Purpose::Clean, Some(Outcome::Failed), 160), ..with_ramdisk() };
     assert_eq!(row(&released(), &failed), is("Cleaning", "WipeFailed", wipe, None));

@@ -133,6 +133,13 @@ pub struct Disk {
     pub contents: Option<String>,
 }
 
+impl Disk {
+    /// Whether somebody may take it out and put another one in: no place for an operating system, and not ours to wipe.
+    pub fn can_be_taken_out(&self) -> bool {
+        self.removable || self.bus.as_deref() == Some("usb")
+    }
+}
+
 /// A network interface.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]

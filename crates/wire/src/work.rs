@@ -144,6 +144,15 @@ pub struct Wipe {
     pub expected: Vec<String>,
     /// The only installation whose disks may be wiped.
     pub installation: String,
+    /// The Deployment whose disks may be wiped.
+    #[serde(default)]
+    pub instance: String,
+    /// Disks that were empty before that Deployment, by serial number, or by name where they have none: whatever is there now is its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub were_empty: Vec<String>,
+    /// Whether data that was there before may be lost.
+    #[serde(default)]
+    pub overwrite: bool,
 }
 
 /// `POST …/next`: what the agent has done.

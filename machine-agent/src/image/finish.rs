@@ -82,6 +82,13 @@ fn tables(order: &Write, disk: &dyn Device, head: &mut [u8], place: Option<(u64,
         )));
     }
     if gpt::mbr(head).is_some_and(|partitions| !partitions.is_empty()) {
+        if disk.block() != 512 {
+            return Err(AgentError::Image(format!(
+                "its partition table counts in blocks of 512 bytes, and the disk {} has blocks of {}; choose an image for such disks",
+                disk.name(),
+                disk.block()
+            )));
+        }
         if order.grow {
             gpt::grow_last_of_mbr(head, limit).map_err(refused)?;
         }

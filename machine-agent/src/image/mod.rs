@@ -25,6 +25,9 @@ use crate::{AgentError, device::Device, marker::MIB};
 /// One piece of what is under way.
 pub(crate) const PIECE: usize = 1 << 20;
 
+/// An image's file is at most so many times as large as its disk, and a GiB: qcow2 may hold snapshots that nobody reads.
+const MOST_FETCHED: u64 = 4;
+
 /// Who wants to know how it goes.
 pub trait Progress: Sync {
     /// So many bytes of so many, where that is known.
@@ -71,10 +74,11 @@ pub fn write(order: &Write, disk: &dyn Device, fetcher: &dyn Fetcher, progress: 
     disk.zero(disk.size() - edge, edge).map_err(failed("clearing its end"))?;
     let map = match format {
         ImageFormat::Raw => None,
-        ImageFormat::Qcow2 => Some(qcow2::Map::read(&order.url, packing, fetcher, source.etag(), disk.size())?),
+        ImageFormat::Qcow2 => Some(qcow2::Map::read(&order.url, packing, fetcher, source.etag(), disk)?),
     };
     let mut sink = Sink::new(disk);
-    let stream = unpack::Stream { source, first, packing, algorithm: expected.algorithm };
+    let most = disk.size().saturating_mul(MOST_FETCHED).saturating_add(1 << 30);
+    let stream = unpack::Stream { source, first, packing, algorithm: expected.algorithm, most };
     let report = |done| progress.at("fetch and write", done, length);
     let found = match &map {
         None => raw(stream, &mut sink, &report)?,

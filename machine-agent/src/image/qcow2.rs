@@ -11,7 +11,7 @@ use super::{
     sink::Sink,
     unpack::{Packing, Pieces, Stream},
 };
-use crate::AgentError;
+use crate::{AgentError, device::Device};
 
 pub(super) const MAGIC: &[u8] = b"QFI\xFB";
 /// The most clusters with data: their list takes 16 bytes each, 32 MiB in all.
@@ -157,11 +157,21 @@ impl Ranges<'_> {
 
 impl Map {
     /// Reads the tables of an image for a disk of so many bytes.
-    pub(super) fn read(url: &str, packing: Packing, fetcher: &dyn Fetcher, etag: Option<String>, disk: u64) -> Result<Self, AgentError> {
+    pub(super) fn read(
+        url: &str,
+        packing: Packing,
+        fetcher: &dyn Fetcher,
+        etag: Option<String>,
+        disk: &dyn Device,
+    ) -> Result<Self, AgentError> {
+        let (disk, block) = (disk.size(), disk.block());
         let ranges = Ranges { url, packing, fetcher, etag };
         let header = Header::parse(&ranges.one(0, 112)?)?;
         if header.size > disk {
             return Err(refused(format!("it is a disk of {} bytes, and this one has only {disk}; choose a larger disk", header.size)));
+        }
+        if 1 << header.cluster_bits < block {
+            return Err(refused(format!("its clusters are smaller than the disk's blocks of {block} bytes; convert it with larger ones")));
         }
         let l1 = ranges.one(header.l1.0, usize::try_from(header.l1.1 * 8).unwrap_or_default())?;
         let cluster = 1_u64 << header.cluster_bits;

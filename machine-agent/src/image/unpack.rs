@@ -92,6 +92,8 @@ pub(crate) struct Stream<'a> {
     pub(crate) first: Vec<u8>,
     pub(crate) packing: Packing,
     pub(crate) algorithm: Algorithm,
+    /// The most bytes that are fetched: a file that has more never ends.
+    pub(crate) most: u64,
 }
 
 /// Pieces as they come, and the digest of all that was fetched.
@@ -118,11 +120,11 @@ impl Stream<'_> {
     where
         Self: 'scope,
     {
-        let Self { source, first, packing, algorithm } = self;
+        let Self { source, first, packing, algorithm, most } = self;
         let (packed_out, packed_in) = sync_channel::<io::Result<Vec<u8>>>(DEPTH);
         let (out, receiver) = sync_channel(DEPTH);
         let (empty_out, empty_in) = sync_channel::<Vec<u8>>(2 * DEPTH);
-        let fetching = scope.spawn(move || fetch(source, first, algorithm, &packed_out, &empty_in, report));
+        let fetching = scope.spawn(move || fetch(source, first, (algorithm, most), &packed_out, &empty_in, report));
         scope.spawn(move || {
             let packed = FromChannel { receiver: packed_in, empty: empty_out, piece: Vec::new(), at: 0, ended: false };
             unpack(packing, packed, &out);
@@ -135,7 +137,7 @@ impl Stream<'_> {
 fn fetch(
     mut source: Box<dyn Source + '_>,
     first: Vec<u8>,
-    algorithm: Algorithm,
+    (algorithm, most): (Algorithm, u64),
     out: &SyncSender<io::Result<Vec<u8>>>,
     empty: &Receiver<Vec<u8>>,
     report: &(dyn Fn(u64) + Sync),
@@ -161,6 +163,10 @@ fn fetch(
         hash.update(&piece);
         done += read as u64;
         report(done);
+        if done > most {
+            let _ = out.send(Err(io::Error::other(format!("its file does not end after {done} bytes"))));
+            return String::new();
+        }
         if out.send(Ok(piece)).is_err() {
             // Who unpacks gave up, and has said why.
             return String::new();

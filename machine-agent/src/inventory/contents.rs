@@ -26,9 +26,16 @@ const HEAD: usize = 256 << 10;
 /// The most partitions that are told.
 const MAX_TOLD: usize = 8;
 
-/// What is on a disk, in words; `None` where there is nothing that anybody knows, or it cannot be read.
+/// What is said of a disk that nobody can look at: it may hold anything.
+const UNREADABLE: &str = "data that cannot be read";
+
+/// What is on a disk, in words; `None` where there is nothing that anybody knows.
 pub(super) fn of(path: &Path, size: u64) -> Option<String> {
-    let disk = File::open(path).ok()?;
+    let disk = match File::open(path) {
+        Ok(disk) => disk,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+        Err(_) => return Some(UNREADABLE.to_owned()),
+    };
     let read = |offset: u64| -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; HEAD];
         let mut got = 0;
@@ -41,6 +48,9 @@ pub(super) fn of(path: &Path, size: u64) -> Option<String> {
         bytes.truncate(got);
         Ok(bytes)
     };
+    if read(0).is_err() {
+        return Some(UNREADABLE.to_owned());
+    }
     describe(size, &|offset| read(offset).unwrap_or_default())
 }
 

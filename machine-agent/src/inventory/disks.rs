@@ -22,6 +22,10 @@ fn disk(root: &Path, folder: &Path, name: String) -> Option<Disk> {
     let place = folder.join(&name);
     // Always counted in 512 bytes, whatever the blocks are.
     let size = number(&place.join("size"))?.checked_mul(512)?;
+    // One of several ways to a disk, which has a name of its own.
+    if number(&place.join("hidden")) == Some(1) {
+        return None;
+    }
     if size == 0 {
         return None;
     }

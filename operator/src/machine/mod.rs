@@ -12,9 +12,9 @@ use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 use athanor_crds::{
     Address, BootProfile, BootProfileSpec, BootReport, Deployment, Machine, MachineInventory, Subnet, SubnetSpec,
     bootprofile::Architecture,
-    bootreport::{AttemptReport, NodeReport},
+    bootreport::{AgentReport, AttemptReport, NodeReport},
     conditions::reasons,
-    machine::{Attempt, Occupancy, OccupancyState},
+    machine::{Attempt, Occupancy, OccupancyState, WipePolicy},
 };
 use athanor_plan::{
     AgentWork, BootPlan, Purpose,
@@ -23,7 +23,7 @@ use athanor_plan::{
     lifecycle::{self, Act, Decision, Facts, Obstacle},
     support,
 };
-use athanor_wire::Inventory;
+use athanor_wire::{Inventory, Outcome};
 use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::Time};
 use kube::{Resource as _, ResourceExt as _};
 use serde_json::json;
@@ -285,7 +285,18 @@ fn unknown_occupant(machine: &Machine, reports: &[NodeReport]) -> Option<String>
     let attempts = reports.iter().filter_map(|report| report.attempt.as_ref()).filter(|_| machine.spec.occupancy.is_none());
     // A machine-agent that looks, waits or cleans occupies nothing.
     let attempts = attempts.filter(|attempt| !attempt.id.starts_with(WORK_PREFIX));
-    attempts.filter(|attempt| since(attempt).is_some_and(|since| Some(since) >= asked)).map(|attempt| attempt.id.clone()).next()
+    // What a machine-agent wrote to its disk runs from there.
+    let agents = reports.iter().filter_map(|report| report.agent.as_ref()).filter(|_| machine.spec.occupancy.is_none());
+    let wrote = |agent: &&AgentReport| {
+        let done = agent.steps.iter().any(|step| step.outcome == Some(Outcome::Done));
+        !agent.work.starts_with(WORK_PREFIX) && done && agent.told.as_ref().is_some_and(|told| Some(told.0.as_microsecond()) >= asked)
+    };
+    let written = agents.filter(wrote).map(|agent| agent.work.clone());
+    attempts
+        .filter(|attempt| since(attempt).is_some_and(|since| Some(since) >= asked))
+        .map(|attempt| attempt.id.clone())
+        .chain(written)
+        .next()
 }
 
 /// What all nodes together saw of an attempt.
@@ -307,8 +318,16 @@ async fn apply(
     let (patch, issued) = match act {
         Act::Free => (json!({ "claimRef": null, "occupancy": null }), None),
         Act::Advance(state) => {
-            let occupancy =
-                spec.occupancy.clone().map(|occupancy| Occupancy { state: *state, since: Some(now), ever_started: true, ..occupancy });
+            // What is about to be written is to be wiped, as strictly as anybody says by now.
+            let starts = world.is_image() && *state == OccupancyState::Started;
+            let wipe = |before: Option<WipePolicy>| if starts { before.max(Some(work::wipe_policy(world))) } else { before };
+            let occupancy = spec.occupancy.clone().map(|occupancy| Occupancy {
+                state: *state,
+                since: Some(now),
+                ever_started: true,
+                wipe: wipe(occupancy.wipe),
+                ..occupancy
+            });
             (json!({ "occupancy": occupancy }), None)
         }
         Act::Issue(number) => {

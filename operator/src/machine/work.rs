@@ -38,6 +38,7 @@ pub(super) fn seen(world: &World) -> Option<WorkSeen> {
     Some(WorkSeen {
         purpose: work.purpose,
         bound: work.bound,
+        boot: work.boot,
         asks: work.key.is_none() && agents(&world.reports, work).next().is_some(),
         told: newest.and_then(|agent| agent.steps.iter().max_by_key(|step| step.index).cloned()),
         told_at: newest.and_then(|agent| agent.told.as_ref()).map(|time| time.0.as_microsecond()),
@@ -46,9 +47,13 @@ pub(super) fn seen(world: &World) -> Option<WorkSeen> {
 
 /// Whether an agent with another key asks for work that is bound, though nobody restarted the machine.
 pub(super) fn conflict(world: &World) -> bool {
-    // One that was restarted comes with another key, and is no second one.
-    let restarted = |work: &AgentWork| super::last_boot(&world.reports) > work.bound;
-    world.work().is_some_and(|work| !restarted(work) && agents(&world.reports, work).any(|agent| agent.stranger.is_some()))
+    let Some(work) = world.work() else { return false };
+    // One that was restarted comes with another key, and is no second one; unless the first goes on telling.
+    let boot = super::last_boot(&world.reports).filter(|boot| Some(*boot) > work.bound);
+    agents(&world.reports, work).any(|agent| {
+        let told = agent.told.as_ref().map(|time| time.0.as_microsecond());
+        agent.stranger.is_some() && boot.is_none_or(|boot| told.is_some_and(|told| told > boot))
+    })
 }
 
 /// What the bound agent found when it looked at the hardware.
@@ -60,7 +65,7 @@ pub(super) fn inventory(world: &World) -> Option<Inventory> {
 
 /// The disks on which there is data, in words.
 pub(super) fn data(facts: &Inventory) -> Vec<String> {
-    let fixed = facts.disks.iter().filter(|disk| !disk.removable);
+    let fixed = facts.disks.iter().filter(|disk| !disk.can_be_taken_out());
     fixed.filter_map(|disk| Some(format!("{}: {}", disk.name, disk.contents.as_ref()?))).collect()
 }
 
@@ -76,7 +81,7 @@ pub(super) async fn of(
     if matches!(decision.act, Some(Act::Free)) {
         return Ok(world.work().filter(|_| decision.work.is_some()).cloned());
     }
-    let Some(purpose) = decision.work else { return Ok(None) };
+    let Some(purpose) = decision.work else { return Ok(world.work().filter(|work| is_under_way(world, work)).cloned()) };
     let attempt =
         world.machine.spec.occupancy.as_ref().filter(|_| purpose == Purpose::Provision).map(|occupancy| occupancy.attempt.clone());
     let holds = world.work().filter(|work| work.purpose == purpose && !decision.renew);
@@ -90,7 +95,8 @@ pub(super) async fn of(
         Some(work) => work,
         None => {
             let id = attempt.unwrap_or_else(|| ids.id("w"));
-            AgentWork { purpose, work: Work { id, steps: steps(world, purpose, cluster, ids).await? }, key: None, bound: None }
+            let steps = steps(world, purpose, cluster, ids).await?;
+            AgentWork { purpose, work: Work { id, steps }, key: None, bound: None, boot: None }
         }
     };
     let started = world.machine.spec.occupancy.as_ref().is_some_and(|occupancy| occupancy.state == OccupancyState::Started);
@@ -100,8 +106,21 @@ pub(super) async fn of(
         tracing::info!(machine = %world.machine.name_any(), namespace = world.machine.namespace(), ?purpose, work = work.work.id, "machine-agent bound");
         work.key = Some(key);
         work.bound = Some(clock.now().as_microsecond());
+        work.boot = super::last_boot(&world.reports);
     }
     Ok(Some(work))
+}
+
+/// Whether an agent is at it: what it will say about it is wanted, whatever stands in the way of the next thing.
+fn is_under_way(world: &World, work: &AgentWork) -> bool {
+    let occupancy = world.machine.spec.occupancy.as_ref();
+    let is = |state: OccupancyState| occupancy.is_some_and(|occupancy| occupancy.state == state);
+    match work.purpose {
+        _ if work.key.is_none() => false,
+        Purpose::Inspect => false,
+        Purpose::Provision => is(OccupancyState::Started) && occupancy.is_some_and(|occupancy| occupancy.attempt == work.work.id),
+        Purpose::Clean => is(OccupancyState::ReleaseRequested),
+    }
 }
 
 async fn steps(world: &World, purpose: Purpose, cluster: &impl Cluster, ids: &impl Ids) -> Result<Vec<Step>, PortError> {
@@ -110,11 +129,15 @@ async fn steps(world: &World, purpose: Purpose, cluster: &impl Cluster, ids: &im
     }
     let installation = Installation::load(cluster, ids).await?.id();
     if purpose == Purpose::Clean {
-        let told = world.machine.spec.occupancy.as_ref().and_then(|occupancy| occupancy.wipe);
-        let policy = told.unwrap_or_default().max(world.machine.spec.wipe.policy);
-        let disks = world.inventory.iter().flat_map(|inventory| &inventory.spec.facts.disks).filter(|disk| !disk.removable);
-        let expected = disks.filter_map(|disk| disk.serial.clone()).collect();
-        return Ok(vec![Step::Wipe(Wipe { policy, expected, installation })]);
+        let occupancy = world.machine.spec.occupancy.as_ref();
+        let policy = occupancy.and_then(|occupancy| occupancy.wipe).unwrap_or_default().max(world.machine.spec.wipe.policy);
+        let instance = occupancy.map(|occupancy| occupancy.instance_id.clone()).unwrap_or_default();
+        let disks = || world.inventory.iter().flat_map(|known| &known.spec.facts.disks).filter(|disk| !disk.can_be_taken_out());
+        let expected = disks().filter_map(|disk| disk.serial.clone()).collect();
+        let empty = disks().filter(|disk| disk.contents.is_none());
+        let were_empty = empty.map(|disk| disk.serial.clone().unwrap_or_else(|| disk.name.clone())).collect();
+        let overwrite = lifecycle::may_overwrite(&world.machine);
+        return Ok(vec![Step::Wipe(Wipe { policy, expected, installation, instance, were_empty, overwrite })]);
     }
     let (Some(deployment), Some(Ok((_, profile)))) = (&world.deployment, &world.profile) else { return Ok(Vec::new()) };
     Ok(write(world, deployment, profile, installation).into_iter().collect())
@@ -200,5 +223,5 @@ pub(super) async fn record(world: &World, cluster: &impl Cluster, ids: &impl Ids
 }
 
 fn is_wipe(step: &StepReport) -> bool {
-    step.outcome == Some(Outcome::Done) && !step.wiped.is_empty()
+    step.outcome == Some(Outcome::Done)
 }

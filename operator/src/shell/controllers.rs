@@ -117,16 +117,18 @@ impl Feeds {
             .reconcile_on(lost_plans(client))
     }
 
-    /// Ticks when what a Subnet asks for changes. Its status does not count: it changes with every address that a Machine is given.
+    /// Ticks when what a Subnet asks for changes. The rest of its status does not count: it changes with every address that a Machine is given.
     fn subnet_changes(&mut self) -> impl Stream<Item = ()> + Send + 'static + use<> {
         let store = self.subnets.store();
-        let mut generations: HashMap<String, Option<i64>> = HashMap::new();
+        let mut known: HashMap<String, (Option<i64>, bool)> = HashMap::new();
         self.subnets.changes().filter_map(move |subnet| {
-            let (name, generation) = (subnet.name_any(), subnet.metadata.generation);
+            // A ramdisk that has come is what machines may wait for.
+            let ramdisk = subnet.status.as_ref().is_some_and(|status| status.servers.iter().any(|server| server.ramdisk));
+            let (name, now) = (subnet.name_any(), (subnet.metadata.generation, ramdisk));
             let news = if store.get(&ObjectRef::from_obj(&*subnet)).is_none() {
-                generations.remove(&name).is_some()
+                known.remove(&name).is_some()
             } else {
-                generations.insert(name, generation) != Some(generation)
+                known.insert(name, now) != Some(now)
             };
             std::future::ready(news.then_some(()))
         })

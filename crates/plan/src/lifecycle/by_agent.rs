@@ -22,6 +22,9 @@ const SILENCE: Duration = Duration::from_secs(300);
 /// the second.
 const PAUSES: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(60)];
 
+/// How long what an agent told may take until it is known here: reports are written every ten seconds.
+const LAST_NEWS: Duration = Duration::from_secs(15);
+
 /// What is known of the work that a plan holds.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WorkSeen {
@@ -29,6 +32,8 @@ pub struct WorkSeen {
     pub purpose: Purpose,
     /// When its agent was bound, in microseconds since the epoch.
     pub bound: Option<i64>,
+    /// When firmware had last asked, as far as was known when its agent was bound.
+    pub boot: Option<i64>,
     /// An agent asks for it.
     pub asks: bool,
     /// The newest that its agent told.
@@ -60,14 +65,31 @@ fn seen<'a>(facts: &'a Facts<'_>, purpose: Purpose) -> Option<&'a WorkSeen> {
     facts.work.as_ref().filter(|work| work.purpose == purpose)
 }
 
-/// Whether firmware asked after the agent was bound: that agent is no more.
+/// Firmware that asked after the agent was bound.
+fn later_boot(facts: &Facts<'_>, work: &WorkSeen) -> Option<i64> {
+    facts.last_boot.filter(|boot| work.bound.is_some_and(|bound| *boot > bound) && Some(*boot) > work.boot)
+}
+
+/// Whether the machine was restarted, so that its agent is no more. One that tells something after that boot is alive: another machine has its
+/// MAC address, or somebody speaks in its name.
 fn was_restarted(facts: &Facts<'_>, work: &WorkSeen) -> bool {
-    work.bound.is_some_and(|bound| facts.last_boot.is_some_and(|boot| boot > bound))
+    let late = i64::try_from(LAST_NEWS.as_micros()).unwrap_or(i64::MAX);
+    later_boot(facts, work).is_some_and(|boot| work.told_at.is_none_or(|told| told < boot) && facts.now.saturating_sub(boot) >= late)
+}
+
+/// It may have been restarted: what its agent told last may be on its way still.
+fn may_have_been_restarted(facts: &Facts<'_>, work: &WorkSeen) -> bool {
+    later_boot(facts, work).is_some() && !was_restarted(facts, work)
+}
+
+/// Whether this Machine can be given the machine-agent. What one has begun it goes on with, whichever server is away for a moment.
+fn has_ramdisk(facts: &Facts<'_>) -> bool {
+    facts.ramdisk || facts.work.as_ref().is_some_and(|work| work.bound.is_some())
 }
 
 /// An accepted Machine without an owner: its hardware is looked at, and what is on its disks. `None`: nothing stands in its way.
 pub(super) fn inspect(machine: &Machine, facts: &Facts<'_>) -> Option<Decision> {
-    if !facts.ramdisk {
+    if !has_ramdisk(facts) {
         return None;
     }
     let work = seen(facts, Purpose::Inspect);
@@ -81,7 +103,13 @@ pub(super) fn inspect(machine: &Machine, facts: &Facts<'_>) -> Option<Decision> 
                 let why = work.failed().unwrap_or_default();
                 looking(reasons::INSPECTION_FAILED, &format!("its hardware could not be looked at: {why}. Restart it to try again"))
             }
-            Some(work) if work.bound.is_some() || work.asks => looking(reasons::INSPECTING, "the machine-agent looks at its hardware"),
+            Some(work) if silent(facts, work) => looking(
+                reasons::INSPECTION_FAILED,
+                "the machine-agent that looked at its hardware said nothing for five minutes. Restart it",
+            ),
+            Some(work) if work.bound.is_some() || work.asks => {
+                looking(reasons::INSPECTING, "the machine-agent looks at its hardware").looked_at_again(facts, work)
+            }
             _ => {
                 looking(reasons::INSPECTING, "switch it on, or restart it, so that it boots from the network and its hardware is looked at")
             }
@@ -97,9 +125,22 @@ pub(super) fn inspect(machine: &Machine, facts: &Facts<'_>) -> Option<Decision> 
     Some(Decision::wait(MachineState::Accepted, reasons::DISKS_NOT_EMPTY, message).disk_then_wait())
 }
 
-/// Whether data that is there may be lost: somebody said so, or never wants anything wiped.
+/// Whether data that is there may be lost: somebody said so.
 pub fn may_overwrite(machine: &Machine) -> bool {
-    machine.spec.existing_data == ExistingData::Overwrite || machine.spec.wipe.policy == WipePolicy::None
+    machine.spec.existing_data == ExistingData::Overwrite
+}
+
+/// What an accepted Machine without an owner does while it is free: it waits where it can begin at once. One that was restarted is looked at anew.
+pub(super) fn waiting(decision: Decision, facts: &Facts<'_>) -> Decision {
+    if !has_ramdisk(facts) {
+        return decision;
+    }
+    let decision = decision.work(Purpose::Inspect);
+    match seen(facts, Purpose::Inspect) {
+        Some(work) if was_restarted(facts, work) => decision.renewed(),
+        Some(work) => decision.looked_at_again(facts, work),
+        None => decision,
+    }
 }
 
 /// A claimed Machine whose Deployment is an image.
@@ -109,7 +150,7 @@ pub(super) fn provision(machine: &Machine, owner: &str, facts: &Facts<'_>) -> De
         let message = format!("runs {owner} from its disk; its image was written and read back");
         return Decision::wait(MachineState::Provisioned, reasons::PROVISIONED, message).ready().leaving_to_disk();
     }
-    if !facts.ramdisk {
+    if !has_ramdisk(facts) {
         return Decision::wait(MachineState::Claimed, reasons::NO_AGENT, NO_RAMDISK);
     }
     let Some(occupancy) = occupancy else {
@@ -136,7 +177,7 @@ pub(super) fn provision(machine: &Machine, owner: &str, facts: &Facts<'_>) -> De
         Some(work) if started || work.asks => {
             let message = format!("writes {owner}, attempt {number} of {MAX_ATTEMPTS}{}", work.progress());
             let mut decision = Decision::wait(MachineState::Provisioning, reasons::PROVISIONING, message).work(Purpose::Provision);
-            decision.again = Some(SILENCE);
+            decision.again = Some(if may_have_been_restarted(facts, work) { LAST_NEWS } else { SILENCE });
             if started { decision } else { decision.act(Act::Advance(OccupancyState::Started)) }
         }
         _ if started => failed(owner, number, "the order was lost before it was taken", facts, None),
@@ -144,6 +185,15 @@ pub(super) fn provision(machine: &Machine, owner: &str, facts: &Facts<'_>) -> De
             let message = format!("claimed by {owner}; switch it on, or restart it, so that it boots from the network");
             Decision::wait(MachineState::Claimed, reasons::WAITING_FOR_BOOT, message).work(Purpose::Provision)
         }
+    }
+}
+
+impl Decision {
+    /// It is looked at again when its agent could have fallen silent, or turned out to be gone.
+    fn looked_at_again(mut self, facts: &Facts<'_>, work: &WorkSeen) -> Self {
+        let busy = work.bound.is_some() && !work.done();
+        self.again = if may_have_been_restarted(facts, work) { Some(LAST_NEWS) } else { busy.then_some(SILENCE) };
+        self
     }
 }
 
@@ -187,7 +237,7 @@ pub(super) fn needs_wipe(machine: &Machine, occupancy: &Occupancy) -> bool {
 
 /// A Machine whose Deployment was deleted on purpose after something was put on its disk.
 pub(super) fn clean(facts: &Facts<'_>) -> Decision {
-    if !facts.ramdisk {
+    if !has_ramdisk(facts) {
         return Decision::wait(MachineState::Releasing, reasons::NO_AGENT, format!("it has to be wiped, but {NO_RAMDISK}"));
     }
     let cleaning = |reason, message: String| Decision::wait(MachineState::Cleaning, reason, message).work(Purpose::Clean);
@@ -202,7 +252,14 @@ pub(super) fn clean(facts: &Facts<'_>) -> Decision {
             decision.failure = Some(decision.message.clone());
             decision
         }
-        Some(work) if work.bound.is_some() || work.asks => cleaning(reasons::CLEANING, format!("its disks are wiped{}", work.progress())),
+        Some(work) if silent(facts, work) => cleaning(
+            reasons::WIPE_FAILED,
+            "the machine-agent that wiped its disks said nothing for five minutes. Restart it, so that they are wiped from the beginning"
+                .to_owned(),
+        ),
+        Some(work) if work.bound.is_some() || work.asks => {
+            cleaning(reasons::CLEANING, format!("its disks are wiped{}", work.progress())).looked_at_again(facts, work)
+        }
         _ => {
             let message = "its Deployment was deleted; power-cycle it and boot it from the network, so that its disks are wiped";
             Decision::wait(MachineState::Releasing, reasons::RELEASING, message).work(Purpose::Clean)
