@@ -7,15 +7,15 @@ use std::{
     sync::Arc,
 };
 
-use athanor_crds::{Address, AddressSpec, Subnet, names, subnet::Mode};
-use athanor_dhcp::{Answer, Authority, Context, Decision, Lease, Link, Request, decide, packet::option, pcap::Question, reply};
+use athanor_crds::{Address, Subnet, names, subnet::Mode};
+use athanor_dhcp::{Answer, Authority, Context, Decision, Link, Request, decide, packet::option, pcap::Question, reply};
 use athanor_plan::{Snapshot, snapshot::NamedSubnet};
 use athanor_wire::MacAddr;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client, ResourceExt as _, api::ListParams};
 
-use crate::{api, loaders};
+use crate::{api, lent::Lent, loaders};
 
 /// Where and with what it is simulated.
 #[derive(Debug, Clone)]
@@ -43,7 +43,7 @@ pub enum SimulateError {
 pub struct Simulation {
     snapshot: Snapshot,
     subnets: BTreeMap<String, Subnet>,
-    addresses: Vec<AddressSpec>,
+    lent: Lent,
     scene: Scene,
 }
 
@@ -60,8 +60,9 @@ impl Simulation {
         let snapshot =
             Snapshot::new(named.collect(), plans.iter().filter_map(api::read).collect(), Arc::new(loaders::scan(&scene.loader_dirs)));
         let subnets = subnets.into_iter().map(|subnet| (subnet.name_any(), subnet)).collect();
-        let addresses = Api::<Address>::all(client.clone()).list(&all).await?.into_iter().map(|address| address.spec).collect();
-        Ok(Self { snapshot, subnets, addresses, scene })
+        let lent = Lent::default();
+        lent.replace(Api::<Address>::all(client.clone()).list(&all).await?.iter().map(|address| &address.spec));
+        Ok(Self { snapshot, subnets, lent, scene })
     }
 
     /// What a question would be answered, in words: the row that matches, and the answer with its options.
@@ -75,7 +76,7 @@ impl Simulation {
         };
         let subnet = self.subnet_of(&request)?;
         let (link, authority) = (link(subnet), authority(subnet));
-        let leases = self.leases(request.mac);
+        let leases = self.lent.of(request.mac, Timestamp::now());
         let context = Context {
             snapshot: &self.snapshot,
             link: &link,
@@ -90,18 +91,6 @@ impl Simulation {
         let who = athanor_dhcp::Client::of(&request).describe();
         let head = format!("{} {} {who}, in Subnet {}\nrow      {}\n", request.mac, request.message, subnet.name_any(), decision.row);
         Ok(head + &answer(&request, &decision))
-    }
-
-    /// What a client that is no machine has for a while.
-    fn leases(&self, mac: MacAddr) -> Vec<Lease> {
-        let now = Timestamp::now();
-        let lent = self.addresses.iter().filter(|address| address.mac == mac && address.owner.is_none() && address.quarantine.is_none());
-        lent.filter_map(|address| {
-            let IpAddr::V4(ip) = address.ip else { return None };
-            let remaining = address.expires.as_ref()?.0.duration_since(now).as_secs();
-            Some(Lease { ip, subnet: address.subnet.clone(), remaining: u32::try_from(remaining).ok().filter(|seconds| *seconds > 0)? })
-        })
-        .collect()
     }
 
     fn subnet_of(&self, request: &Request) -> Result<&Subnet, SimulateError> {

@@ -61,14 +61,10 @@ pub mod reasons {
     pub const DISKS_NOT_EMPTY: &str = "DisksNotEmpty";
     /// Machine, Deployment: an image could not be written.
     pub const WRITE_FAILED: &str = "WriteFailed";
-    /// Deployment: its image was written and read back.
-    pub const READ_BACK: &str = "ReadBack";
     /// Machine: its disks are wiped.
     pub const CLEANING: &str = "Cleaning";
     /// Machine: its disks could not be wiped.
     pub const WIPE_FAILED: &str = "WipeFailed";
-    /// Machine: a WipeRecord says what was done.
-    pub const RECORDED: &str = "Recorded";
     /// Machine: another machine-agent asks for work that one is bound to.
     pub const TOKEN_CONFLICT: &str = "TokenConflict";
     /// Machine: accepted, inspected, clean as its policy demands, unclaimed.

@@ -13,6 +13,10 @@
 //!
 //! Never here: compiling. What goes in is built before.
 
+use std::process::ExitCode;
+
+use sha2::{Digest as _, Sha256};
+
 mod layer;
 mod oci;
 
@@ -34,4 +38,20 @@ pub fn is_static(elf: &[u8]) -> bool {
         Some((0..count).any(|index| number(start + index * size, 4) == Some(3)))
     };
     elf.starts_with(b"\x7fELF\x02") && interpreter() == Some(false)
+}
+
+/// The digest of bytes, in hexadecimal.
+fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// How a program of this room ends: what went wrong is one line.
+pub fn end(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }

@@ -6,7 +6,6 @@ use std::{fs, io::Write as _, path::Path};
 use anyhow::Context as _;
 use flate2::{Compression, write::GzEncoder};
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 
 use crate::layer::Layer;
 
@@ -47,8 +46,7 @@ impl Blob {
 }
 
 fn digest(bytes: &[u8]) -> String {
-    let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("sha256:{hex}")
+    format!("sha256:{}", crate::sha256(bytes))
 }
 
 impl Image {

@@ -11,9 +11,8 @@ use std::{
 
 use anyhow::{Context as _, bail, ensure};
 use serde_json::json;
-use sha2::{Digest as _, Sha256};
 
-use crate::newc::Archive;
+use crate::{newc::Archive, sha256};
 
 /// Drivers of network cards, disk controllers, and the buses they are behind. What a kernel does not have is told and left out.
 const DRIVERS: &[&str] = &[
@@ -142,10 +141,6 @@ pub fn build(input: &Input) -> anyhow::Result<Ramdisk> {
         "modules": chosen, "missing": missing, "firmware": firmware,
     });
     Ok(Ramdisk { kernel, initramfs, manifest: serde_json::to_string_pretty(&manifest)? + "\n" })
-}
-
-fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn newest(folder: &Path, prefix: &str) -> anyhow::Result<PathBuf> {

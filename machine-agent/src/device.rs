@@ -171,10 +171,11 @@ impl Device for Disk {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn disk_of(size: usize) -> (tempfile::NamedTempFile, Disk) {
+    /// A file full of somebody's data, as a disk.
+    pub(crate) fn disk_of(size: usize) -> (tempfile::NamedTempFile, Disk) {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), vec![0xAA; size]).unwrap();
         let disk = Disk::open(file.path()).unwrap();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use athanor_wire::{Assignment, Outcome, Step, StepReport, work::Next};
+use athanor_wire::{Assignment, Step, StepReport, work::Next};
 
 /// The first pause after a server did not answer; doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -92,7 +92,7 @@ impl Engine {
                 self.failures = 0;
                 if let Some(told) = self.untold.take() {
                     self.at.done = told.index as usize + 1;
-                    self.at.failed = told.outcome != Some(Outcome::Done);
+                    self.at.failed = !told.is_done();
                 }
                 self.speak()
             }
@@ -125,25 +125,16 @@ impl Engine {
 
 #[cfg(test)]
 mod tests {
+    use athanor_wire::Outcome;
+
     use super::*;
 
     fn assigned(work: &str, index: usize, step: Step) -> Event {
         Event::Answered(Some(Assignment { work: work.into(), index, step, token: None }))
     }
 
-    fn ended(work: &str, index: u32, outcome: Outcome) -> Box<StepReport> {
-        Box::new(StepReport {
-            work: work.into(),
-            index,
-            phase: "inventory".into(),
-            outcome: Some(outcome),
-            percent: None,
-            bytes_per_second: None,
-            message: String::new(),
-            inventory: None,
-            wiped: Vec::new(),
-            missing: Vec::new(),
-        })
+    fn ended(work: &str, index: usize, outcome: Outcome) -> Box<StepReport> {
+        Box::new(StepReport { outcome: Some(outcome), ..StepReport::begun(work, index, "inventory") })
     }
 
     fn at(work: &str, done: usize, failed: bool) -> Action {

@@ -30,20 +30,9 @@ pub type Tell<'a> = &'a (dyn Fn(StepReport) + Sync);
 
 /// Does one step and says how it went.
 pub fn run(assignment: &Assignment, http: &ureq::Agent, tell: Tell<'_>) -> StepReport {
-    let blank = StepReport {
-        work: assignment.work.clone(),
-        index: u32::try_from(assignment.index).unwrap_or(u32::MAX),
-        phase: assignment.step.name().to_owned(),
-        outcome: None,
-        percent: None,
-        bytes_per_second: None,
-        message: String::new(),
-        inventory: None,
-        wiped: Vec::new(),
-        missing: Vec::new(),
-    };
+    let blank = StepReport::begun(&assignment.work, assignment.index, assignment.step.name());
     tell(blank.clone());
-    let teller = Teller { blank: blank.clone(), tell, last: Mutex::new((Instant::now(), 0)), said: Mutex::new(blank.clone()) };
+    let teller = Teller { tell, last: Mutex::new((Instant::now(), 0)), said: Mutex::new(blank.clone()) };
     let (stop, stopped) = std::sync::mpsc::channel::<()>();
     let done = std::thread::scope(|scope| {
         // A disk that zeroes itself for an hour, or a server that is away, must not look like a machine that is dead.
@@ -149,11 +138,12 @@ fn wipe_all(order: &Wipe, teller: &Teller<'_>) -> Result<(Vec<WipedDisk>, Vec<St
     if disks.is_empty() && !missing.is_empty() {
         return Err(AgentError::NoDisk(format!("none of its disks is there ({}); is its controller alive?", missing.join(", "))));
     }
-    for disk in &disks {
-        may_wipe(order, disk)?;
-    }
+    let opened: Vec<(&Disk, device::Disk)> = disks.into_iter().map(|disk| Ok((disk, open(disk)?))).collect::<Result<_, AgentError>>()?;
+    // All of them are asked for before the first is touched.
+    opened.iter().try_for_each(|(disk, device)| may_wipe(order, disk, device))?;
     let results: Vec<Result<WipedDisk, AgentError>> = std::thread::scope(|scope| {
-        let running: Vec<_> = disks.iter().map(|disk| scope.spawn(|| wipe_one(order, disk, teller))).collect();
+        let wipe = |disk: &Disk, device| wipe::wipe(device, order.policy, disk.serial.clone(), disk.wwn.clone(), teller);
+        let running: Vec<_> = opened.iter().map(|(disk, device)| scope.spawn(move || wipe(disk, device))).collect();
         let ended = |thread: std::thread::ScopedJoinHandle<'_, _>| {
             thread.join().unwrap_or_else(|_| Err(AgentError::NoDisk("a thread ended before its disk was wiped".to_owned())))
         };
@@ -167,16 +157,14 @@ fn wipe_all(order: &Wipe, teller: &Teller<'_>) -> Result<(Vec<WipedDisk>, Vec<St
     Ok((wiped, missing))
 }
 
-fn wipe_one(order: &Wipe, disk: &Disk, teller: &Teller<'_>) -> Result<WipedDisk, AgentError> {
-    let device = device::Disk::open(&Path::new("/dev").join(&disk.name)).map_err(AgentError::disk(&disk.name, "opening it"))?;
-    wipe::wipe(&device, order.policy, disk.serial.clone(), disk.wwn.clone(), teller)
+fn open(disk: &Disk) -> Result<device::Disk, AgentError> {
+    device::Disk::open(&Path::new("/dev").join(&disk.name)).map_err(AgentError::disk(&disk.name, "opening it"))
 }
 
 /// Whether a disk's data may go: the Deployment's own, what came onto a disk that was empty before it, or what somebody said may be lost.
-fn may_wipe(order: &Wipe, disk: &Disk) -> Result<(), AgentError> {
+fn may_wipe(order: &Wipe, disk: &Disk, device: &device::Disk) -> Result<(), AgentError> {
     let name = &disk.name;
-    let device = device::Disk::open(&Path::new("/dev").join(name)).map_err(AgentError::disk(name, "opening it"))?;
-    let found = marker::read(&device).map_err(AgentError::disk(name, "reading its marker"))?;
+    let found = marker::read(device).map_err(AgentError::disk(name, "reading its marker"))?;
     let known = disk.serial.as_ref().unwrap_or(name);
     match found {
         Some(found) if found.installation != order.installation => {
@@ -204,7 +192,6 @@ fn missing(expected: &[String], facts: &Inventory) -> Vec<String> {
 
 /// Tells progress, not more often than somebody wants to read it.
 struct Teller<'a> {
-    blank: StepReport,
     tell: Tell<'a>,
     last: Mutex<(Instant, u64)>,
     /// What was told last.
@@ -223,8 +210,11 @@ impl Progress for Teller<'_> {
         drop(last);
         let percent = of.filter(|of| *of > 0).map(|of| u8::try_from(done.min(of) * 100 / of).unwrap_or(100));
         println!("athanor: {phase} {done} of {}", of.map_or_else(|| "?".to_owned(), |of| of.to_string()));
-        let report = StepReport { phase: phase.to_owned(), percent, bytes_per_second: Some(speed as i64), ..self.blank.clone() };
-        lock(&self.said).clone_from(&report);
+        let report = {
+            let mut said = lock(&self.said);
+            (said.phase, said.percent, said.bytes_per_second) = (phase.to_owned(), percent, Some(speed as i64));
+            said.clone()
+        };
         (self.tell)(report);
     }
 }

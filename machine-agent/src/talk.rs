@@ -3,7 +3,7 @@
 use std::{sync::Mutex, time::Duration};
 
 use athanor_wire::{
-    Assignment, StepReport,
+    Assignment, StepReport, hex,
     work::{KEY_HEADER, Next, PATIENCE_SECONDS, SIGNATURE_HEADER, signed},
 };
 use ring::{
@@ -88,8 +88,8 @@ impl Talk {
             .agent
             .post(format!("{base}{path}"))
             .content_type("application/json")
-            .header(KEY_HEADER, hex(self.key.public_key().as_ref()))
-            .header(SIGNATURE_HEADER, hex(signature.as_ref()));
+            .header(KEY_HEADER, hex::encode(self.key.public_key().as_ref()))
+            .header(SIGNATURE_HEADER, hex::encode(signature.as_ref()));
         let mut response = match request.send(&body) {
             Ok(response) => response,
             Err(error) => {
@@ -121,8 +121,4 @@ enum Posted<T> {
     Refused,
     Over,
     Lost,
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -113,14 +113,7 @@ fn sample(disk: &dyn Device, method: WipeMethod) -> std::io::Result<(u32, u32)> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::Disk;
-
-    fn disk_of(size: usize) -> (tempfile::NamedTempFile, Disk) {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), vec![0xAA; size]).unwrap();
-        let disk = Disk::open(file.path()).unwrap();
-        (file, disk)
-    }
+    use crate::device::tests::disk_of;
 
     #[test]
     fn metadata_leaves_the_middle_and_says_so() {

@@ -12,7 +12,7 @@ use athanor_machine_agent::{
     marker, net, talk,
 };
 use athanor_wire::{
-    ImageFormat,
+    ImageFormat, hex,
     work::{Documents, Marker, Write},
 };
 use sha2::{Digest as _, Sha256};
@@ -36,8 +36,7 @@ fn image() -> Vec<u8> {
 }
 
 fn sha256(bytes: &[u8]) -> String {
-    let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("sha256:{hex}")
+    format!("sha256:{}", hex::encode(&Sha256::digest(bytes)))
 }
 
 fn order(url: &str, checksum: String) -> Write {

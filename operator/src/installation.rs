@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use athanor_crds::names;
+use athanor_wire::hex;
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 use kube::api::ObjectMeta;
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
@@ -39,7 +40,7 @@ impl Installation {
 
     /// What names the installation: the beginning of its public key.
     pub(crate) fn id(&self) -> String {
-        hex(&self.key.public_key().as_ref()[..8])
+        hex::encode(&self.key.public_key().as_ref()[..8])
     }
 
     /// Signs.
@@ -53,7 +54,7 @@ fn drawn(ids: &impl Ids) -> Result<Secret, PortError> {
     let key = Ed25519KeyPair::from_seed_unchecked(seed.as_ref()).map_err(|_| PortError::Refused("a drawn seed is no key".to_owned()))?;
     let data = BTreeMap::from([
         (names::INSTALLATION_SEED.to_owned(), ByteString(seed.as_ref().to_vec())),
-        (names::INSTALLATION_PUBLIC.to_owned(), ByteString(hex(key.public_key().as_ref()).into_bytes())),
+        (names::INSTALLATION_PUBLIC.to_owned(), ByteString(hex::encode(key.public_key().as_ref()).into_bytes())),
     ]);
     let metadata = ObjectMeta {
         name: Some(names::INSTALLATION_SECRET.to_owned()),
@@ -61,8 +62,4 @@ fn drawn(ids: &impl Ids) -> Result<Secret, PortError> {
         ..ObjectMeta::default()
     };
     Ok(Secret { metadata, type_: Some("Opaque".to_owned()), data: Some(data), ..Secret::default() })
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

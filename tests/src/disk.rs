@@ -45,13 +45,18 @@ fn boot_sector() -> Vec<u8> {
     sector
 }
 
-/// A FAT file system with GRUB at the path that firmware looks for, and a configuration that speaks on the serial port.
 fn esp(image: &Path) -> anyhow::Result<()> {
-    fs::File::create(image)?.set_len(64 << 20)?;
-    tools::run(Command::new("mkfs.vfat").args(["-F", "32"]).arg(image))?;
+    grub(image, 64 << 20, "32", &format!("echo {SAYS}\nwhile true; do sleep 60; done\n"), &[])
+}
+
+/// A FAT file system with GRUB at the path that firmware looks for, what it does after it speaks on the serial port, and more files by the name
+/// that they have there.
+pub(crate) fn grub(image: &Path, size: u64, fat: &str, does: &str, more: &[(&Path, &str)]) -> anyhow::Result<()> {
+    fs::File::create(image)?.set_len(size)?;
+    tools::run(Command::new("mkfs.vfat").args(["-F", fat]).arg(image))?;
     let folder = tempfile::TempDir::new()?;
     let config = folder.path().join("grub.cfg");
-    fs::write(&config, format!("serial --unit=0 --speed=115200\nterminal_output serial\necho {SAYS}\nwhile true; do sleep 60; done\n"))?;
+    fs::write(&config, format!("serial --unit=0 --speed=115200\nterminal_output serial\n{does}"))?;
     for path in ["::/EFI", "::/EFI/BOOT", "::/EFI/debian"] {
         tools::run(Command::new("mmd").arg("-i").arg(image).arg(path))?;
     }
@@ -60,7 +65,7 @@ fn esp(image: &Path) -> anyhow::Result<()> {
         (config.as_path(), "::/EFI/debian/grub.cfg"),
         (config.as_path(), "::/EFI/BOOT/grub.cfg"),
     ];
-    for (from, to) in copies {
+    for (from, to) in copies.iter().chain(more) {
         tools::run(Command::new("mcopy").arg("-i").arg(image).arg(from).arg(to))?;
     }
     Ok(())

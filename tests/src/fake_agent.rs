@@ -3,6 +3,7 @@
 use std::{fs, time::Duration};
 
 use anyhow::Context as _;
+use athanor_wire::hex;
 use rcgen::{KeyPair, PKCS_ED25519, SigningKey as _};
 use serde_json::{Value, json};
 
@@ -122,11 +123,10 @@ impl<'a> FakeAgent<'a> {
     pub fn post(&self, verb: &str, body: &Value, signed_instead: Option<&[u8]>) -> anyhow::Result<Answer> {
         let (path, body) = (format!("/v1/agent/{}/{verb}", self.token), body.to_string());
         let text = athanor_wire::work::signed(&path, signed_instead.unwrap_or(body.as_bytes()));
-        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         let mut curl = self.machine.host.command("curl");
         curl.args(["-s", "--max-time", "40", "-w", "\n%{http_code}", "-H", "content-type: application/json", "-d", &body]);
-        curl.arg("-H").arg(format!("athanor-key: {}", hex(self.key.public_key_raw())));
-        curl.arg("-H").arg(format!("athanor-signature: {}", hex(&self.key.sign(&text)?)));
+        curl.arg("-H").arg(format!("athanor-key: {}", hex::encode(self.key.public_key_raw())));
+        curl.arg("-H").arg(format!("athanor-signature: {}", hex::encode(&self.key.sign(&text)?)));
         let output = curl.arg(format!("{}{path}", self.server)).output()?;
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         let (body, code) = said.rsplit_once('\n').context("no answer")?;

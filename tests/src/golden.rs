@@ -12,7 +12,7 @@ use std::{
 
 use athanor_image::newc::Archive;
 
-use crate::{Guest, guest, tools};
+use crate::{Guest, disk, guest, tools};
 
 /// What it says on the serial console, before what its user-data says.
 pub const SAYS: &str = "GOLDEN-BOOTED";
@@ -44,20 +44,11 @@ const MODULES: &[&str] = &[
     "sd_mod",
 ];
 
-/// What GRUB reads.
-const CONFIG: &str = "serial --unit=0 --speed=115200\nterminal_output serial\nlinux /vmlinuz console=ttyS0 quiet\ninitrd /initrd\nboot\n";
+/// What GRUB does.
+const DOES: &str = "linux /vmlinuz console=ttyS0 quiet\ninitrd /initrd\nboot\n";
 
 /// What it runs: it looks for user-data on every disk, and says what it found.
-const INIT: &str = r#"#!/bin/busybox sh
-/bin/busybox mkdir -p /proc /sys /dev
-/bin/busybox mount -t proc proc /proc
-/bin/busybox mount -t sysfs sys /sys
-/bin/busybox mount -t devtmpfs dev /dev
-exec >/dev/console 2>&1 </dev/console
-export PATH=/bin
-busybox --install -s /bin
-for module in $(cat /modules/order); do insmod /modules/$module.ko 2>/dev/null; done
-found=none
+const INIT: &str = r#"found=none
 for part in /dev/vda2 /dev/sda2 /dev/nvme0n1p2; do
   for try in 1 2 3 4 5 6 7 8 9 10; do [ -b "$part" ] && break; sleep 0.1; done
   [ -b "$part" ] && found=$(strings -n 6 "$part" | grep '"hostname"' | head -n 1)
@@ -79,13 +70,14 @@ pub fn image() -> anyhow::Result<PathBuf> {
     lock.lock()?;
     let (image, stamp) = (folder.join("golden.raw"), folder.join("stamp"));
     // A file system has a serial number: an image is made once, or it would not be what another test has promised.
-    let version = format!("{INIT}{CONFIG}{}", guest.kernel.display());
+    let version = format!("{INIT}{DOES}{}", guest.kernel.display());
     if image.exists() && fs::read_to_string(&stamp).is_ok_and(|made| made == version) {
         return Ok(image);
     }
     let (initrd, system) = (folder.join("initrd"), folder.join("system.fat"));
     fs::write(&initrd, initramfs()?)?;
-    file_system(&folder, &system, &guest.kernel, &initrd)?;
+    let more = [(guest.kernel.as_path(), "::/vmlinuz"), (initrd.as_path(), "::/initrd")];
+    disk::grub(&system, SIZE, "16", DOES, &more)?;
     let mut bytes = fs::read("/usr/lib/grub/i386-pc/boot.img")?;
     bytes.resize(512, 0);
     partition_table(&mut bytes);
@@ -118,38 +110,8 @@ fn core(folder: &Path) -> anyhow::Result<Vec<u8>> {
     Ok(fs::read(out)?)
 }
 
-fn file_system(folder: &Path, image: &Path, kernel: &Path, initrd: &Path) -> anyhow::Result<()> {
-    fs::File::create(image)?.set_len(SIZE)?;
-    tools::run(Command::new("mkfs.vfat").args(["-F", "16"]).arg(image))?;
-    let config = folder.join("grub.cfg");
-    fs::write(&config, CONFIG)?;
-    for path in ["::/EFI", "::/EFI/BOOT", "::/EFI/debian"] {
-        tools::run(Command::new("mmd").arg("-i").arg(image).arg(path))?;
-    }
-    let copies = [
-        (Path::new("/usr/lib/grub/x86_64-efi/monolithic/grubx64.efi"), "::/EFI/BOOT/BOOTX64.EFI"),
-        (config.as_path(), "::/EFI/debian/grub.cfg"),
-        (kernel, "::/vmlinuz"),
-        (initrd, "::/initrd"),
-    ];
-    for (from, to) in copies {
-        tools::run(Command::new("mcopy").arg("-i").arg(image).arg(from).arg(to))?;
-    }
-    Ok(())
-}
-
 fn initramfs() -> anyhow::Result<Vec<u8>> {
-    let mut archive = Archive::default();
-    for folder in ["bin", "modules"] {
-        archive.folder(folder);
-    }
-    archive.file("bin/busybox", &fs::read("/bin/busybox")?);
-    archive.link("bin/sh", "busybox");
-    archive.file("init", INIT.as_bytes());
-    let there: Vec<(&str, Vec<u8>)> = MODULES.iter().filter_map(|module| Some((*module, guest::module(module).ok()?))).collect();
-    archive.file("modules/order", there.iter().map(|(module, _)| *module).collect::<Vec<_>>().join("\n").as_bytes());
-    for (module, bytes) in there {
-        archive.file(&format!("modules/{module}.ko"), &bytes);
-    }
-    Ok(archive.finish())
+    // Some kernels have one or another built in.
+    let there: Vec<&str> = MODULES.iter().copied().filter(|module| guest::module(module).is_ok()).collect();
+    guest::archive(INIT, &there).map(Archive::finish)
 }

@@ -15,8 +15,8 @@ use crate::tools;
 const MODULES: &[&str] =
     &["virtio_ring", "virtio", "virtio_pci_modern_dev", "virtio_pci_legacy_dev", "virtio_pci", "failover", "net_failover", "virtio_net"];
 
-/// What the guest runs: it takes its address by DHCP, reports to the URL on its command line, and says so on the console.
-const INIT: &str = r#"#!/bin/busybox sh
+/// How every guest begins.
+const BEGINS: &str = r#"#!/bin/busybox sh
 /bin/busybox mkdir -p /proc /sys /dev
 /bin/busybox mount -t proc proc /proc
 /bin/busybox mount -t sysfs sys /sys
@@ -25,7 +25,10 @@ exec >/dev/console 2>&1 </dev/console
 export PATH=/bin
 busybox --install -s /bin
 for module in $(cat /modules/order); do insmod /modules/$module.ko; done
-ip link set lo up
+"#;
+
+/// What the guest runs: it takes its address by DHCP, reports to the URL on its command line, and says so on the console.
+const INIT: &str = r#"ip link set lo up
 for card in /sys/class/net/e*; do card=${card##*/}; done
 ip link set "$card" up
 udhcpc -i "$card" -n -q -t 20 -T 1 -s /udhcpc.sh
@@ -162,17 +165,26 @@ pub fn module(name: &str) -> anyhow::Result<Vec<u8>> {
 }
 
 fn initramfs() -> anyhow::Result<Vec<u8>> {
+    let mut archive = archive(INIT, MODULES)?;
+    archive.file("udhcpc.sh", UDHCPC.as_bytes());
+    Ok(archive.finish())
+}
+
+/// An initramfs of busybox and some modules of the guest's kernel, which runs a script once they are loaded.
+///
+/// # Errors
+/// The kernel has no such module.
+pub(crate) fn archive(script: &str, modules: &[&str]) -> anyhow::Result<Archive> {
     let mut archive = Archive::default();
     for folder in ["bin", "modules"] {
         archive.folder(folder);
     }
     archive.file("bin/busybox", &fs::read("/bin/busybox")?);
     archive.link("bin/sh", "busybox");
-    archive.file("init", INIT.as_bytes());
-    archive.file("udhcpc.sh", UDHCPC.as_bytes());
-    archive.file("modules/order", MODULES.join("\n").as_bytes());
-    for module in MODULES {
+    archive.file("init", format!("{BEGINS}{script}").as_bytes());
+    archive.file("modules/order", modules.join("\n").as_bytes());
+    for module in modules {
         archive.file(&format!("modules/{module}.ko"), &self::module(module)?);
     }
-    Ok(archive.finish())
+    Ok(archive)
 }

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, bail};
 use athanor_crds::{MachineInventory, WipeRecord, names, wiperecord};
-use athanor_wire::Inventory;
+use athanor_wire::{Inventory, hex};
 use base64::Engine as _;
 use clap::Args;
 use k8s_openapi::api::core::v1::Secret;
@@ -32,8 +32,9 @@ pub(crate) async fn verify_wipe(global: &Global, args: VerifyArgs) -> anyhow::Re
     }
     let secret = Api::<Secret>::namespaced(client, names::SYSTEM_NAMESPACE).get(names::INSTALLATION_SECRET).await?;
     let public = secret.data.as_ref().and_then(|data| data.get(names::INSTALLATION_PUBLIC)).map(|key| key.0.clone());
-    let public =
-        public.and_then(|text| unhex(&text)).with_context(|| format!("the Secret {} has no public key", names::INSTALLATION_SECRET))?;
+    let public = public
+        .and_then(|text| hex::decode(std::str::from_utf8(&text).ok()?))
+        .with_context(|| format!("the Secret {} has no public key", names::INSTALLATION_SECRET))?;
     let mut bad = 0;
     for record in of_it {
         let signature = base64::engine::general_purpose::STANDARD.decode(&record.spec.signature).unwrap_or_default();
@@ -57,14 +58,6 @@ pub(crate) async fn verify_wipe(global: &Global, args: VerifyArgs) -> anyhow::Re
         bail!("{bad} records do not hold");
     }
     Ok(())
-}
-
-fn unhex(text: &[u8]) -> Option<Vec<u8>> {
-    let text = std::str::from_utf8(text).ok()?.trim();
-    if !text.is_ascii() || !text.len().is_multiple_of(2) {
-        return None;
-    }
-    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok()).collect()
 }
 
 /// The facts about a machine, a line each.

@@ -8,7 +8,7 @@ use athanor_plan::{
     agent::{self, Reply},
 };
 use athanor_wire::{
-    StepReport,
+    StepReport, hex,
     work::{KEY_HEADER, Next, PATIENCE_SECONDS, SIGNATURE_HEADER, signed},
 };
 use bytes::Bytes;
@@ -23,6 +23,8 @@ use crate::{report::Seen, shared::Shared, text::plain};
 
 /// The longest report: an inventory of 256 disks is a tenth of it.
 const MAX_BODY: usize = 1 << 20;
+/// The longest key or signature: Ed25519's signatures have 128 digits.
+const MAX_HEADER: usize = 256;
 /// The most disks of a machine that are told.
 const MAX_DISKS: usize = 256;
 /// How long an answer waits for another change when a step could not be told yet.
@@ -36,7 +38,7 @@ pub(super) async fn answer(shared: &Shared, path: &str, request: Request<Incomin
     let Some((token, verb)) = path.strip_prefix("/v1/agent/").and_then(|rest| rest.split_once('/')) else {
         return text(StatusCode::NOT_FOUND, "no such file\n");
     };
-    let header = |name: &str| request.headers().get(name).and_then(|value| unhex(value.to_str().ok()?));
+    let header = |name: &str| hex::decode(request.headers().get(name)?.to_str().ok().filter(|text| text.len() <= MAX_HEADER)?);
     let (key, signature) = (header(KEY_HEADER), header(SIGNATURE_HEADER));
     let reading = Limited::new(request.into_body(), MAX_BODY).collect();
     let Ok(Ok(body)) = tokio::time::timeout(PATIENCE, reading).await else {
@@ -49,7 +51,7 @@ pub(super) async fn answer(shared: &Shared, path: &str, request: Request<Incomin
     if UnparsedPublicKey::new(&ED25519, &key).verify(&signed(path, &body), &signature).is_err() {
         return text(StatusCode::UNAUTHORIZED, "the signature is not of this question and this key\n");
     }
-    let key: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+    let key = hex::encode(&key);
     match verb {
         "next" => match read(&body) {
             Ok(next) => next_step(shared, token, &key, &next).await,
@@ -65,13 +67,6 @@ pub(super) async fn answer(shared: &Shared, path: &str, request: Request<Incomin
 
 fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
     serde_json::from_slice(body).map_err(|error| format!("the question cannot be read: {error}\n"))
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    if !text.len().is_multiple_of(2) || text.len() > 256 || !text.is_ascii() {
-        return None;
-    }
-    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok()).collect()
 }
 
 /// The next step, as soon as there is one; nothing after a while.
@@ -129,7 +124,7 @@ async fn tell(shared: &Shared, token: &str, key: &str, report: StepReport) -> Re
     let ended = report.outcome.is_some();
     if ended {
         let step = work.work.steps.get(report.index as usize).map_or("step", |step| step.name());
-        let how = if report.outcome == Some(athanor_wire::Outcome::Done) { "done" } else { "failed" };
+        let how = if report.is_done() { "done" } else { "failed" };
         tracing::info!(machine = %plan.machine, step, how, work = report.work, "machine-agent told");
         note(shared, plan, format!("{step} {how}: {}", report.message), "noted".to_owned());
     }

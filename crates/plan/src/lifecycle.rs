@@ -247,9 +247,8 @@ fn claimed(machine: &Machine, owner: &str, facts: &Facts<'_>) -> Decision {
     };
     let host = deployment.metadata.name.as_deref().unwrap_or(owner);
     // What is on its disk runs from there, whatever became of its profile meanwhile.
-    let installed = |occupancy: &&Occupancy| occupancy.state == OccupancyState::Provisioned;
-    let by_agent = occupancy.filter(installed).map_or(facts.by_agent, |occupancy| occupancy.wipe.is_some());
-    if by_agent && occupancy.is_some_and(|occupancy| occupancy.state == OccupancyState::Provisioned) {
+    let provisioned = occupancy.filter(|occupancy| occupancy.state == OccupancyState::Provisioned);
+    if provisioned.is_some_and(|occupancy| occupancy.wipe.is_some()) {
         return by_agent::provision(machine, host, facts);
     }
     if let Some(obstacle) = &facts.no_address {
@@ -260,7 +259,7 @@ fn claimed(machine: &Machine, owner: &str, facts: &Facts<'_>) -> Decision {
         Some(Err(obstacle)) => return Decision::wait(resting_state(machine), obstacle.reason, obstacle.message.clone()),
         None => return Decision::wait(resting_state(machine), reasons::UNKNOWN_PROFILE, "its profile was not read yet"),
     };
-    if by_agent {
+    if facts.by_agent && provisioned.is_none() {
         return by_agent::provision(machine, host, facts);
     }
     let Some(occupancy) = occupancy else {

@@ -61,16 +61,11 @@ fn bound(purpose: Purpose) -> WorkSeen {
 
 fn told(purpose: Purpose, outcome: Option<Outcome>, second: i64) -> Option<WorkSeen> {
     let report = StepReport {
-        work: "a-1".into(),
-        index: 0,
-        phase: "read back".into(),
         outcome,
         percent: Some(40),
         bytes_per_second: Some(120_000_000),
         message: "the disk is on fire".into(),
-        inventory: None,
-        wiped: Vec::new(),
-        missing: Vec::new(),
+        ..StepReport::begun("a-1", 0, "read back")
     };
     Some(WorkSeen { told: Some(report), told_at: Some(second * SECOND), ..bound(purpose) })
 }

@@ -9,6 +9,7 @@
 //! Never here: I/O, clocks, Kubernetes. This crate is linked into the tiny static agent that runs on the machine.
 
 pub mod agent;
+pub mod hex;
 pub mod hints;
 pub mod inventory;
 pub mod mac;

@@ -19,7 +19,7 @@ pub struct ParseMacError(String);
 impl MacAddr {
     /// Twelve lower-case hexadecimal digits, as object names carry them (`m-525400aa0001`).
     pub fn to_hex(self) -> String {
-        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+        crate::hex::encode(&self.0)
     }
 
     /// Whether one station can own it: neither a group address nor all zeros.

@@ -227,6 +227,29 @@ pub struct StepReport {
     pub missing: Vec<String>,
 }
 
+impl StepReport {
+    /// A step that has begun.
+    pub fn begun(work: &str, index: usize, phase: &str) -> Self {
+        Self {
+            work: work.to_owned(),
+            index: u32::try_from(index).unwrap_or(u32::MAX),
+            phase: phase.to_owned(),
+            outcome: None,
+            percent: None,
+            bytes_per_second: None,
+            message: String::new(),
+            inventory: None,
+            wiped: Vec::new(),
+            missing: Vec::new(),
+        }
+    }
+
+    /// Whether it ended as asked.
+    pub fn is_done(&self) -> bool {
+        self.outcome == Some(Outcome::Done)
+    }
+}
+
 /// How a step went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]

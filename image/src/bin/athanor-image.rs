@@ -34,13 +34,7 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    match build(Args::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    athanor_image::end(build(Args::parse()))
 }
 
 fn build(args: Args) -> anyhow::Result<()> {

@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use athanor_wire::hex;
 use sha2::{Digest as _, Sha256, Sha512};
 
 use crate::AgentError;
@@ -207,10 +208,9 @@ impl Hash {
     }
     /// `sha256:…`, as it is written everywhere.
     pub(crate) fn finish(self) -> String {
-        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         match self {
-            Self::Sha256(hash) => format!("sha256:{}", hex(&hash.finalize())),
-            Self::Sha512(hash) => format!("sha512:{}", hex(&hash.finalize())),
+            Self::Sha256(hash) => format!("sha256:{}", hex::encode(&hash.finalize())),
+            Self::Sha512(hash) => format!("sha512:{}", hex::encode(&hash.finalize())),
         }
     }
 }

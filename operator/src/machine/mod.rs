@@ -23,7 +23,7 @@ use athanor_plan::{
     lifecycle::{self, Act, Decision, Facts, Obstacle},
     support,
 };
-use athanor_wire::{Inventory, Outcome};
+use athanor_wire::{Inventory, StepReport};
 use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::Time};
 use kube::{Resource as _, ResourceExt as _};
 use serde_json::json;
@@ -288,7 +288,7 @@ fn unknown_occupant(machine: &Machine, reports: &[NodeReport]) -> Option<String>
     // What a machine-agent wrote to its disk runs from there.
     let agents = reports.iter().filter_map(|report| report.agent.as_ref()).filter(|_| machine.spec.occupancy.is_none());
     let wrote = |agent: &&AgentReport| {
-        let done = agent.steps.iter().any(|step| step.outcome == Some(Outcome::Done));
+        let done = agent.steps.iter().any(StepReport::is_done);
         !agent.work.starts_with(WORK_PREFIX) && done && agent.told.as_ref().is_some_and(|told| Some(told.0.as_microsecond()) >= asked)
     };
     let written = agents.filter(wrote).map(|agent| agent.work.clone());

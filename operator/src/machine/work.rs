@@ -13,7 +13,7 @@ use athanor_plan::{
     lifecycle::{self, Act, Decision, WorkSeen},
 };
 use athanor_wire::{
-    Inventory, Outcome, Step, StepReport, Work,
+    Inventory, Step, Work,
     work::{Documents, Marker, Wipe, Write},
 };
 use base64::Engine as _;
@@ -30,11 +30,15 @@ fn agents<'a>(reports: &'a [NodeReport], work: &'a AgentWork) -> impl Iterator<I
     reports.iter().filter_map(|report| report.agent.as_ref()).filter(|agent| agent.work == work.work.id)
 }
 
+/// Of these the one that does it, by each node that it told something.
+fn bound<'a>(reports: &'a [NodeReport], work: &'a AgentWork) -> impl Iterator<Item = &'a AgentReport> {
+    agents(reports, work).filter(|agent| work.key.as_ref() == Some(&agent.key))
+}
+
 /// What is known of the work that the plan holds.
 pub(super) fn seen(world: &World) -> Option<WorkSeen> {
     let work = world.work()?;
-    let bound = |agent: &&AgentReport| work.key.as_ref() == Some(&agent.key);
-    let newest = agents(&world.reports, work).filter(bound).max_by_key(|agent| agent.told.as_ref().map(|time| time.0));
+    let newest = bound(&world.reports, work).max_by_key(|agent| agent.told.as_ref().map(|time| time.0));
     Some(WorkSeen {
         purpose: work.purpose,
         bound: work.bound,
@@ -59,8 +63,7 @@ pub(super) fn conflict(world: &World) -> bool {
 /// What the bound agent found when it looked at the hardware.
 pub(super) fn inventory(world: &World) -> Option<Inventory> {
     let work = world.work()?;
-    let told = agents(&world.reports, work).filter(|agent| work.key.as_ref() == Some(&agent.key)).flat_map(|agent| &agent.steps);
-    told.filter(|step| step.outcome == Some(Outcome::Done)).find_map(|step| step.inventory.clone())
+    bound(&world.reports, work).flat_map(|agent| &agent.steps).filter(|step| step.is_done()).find_map(|step| step.inventory.clone())
 }
 
 /// The disks on which there is data, in words.
@@ -189,11 +192,8 @@ pub(super) fn wipe_policy(world: &World) -> WipePolicy {
 /// Writes down what a wipe did, before the Machine is free.
 pub(super) async fn record(world: &World, cluster: &impl Cluster, ids: &impl Ids) -> Result<(), PortError> {
     let Some(work) = world.work().filter(|work| work.purpose == Purpose::Clean) else { return Ok(()) };
-    let told = agents(&world.reports, work).filter(|agent| work.key.as_ref() == Some(&agent.key));
-    let Some((agent, step)) = told.flat_map(|agent| agent.steps.iter().map(move |step| (agent, step))).find(|(_, step)| is_wipe(step))
-    else {
-        return Ok(());
-    };
+    let ended = bound(&world.reports, work).find_map(|agent| Some((agent, agent.steps.iter().find(|step| step.is_done())?)));
+    let Some((agent, step)) = ended else { return Ok(()) };
     let machine = &world.machine;
     let name = format!("{}-{}", machine.name_any(), work.work.id);
     let time = |micros: Option<i64>| Time(micros.and_then(|micros| Timestamp::from_microsecond(micros).ok()).unwrap_or_default());
@@ -220,8 +220,4 @@ pub(super) async fn record(world: &World, cluster: &impl Cluster, ids: &impl Ids
         Err(PortError::AlreadyExists(_)) => Ok(()),
         Err(error) => Err(error),
     }
-}
-
-fn is_wipe(step: &StepReport) -> bool {
-    step.outcome == Some(Outcome::Done)
 }

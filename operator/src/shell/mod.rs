@@ -69,8 +69,7 @@ impl RandomIds {
 
 impl Ids for RandomIds {
     fn id(&self, prefix: &str) -> String {
-        let hex: String = Self::bytes::<6>().iter().map(|byte| format!("{byte:02x}")).collect();
-        format!("{prefix}-{hex}")
+        format!("{prefix}-{}", athanor_wire::hex::encode(&Self::bytes::<6>()))
     }
     fn token(&self) -> String {
         URL_SAFE_NO_PAD.encode(Self::bytes::<12>())

@@ -48,7 +48,7 @@ impl WorkSeen {
     }
 
     fn done(&self) -> bool {
-        self.told.as_ref().is_some_and(|report| report.outcome == Some(Outcome::Done))
+        self.told.as_ref().is_some_and(StepReport::is_done)
     }
 
     /// What it is at, for people.
