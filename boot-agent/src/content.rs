@@ -14,7 +14,7 @@ use athanor_plan::{
     BootPlan, Snapshot, Source,
     config::{self, Asked, Step, Who},
     ipxe::{self, Part},
-    loader::{NO_LOADER, NO_LOADER_TEXT},
+    loader::{LOCAL_DISK, LOCAL_DISK_ARM64, NO_LOADER, NO_LOADER_TEXT},
 };
 use athanor_wire::MacAddr;
 use bytes::Bytes;
@@ -192,8 +192,22 @@ fn configure(shared: &Shared, snapshot: &Snapshot, asker: Asker<'_>, asked: Aske
 }
 
 fn plain_text(text: Vec<u8>) -> Found {
-    let etag = format!("{:x}", fnv(&text));
-    plain(Content::Memory(Bytes::from(text)), etag)
+    in_memory(Bytes::from(text))
+}
+
+fn in_memory(bytes: Bytes) -> Found {
+    let etag = format!("{:x}", fnv(&bytes));
+    plain(Content::Memory(bytes), etag)
+}
+
+/// What is served though it lies in no folder.
+fn own_loader(name: &str) -> Option<&'static [u8]> {
+    Some(match name {
+        LOCAL_DISK => include_bytes!(concat!(env!("OUT_DIR"), "/local-disk.efi")),
+        LOCAL_DISK_ARM64 => include_bytes!(concat!(env!("OUT_DIR"), "/local-disk-arm64.efi")),
+        NO_LOADER => NO_LOADER_TEXT.as_bytes(),
+        _ => return None,
+    })
 }
 
 /// Looks a file up on one snapshot; `asks` is who wants it, where that is known. Waits for disks.
@@ -206,7 +220,7 @@ pub(crate) fn file(shared: &Shared, snapshot: &Snapshot, asks: Option<MacAddr>, 
             let found = open(shared, source, "")?;
             Ok(Found { plan: Some(plan.clone()), file: Some(name.to_owned()), ..found })
         }
-        ["l", NO_LOADER] | [NO_LOADER] => Ok(plain_text(NO_LOADER_TEXT.as_bytes().to_vec())),
+        ["l", name] | [name] if let Some(ours) = own_loader(name) => Ok(in_memory(Bytes::from_static(ours))),
         ["l", file] | [file] => loader(shared, file),
         [serial, file] if is_serial(serial) && !is_in_tree(snapshot, path) => raspberry(shared, snapshot, asks, file),
         _ => tree(shared, snapshot, asks, path),

@@ -18,7 +18,7 @@ use crate::{
     tools, wait_for,
 };
 
-/// How long nothing must happen to be quiet, and how often it is looked.
+/// How often it is looked whether something was written.
 const LOOK: Duration = Duration::from_secs(5);
 /// What the services log.
 const LOG: &str = "athanor_boot_agent=debug,info";
@@ -315,25 +315,22 @@ impl<'a> Service<'a> {
         Ok(all)
     }
 
-    /// Waits, so long at the most, until nothing was written to these kinds for five seconds, and then makes sure that nothing is for some
-    /// time more.
+    /// Waits, so long at the most, until nothing was written to these kinds for a while.
     ///
     /// # Errors
     /// Something is still written to.
-    pub fn stays_quiet(&self, kinds: &[&str], within: Duration, watched: Duration) -> anyhow::Result<()> {
-        let quiet = wait_for("quiet", within, || {
-            let before = self.versions(kinds).map_err(|error| error.to_string())?;
-            std::thread::sleep(LOOK);
-            let now = self.versions(kinds).map_err(|error| error.to_string())?;
-            let changed: Vec<&String> =
-                now.iter().filter(|(key, version)| before.get(*key) != Some(*version)).map(|(key, _)| key).collect();
-            if now == before { Ok(before) } else { Err(format!("still written to: {changed:?}")) }
-        })?;
+    pub fn becomes_quiet(&self, kinds: &[&str], within: Duration, quiet: Duration) -> anyhow::Result<()> {
         let began = Instant::now();
-        while began.elapsed() < watched {
+        let (mut known, mut since) = (self.versions(kinds)?, Instant::now());
+        while since.elapsed() < quiet {
             std::thread::sleep(LOOK);
             let now = self.versions(kinds)?;
-            anyhow::ensure!(now == quiet, "after {:?}: {now:?}, where it was {quiet:?}\n{}", began.elapsed(), self.log());
+            if now != known {
+                let changed: Vec<&String> =
+                    now.iter().filter(|(key, version)| known.get(*key) != Some(*version)).map(|(key, _)| key).collect();
+                anyhow::ensure!(began.elapsed() < within, "after {:?} still written to: {changed:?}\n{}", began.elapsed(), self.log());
+                (known, since) = (now, Instant::now());
+            }
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use cargo_metadata::{DependencyKind, MetadataCommand, Package};
 const FLOORS: &[&[&str]] = &[
     &["athanor-tests"],
     &["athanor"],
-    &["athanor-operator", "athanor-boot-agent", "athanor-machine-agent"],
+    &["athanor-operator", "athanor-boot-agent", "athanor-machine-agent", "athanor-local-disk"],
     &["athanor-media", "athanor-apiserver", "athanor-sys"],
     &["athanor-dhcp", "athanor-tftp-server"],
     &["athanor-plan"],

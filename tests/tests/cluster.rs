@@ -62,7 +62,7 @@ fn a_system_in_which_nothing_happens_is_not_written_to() {
     // The probe for other servers takes five seconds and changes the Subnets once more.
     service.wait("subnet", "lab", 20, |subnet| subnet["status"]["conditions"].to_string().contains("Probed")).unwrap();
     // What came of all this settles in a moment; from then on every version stands still.
-    service.stays_quiet(&KINDS, Duration::from_secs(60), Duration::from_secs(60)).unwrap();
+    service.becomes_quiet(&KINDS, Duration::from_secs(60), Duration::from_secs(60)).unwrap();
 }
 
 /// Everything that somebody might ask for: our kinds, what we use of others', and what is nobody's business.

@@ -28,12 +28,9 @@ fn handed_back(firmware: Firmware, mac: &str) -> anyhow::Result<()> {
         if asked { Ok(()) } else { Err("nothing asked".to_owned()) }
     })?;
     let asked = Instant::now();
-    // On UEFI handing back is leaving with an error: firmware then tries the rest of its boot order, which for OVMF is HTTP Boot before the
-    // disk; that time is the firmware's own.
-    vm.wait_console(if firmware == Firmware::Uefi { "failed to start" } else { disk::SAYS }, 60)?;
+    vm.wait_console(disk::SAYS, 60)?;
     let took = asked.elapsed();
     assert!(took < Duration::from_secs(35), "handed back after {took:?} only:\n{}", service.log());
-    vm.wait_console(disk::SAYS, 60)?;
     // It is known and waits for a person's word, and its disk is as it was.
     service.wait_state("machine", &vm.name(), "Discovered", 5)?;
     service.ctl(&format!("accept {}", vm.name()))?;

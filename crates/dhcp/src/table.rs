@@ -14,7 +14,11 @@ use athanor_crds::{
     machine::LocalBoot,
     subnet::{self, Mode, OnForeignServer, Serves},
 };
-use athanor_plan::{BootPlan, ClientArch, Snapshot, loader::NO_LOADER, snapshot::NamedSubnet};
+use athanor_plan::{
+    BootPlan, ClientArch, Snapshot,
+    loader::{LOCAL_DISK, LOCAL_DISK_ARM64, NO_LOADER, local_disk},
+    snapshot::NamedSubnet,
+};
 use athanor_wire::MacAddr;
 
 use crate::{
@@ -422,18 +426,18 @@ impl Scene<'_> {
         }
     }
 
-    /// What sends firmware on to its disk. BIOS goes on when nothing is named; UEFI asks on for a minute, over PXE and over HTTP each, unless it is
-    /// given something that it cannot start.
-    /// Not where shim is what it boots: with Secure Boot some firmware stops at a file that nobody signed.
+    /// What sends firmware on to its disk. BIOS goes on when nothing is named; UEFI asks on for minutes, over PXE and over HTTP each, so it is given
+    /// a program that starts the disk. Not where shim is what it boots: with Secure Boot some firmware stops at a file that nobody signed.
     fn nothing_to_boot(&self, plan: &BootPlan) -> Option<String> {
         let chosen = plan.loader.as_deref().or(self.subnet.spec.loader.as_deref());
         let loader = self.client.arch().and_then(|arch| self.context.snapshot.loaders().select(arch, chosen));
         if loader.is_some_and(|loader| loader.name == SHIM) {
             return None;
         }
+        let (architecture, firmware) = self.client.arch()?.machine()?;
         match self.client {
-            Client::HttpClient(_) => Some(format!("http://{}:{}/l/{NO_LOADER}", self.server, self.context.http_port)),
-            Client::PxeClient(arch) if arch.machine().is_some_and(|(_, firmware)| firmware == Firmware::Uefi) => Some(NO_LOADER.to_owned()),
+            Client::HttpClient(_) => Some(format!("http://{}:{}/l/{}", self.server, self.context.http_port, local_disk(architecture))),
+            Client::PxeClient(_) if firmware == Firmware::Uefi => Some(local_disk(architecture).to_owned()),
             _ => None,
         }
     }
@@ -574,12 +578,15 @@ fn lease_options(lease: u32, options: &mut Vec<(u8, Vec<u8>)>) {
 }
 
 fn describe_file(file: &str) -> String {
-    if file.ends_with(NO_LOADER) {
-        format!("{NO_LOADER}, which starts nothing, so that its disk is next")
+    let name = file.rsplit('/').next().unwrap_or_default();
+    if [LOCAL_DISK, LOCAL_DISK_ARM64].contains(&name) {
+        format!("{name}, which starts its disk")
+    } else if name == NO_LOADER {
+        format!("{name}, which starts nothing, so that its disk is next")
     } else if file.starts_with("http://") && file.ends_with("/boot.ipxe") {
         "script over HTTP".to_owned()
     } else if file.starts_with("http://") {
-        format!("loader {} over HTTP", file.rsplit('/').next().unwrap_or_default())
+        format!("loader {name} over HTTP")
     } else {
         format!("loader {file}")
     }

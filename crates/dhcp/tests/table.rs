@@ -402,11 +402,14 @@ fn what_answers_on_our_own_wire_says_nothing_about_one_behind_a_relay() {
 }
 
 #[test]
-fn firmware_that_waits_for_a_loader_is_given_one_that_starts_nothing() {
+fn uefi_that_is_to_boot_its_disk_is_given_what_starts_it() {
     let mut disk = world();
     disk.plan.safe = Safe::LocalDisk { reason: "Provisioned".into() };
     let file = |ask: Ask| disk.reply(&ask).1.file;
     assert_eq!(file(discover(KNOWN).pxe(7)), "local-disk.efi");
+    assert_eq!(file(discover(KNOWN).pxe(11)), "local-disk-arm64.efi");
+    // No program is built for it; what firmware cannot start sends it on as well.
+    assert_eq!(file(discover(KNOWN).pxe(6)), "no-loader.efi");
     let http = discover(KNOWN).option(60, b"HTTPClient:Arch:00016:UNDI:003000").option(93, &[0, 16]);
     assert_eq!(file(http), "http://192.168.10.1:7481/l/local-disk.efi");
     assert_eq!(file(discover(KNOWN).pxe(0)), "");

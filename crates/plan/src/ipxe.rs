@@ -11,13 +11,16 @@ use athanor_crds::{conditions::reasons, machine::LocalBoot};
 
 use athanor_wire::work::SERVERS_WORD;
 
-use crate::boot_plan::{BootPlan, Linux, Safe};
+use crate::{
+    boot_plan::{BootPlan, Linux, Safe},
+    loader::{LOCAL_DISK, LOCAL_DISK_ARM64},
+};
 
 /// How long a waiting machine sleeps between two questions. With the question itself it stays below five seconds.
 pub const POLL_SECONDS: u32 = 3;
 /// How long a machine waits under `LocalDiskThenWait`, from its firmware's first question: with one more pause and the way out of iPXE it
 /// is back at its own disk within 35 s.
-pub const WAIT_BEFORE_DISK: Duration = Duration::from_secs(27);
+pub const WAIT_BEFORE_DISK: Duration = Duration::from_secs(25);
 /// The same in questions, for a machine whose server fell silent and tells no time.
 pub const POLLS_BEFORE_DISK: u32 = 8;
 /// After so many questions without an answer a machine asks DHCP again: its server may be gone, and another one answers. Each may take iPXE
@@ -99,13 +102,21 @@ fn ask_again() -> String {
          inc lost\niseq ${{lost}} {LOST_POLLS} && goto lost ||\ngoto wait\n\
          :lost\necho Athanor: asking DHCP for another server\nset lost:int32 0\ndhcp && chain --replace --autofree ${{filename}} ||\ngoto wait\n\
          :local\niseq ${{disk}} yes && goto disk ||\ngoto wait\n{}",
-        to_disk(LocalBoot::Exit)
+        to_disk(LocalBoot::NoOffer)
     )
 }
 
-/// Leaves to the first disk. On UEFI a plain `exit` would end in the firmware's setup, so it fails on purpose.
+/// Leaves to the first disk. On UEFI a program starts it, since firmware would try its other networks first; a plain `exit` would end in the
+/// firmware's setup, so it fails on purpose.
 fn to_disk(how: LocalBoot) -> String {
-    let efi = if how == LocalBoot::Sanboot { "sanboot --no-describe --drive 0 ||\nexit 1\n" } else { "exit 1\n" };
+    let efi = match how {
+        LocalBoot::NoOffer => format!(
+            "iseq ${{buildarch}} x86_64 && chain --autofree ${{server}}/l/{LOCAL_DISK} ||\n\
+             iseq ${{buildarch}} arm64 && chain --autofree ${{server}}/l/{LOCAL_DISK_ARM64} ||\nexit 1\n"
+        ),
+        LocalBoot::Exit => "exit 1\n".to_owned(),
+        LocalBoot::Sanboot => "sanboot --no-describe --drive 0 ||\nexit 1\n".to_owned(),
+    };
     format!(
         ":disk\necho Athanor: booting the local disk\niseq ${{platform}} efi && goto disk_efi ||\n\
          sanboot --no-describe --drive 0x80 ||\necho Athanor: the local disk does not boot\nset disk no\ngoto wait\n\

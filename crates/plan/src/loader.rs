@@ -63,10 +63,23 @@ pub struct Loaders {
     files: BTreeMap<String, String>,
 }
 
-/// A file that is no loader, for firmware that boots its disk only when it could start nothing: it is there, so that nobody waits for it.
-pub const NO_LOADER: &str = "local-disk.efi";
+/// What starts the disk of UEFI that would ask on for minutes if it were given nothing.
+pub const LOCAL_DISK: &str = "local-disk.efi";
+/// The same for 64-bit ARM.
+pub const LOCAL_DISK_ARM64: &str = "local-disk-arm64.efi";
+/// A file that is no loader, for processors that have no such program: firmware cannot start it, and goes on.
+pub const NO_LOADER: &str = "no-loader.efi";
 /// What is in it.
 pub const NO_LOADER_TEXT: &str = "This starts nothing. The machine boots its own disk.\n";
+
+/// What UEFI is named where it is to boot its own disk.
+pub fn local_disk(architecture: Architecture) -> &'static str {
+    match architecture {
+        Architecture::Amd64 => LOCAL_DISK,
+        Architecture::Arm64 => LOCAL_DISK_ARM64,
+        _ => NO_LOADER,
+    }
+}
 
 /// A chain that may be there: its name, its first file, what that needs beside it, and for whom it is.
 type Known = (&'static str, &'static str, &'static [&'static str], Architecture, Firmware);

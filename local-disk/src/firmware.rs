@@ -1,0 +1,122 @@
+//! What is asked of the firmware.
+
+extern crate alloc;
+
+use alloc::{borrow::ToOwned, boxed::Box, format, vec::Vec};
+
+use athanor_local_disk::{Candidate, candidates};
+use uefi::{
+    CString16, Handle, Status,
+    boot::{self, LoadImageSource, OpenProtocolAttributes, OpenProtocolParams, ScopedProtocol},
+    cstr16, entry,
+    proto::{
+        BootPolicy, ProtocolPointer,
+        device_path::{
+            DevicePath,
+            text::{AllowShortcuts, DisplayOnly},
+        },
+        loaded_image::LoadedImage,
+        media::{block::BlockIO, fs::SimpleFileSystem},
+    },
+    runtime::{self, VariableVendor},
+};
+
+/// The loader that firmware looks for (UEFI 2.10 section 3.5.1.1).
+const DEFAULT: &str = if cfg!(target_arch = "aarch64") { r"\EFI\BOOT\BOOTAA64.EFI" } else { r"\EFI\BOOT\BOOTX64.EFI" };
+
+#[entry]
+fn main() -> Status {
+    say("Athanor: starting the local disk");
+    // Firmware in a hurry has connected nothing but the network card it booted from.
+    if !start_any() {
+        connect_all();
+        start_any();
+    }
+    say("Athanor: no disk of this machine starts; the firmware goes on");
+    Status::NOT_FOUND
+}
+
+/// Starts one after the other. What starts seldom comes back; then the next has its turn. Whether there was any.
+fn start_any() -> bool {
+    let found = candidates(&order(), &volumes(), DEFAULT);
+    for candidate in &found {
+        if let Err(error) = start(candidate) {
+            say(&format!("Athanor: {}: {}", name(candidate), error.status()));
+        }
+    }
+    !found.is_empty()
+}
+
+fn start(candidate: &Candidate) -> uefi::Result {
+    let Ok(device_path) = <&DevicePath>::try_from(candidate.path.as_slice()) else { return Err(Status::INVALID_PARAMETER.into()) };
+    let source = LoadImageSource::FromDevicePath { device_path, boot_policy: BootPolicy::ExactMatch };
+    let image = boot::load_image(boot::image_handle(), source)?;
+    say(&format!("Athanor: starting {}", name(candidate)));
+    if !candidate.options.is_empty() {
+        // Whoever is started may look at them until the machine is off.
+        let options: &'static [u8] = Box::leak(candidate.options.clone().into_boxed_slice());
+        let length = u32::try_from(options.len()).unwrap_or_default();
+        let mut loaded = boot::open_protocol_exclusive::<LoadedImage>(image)?;
+        #[allow(unsafe_code, reason = "the bytes are there for ever and are as long as is said")]
+        unsafe {
+            loaded.set_load_options(options.as_ptr(), length);
+        }
+    }
+    boot::start_image(image)
+}
+
+/// The firmware's boot entries in its order.
+fn order() -> Vec<Vec<u8>> {
+    let vendor = &VariableVendor::GLOBAL_VARIABLE;
+    let Ok((order, _)) = runtime::get_variable_boxed(cstr16!("BootOrder"), vendor) else { return Vec::new() };
+    let read = |number: &[u8]| {
+        let name = CString16::try_from(format!("Boot{:02X}{:02X}", number[1], number[0]).as_str()).ok()?;
+        Some(runtime::get_variable_boxed(&name, vendor).ok()?.0.into_vec())
+    };
+    order.chunks_exact(2).filter_map(read).collect()
+}
+
+/// The device paths of file systems on disks that nobody can take out.
+fn volumes() -> Vec<Vec<u8>> {
+    let handles = boot::find_handles::<SimpleFileSystem>().unwrap_or_default();
+    let fixed = |handle: &Handle| peek::<BlockIO>(*handle).is_some_and(|disk| !disk.media().is_removable_media());
+    let path = |handle: Handle| Some(peek::<DevicePath>(handle)?.as_bytes().to_owned());
+    handles.into_iter().filter(fixed).filter_map(path).collect()
+}
+
+fn connect_all() {
+    for handle in boot::locate_handle_buffer(boot::SearchType::AllHandles).iter().flat_map(|handles| handles.iter()) {
+        // Most handles are no controllers.
+        let _ = boot::connect_controller(*handle, &[], None, true);
+    }
+}
+
+/// Looks at a protocol without taking it from whoever uses it: taking a disk's would disconnect its file system.
+fn peek<P: ProtocolPointer + ?Sized>(handle: Handle) -> Option<ScopedProtocol<P>> {
+    let params = OpenProtocolParams { handle, agent: boot::image_handle(), controller: None };
+    #[allow(unsafe_code, reason = "nothing is connected or disconnected while it is looked at, and nothing is written through it")]
+    unsafe {
+        boot::open_protocol(params, OpenProtocolAttributes::GetProtocol).ok()
+    }
+}
+
+/// A candidate's place, as firmware writes it.
+fn name(candidate: &Candidate) -> CString16 {
+    let path = <&DevicePath>::try_from(candidate.path.as_slice()).ok();
+    let text = path.and_then(|path| path.to_string16(DisplayOnly(true), AllowShortcuts(true)).ok());
+    text.map_or_else(|| cstr16!("its disk").to_owned(), |text| CString16::from(&*text))
+}
+
+fn say(line: &str) {
+    uefi::println!("{line}");
+}
+
+/// Nothing here panics; if a library does, the firmware goes on.
+#[panic_handler]
+fn panicked(_: &core::panic::PanicInfo<'_>) -> ! {
+    #[allow(unsafe_code, reason = "nothing of this image is used after its exit")]
+    let _ = unsafe { boot::exit(boot::image_handle(), Status::ABORTED, 0, core::ptr::null_mut()) };
+    loop {
+        core::hint::spin_loop();
+    }
+}
