@@ -146,7 +146,7 @@ pub(crate) struct Asker<'a> {
 pub(crate) fn script(shared: &Shared, snapshot: &Snapshot, asker: Asker<'_>, path: &str) -> Option<Result<Found, Missing>> {
     let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     if let ["b", token, "boot.ipxe" | "poll"] = segments[..] {
-        return Some(snapshot.by_token(token).ok_or(Missing::NotFound).map(|plan| render(shared, plan, asker.agent)));
+        return Some(snapshot.by_token(token).ok_or(Missing::NotFound).map(|plan| render(shared, snapshot, plan, asker.agent)));
     }
     // A tree that somebody serves under such a name is what is meant.
     let asked = Asked::of(path).filter(|_| !is_in_tree(snapshot, path))?;
@@ -174,7 +174,7 @@ fn configure(shared: &Shared, snapshot: &Snapshot, asker: Asker<'_>, asked: Aske
     }
     let told = itself || unknown;
     let part = if told { part(shared, plan) } else { Part::Safe };
-    let step = Step::of(plan, part, mac, asker.agent, shared.reporter.boot_age(plan));
+    let step = Step::of(plan, part, mac, asker.agent, &snapshot.servers(asker.agent), shared.reporter.boot_age(plan));
     let text = match (asked.file, &step) {
         (config::File::Grub, _) => config::grub::step(&step).into_bytes(),
         (config::File::Pxelinux, _) => config::pxelinux::file(&step, mac).into_bytes(),
@@ -237,10 +237,11 @@ fn part(shared: &Shared, plan: &BootPlan) -> Part {
     }
 }
 
-fn render(shared: &Shared, plan: &Arc<BootPlan>, agent: &str) -> Found {
+fn render(shared: &Shared, snapshot: &Snapshot, plan: &Arc<BootPlan>, agent: &str) -> Found {
     let part = part(shared, plan);
     let server = format!("http://{agent}");
-    let place = ipxe::Place { base: &format!("{server}/b/{}", plan.token), report: &format!("{server}/v1/report"), server: &server };
+    let (base, report, servers) = (format!("{server}/b/{}", plan.token), format!("{server}/v1/report"), snapshot.servers(agent));
+    let place = ipxe::Place { base: &base, report: &report, server: &server, servers: &servers };
     let text = ipxe::script(plan, part, &place, shared.reporter.boot_age(plan));
     let acting = part == Part::Order && plan.order.is_some();
     Found { plan: Some(plan.clone()), acting, script: true, ..plain_text(text.into_bytes()) }

@@ -202,6 +202,19 @@ pub struct Image {
     /// Whether the last partition grows to the disk's end.
     #[serde(default)]
     pub grow: bool,
+    /// How the operating system finds its documents, in cloud-init's words.
+    #[serde(default)]
+    pub datasource: Datasource,
+}
+
+/// How documents for the first boot are laid out beside an image.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Datasource {
+    /// A file system `cidata` with `meta-data`, `user-data` and `network-config`.
+    #[default]
+    NoCloud,
+    /// OpenStack's: a file system `config-2` with `openstack/latest/meta_data.json`, `user_data` and `network_data.json`.
+    ConfigDrive,
 }
 
 /// A root file system over NFS.

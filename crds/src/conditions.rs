@@ -41,6 +41,8 @@ pub mod types {
     pub const ADDRESSES_QUARANTINED: &str = "AddressesQuarantined";
     /// Subnet: firmware of some kind could not be given a loader.
     pub const LOADERS_MISSING: &str = "LoadersMissing";
+    /// Subnet: whatever boots from the network there is accepted.
+    pub const ACCEPTS_NEWCOMERS: &str = "AcceptsNewcomers";
 }
 
 /// Reasons, by what they speak of.
@@ -107,6 +109,10 @@ pub mod reasons {
     pub const UNKNOWN_PROFILE: &str = "UnknownProfile";
     /// Deployment: its profile is for another architecture than its Machine.
     pub const WRONG_ARCHITECTURE: &str = "WrongArchitecture";
+    /// Deployment: a Secret that it names is not there, or is none that a machine may be given.
+    pub const SECRET_UNUSABLE: &str = "SecretUnusable";
+    /// Subnet: its newcomers are accepted without a person's word.
+    pub const ACCEPT_ALWAYS: &str = "AcceptAlways";
     /// BootProfile, Deployment: nothing in this installation acts on this kind of profile yet.
     pub const NOT_SUPPORTED: &str = "NotSupported";
     /// BootProfile: its kind is acted on.
@@ -183,7 +189,7 @@ pub fn observe(conditions: &mut [Condition], generation: Option<i64>) {
 }
 
 /// Reasons that tell of something a person should look at, rather than of a step on the way.
-const TROUBLE: [&str; 21] = [
+const TROUBLE: [&str; 22] = [
     reasons::UNKNOWN_OCCUPANT,
     reasons::UNREADABLE,
     reasons::PREFIX_TAKEN,
@@ -202,6 +208,7 @@ const TROUBLE: [&str; 21] = [
     reasons::NOT_SUPPORTED,
     reasons::OVERLAP,
     reasons::POSSIBLE_DUPLICATE,
+    reasons::SECRET_UNUSABLE,
     reasons::UNKNOWN_MACHINE,
     reasons::UNKNOWN_PROFILE,
     reasons::WRONG_ARCHITECTURE,

@@ -14,6 +14,8 @@ pub const DEFAULT_NAMESPACE: &str = "default";
 pub const PLAN_SECRET_TYPE: &str = "metal.athanor.dev/boot-plan";
 /// The key below which such a Secret holds the plan.
 pub const PLAN_SECRET_KEY: &str = "plan";
+/// The type of Secrets that machines may be given, and the label of others that are meant for them.
+pub const USER_DATA_TYPE: &str = "metal.athanor.dev/user-data";
 /// Plans carry one label per subnet: this prefix and the subnet's name.
 pub const SUBNET_LABEL_PREFIX: &str = "subnet.metal.athanor.dev/";
 

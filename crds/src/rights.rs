@@ -54,6 +54,8 @@ const OPERATOR: &[Rule] = &[
     Rule { group: OURS, resources: &["bootreports"], verbs: &["delete"], namespace: None },
     Rule { group: "", resources: &["secrets"], verbs: &["get", "list", "watch", "create", "patch", "delete"], namespace: PLANS },
     Rule { group: OURS, resources: &["wiperecords"], verbs: &["create"], namespace: None },
+    // Documents for machines, by the names that Deployments have for them: RBAC knows no types of Secrets, so the operator looks at that.
+    Rule { group: "", resources: &["secrets"], verbs: &["get"], namespace: None },
     // The installation's key: RBAC cannot bind a creation to a name.
     Rule { group: "", resources: &["secrets"], verbs: &["get", "create"], namespace: SYSTEM },
     Rule { group: "", resources: &["namespaces"], verbs: &["get"], namespace: None },

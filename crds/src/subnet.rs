@@ -205,6 +205,9 @@ pub struct Newcomers {
     /// What they do until somebody accepts them.
     #[serde(default)]
     pub while_unaccepted: WhileUnaccepted,
+    /// Who accepts them.
+    #[serde(default)]
+    pub accept: Accept,
 }
 
 impl Default for Newcomers {
@@ -214,6 +217,7 @@ impl Default for Newcomers {
             per_minute: default_per_minute(),
             total: default_total(),
             while_unaccepted: WhileUnaccepted::default(),
+            accept: Accept::default(),
         }
     }
 }
@@ -226,6 +230,17 @@ fn default_per_minute() -> u32 {
 }
 fn default_total() -> u32 {
     500
+}
+
+/// Who accepts newcomers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Accept {
+    /// A person, one by one.
+    #[default]
+    Manual,
+    /// Nobody has to: for labs, where whatever is plugged in is to be used. Data on its disks is kept all the same.
+    Always,
 }
 
 /// What a newcomer does until somebody accepts it.

@@ -1,9 +1,6 @@
 //! What the boot script says on the kernel's command line.
 
-use athanor_wire::work::{SERVERS_WORD, TOKEN_WORD};
-
-/// The most servers that are listened to: an agent, and two that may take over.
-const MAX_SERVERS: usize = 3;
+use athanor_wire::work::{MAX_SERVERS, SERVERS_WORD, TOKEN_WORD};
 
 /// Whom to ask, and as whom.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

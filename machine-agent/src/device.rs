@@ -5,6 +5,7 @@ use std::{
     io,
     os::unix::fs::{FileExt as _, FileTypeExt as _, OpenOptionsExt as _},
     path::Path,
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use athanor_sys::{PageBuffer, block};
@@ -42,6 +43,50 @@ pub trait Device: Sync {
     /// # Errors
     /// The device would not.
     fn settle(&self) -> io::Result<()>;
+}
+
+/// A device that nobody touches any more once its work is over: a Deployment that is deleted in the middle of a write ends that write.
+pub struct Watched<'a> {
+    device: &'a dyn Device,
+    over: &'a AtomicBool,
+}
+
+impl<'a> Watched<'a> {
+    /// A device that is used until `over` is set.
+    pub fn new(device: &'a dyn Device, over: &'a AtomicBool) -> Self {
+        Self { device, over }
+    }
+
+    fn wanted(&self) -> io::Result<&dyn Device> {
+        if self.over.load(Ordering::Relaxed) { Err(io::Error::other("the work is over")) } else { Ok(self.device) }
+    }
+}
+
+impl Device for Watched<'_> {
+    fn name(&self) -> &str {
+        self.device.name()
+    }
+    fn size(&self) -> u64 {
+        self.device.size()
+    }
+    fn block(&self) -> u32 {
+        self.device.block()
+    }
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.wanted()?.read_at(offset, buffer)
+    }
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.wanted()?.write_at(offset, bytes)
+    }
+    fn zero(&self, offset: u64, length: u64) -> io::Result<()> {
+        self.wanted()?.zero(offset, length)
+    }
+    fn discard(&self, offset: u64, length: u64) -> io::Result<()> {
+        self.wanted()?.discard(offset, length)
+    }
+    fn settle(&self) -> io::Result<()> {
+        self.wanted()?.settle()
+    }
 }
 
 /// A block device, opened past the kernel's cache; or a file.

@@ -11,6 +11,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// How long an agent waits that is not known, or not the one that is known: the operator may be about to bind it.
 const STRANGER_PAUSE: Duration = Duration::from_secs(3);
 
+/// So often in a row, which takes two minutes, an agent hears that its token names no machine before it leaves: somebody deleted the Machine, and
+/// its firmware asks what there is for it.
+const UNKNOWN_TRIES: u32 = 40;
+
 /// What happened.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
@@ -26,8 +30,10 @@ pub enum Event {
     Finished(Box<StepReport>),
     /// The server did not answer, or not well.
     Lost,
-    /// The server does not know this token, or another key is bound to the work.
+    /// Another key is bound to the work.
     Stranger,
+    /// The server knows no machine with this token.
+    Unknown,
 }
 
 /// What is to be done.
@@ -51,6 +57,7 @@ pub struct Engine {
     servers: usize,
     server: usize,
     failures: u32,
+    unknown: u32,
     at: Next,
     untold: Option<Box<StepReport>>,
 }
@@ -58,7 +65,7 @@ pub struct Engine {
 impl Engine {
     /// One that knows so many servers, and nothing else.
     pub fn new(servers: usize) -> Self {
-        Self { servers: servers.max(1), server: 0, failures: 0, at: Next::default(), untold: None }
+        Self { servers: servers.max(1), server: 0, failures: 0, unknown: 0, at: Next::default(), untold: None }
     }
 
     /// Which server is asked.
@@ -68,6 +75,9 @@ impl Engine {
 
     /// What to do about what happened.
     pub fn on(&mut self, event: Event) -> Action {
+        if !matches!(event, Event::Woke | Event::Unknown) {
+            self.unknown = 0;
+        }
         match event {
             Event::Woke => self.speak(),
             Event::Lost => {
@@ -76,7 +86,9 @@ impl Engine {
                 self.server = (self.server + 1) % self.servers;
                 Action::Pause(pause)
             }
-            Event::Stranger => {
+            Event::Unknown if self.unknown + 1 >= UNKNOWN_TRIES => Action::Leave(Step::Reboot),
+            Event::Stranger | Event::Unknown => {
+                self.unknown += u32::from(event == Event::Unknown);
                 self.server = (self.server + 1) % self.servers;
                 Action::Pause(STRANGER_PAUSE)
             }
@@ -178,6 +190,22 @@ mod tests {
         assert_eq!(engine.on(Event::Stored), at("w", 1, true));
         assert_eq!(engine.on(assigned("w", 1, Step::Reboot)), Action::Pause(STRANGER_PAUSE), "though a server says so");
         assert!(matches!(engine.on(assigned("other", 0, Step::Inventory)), Action::Run(_)));
+    }
+
+    #[test]
+    fn an_agent_whose_machine_was_deleted_leaves_after_a_while() {
+        let mut engine = Engine::new(1);
+        for round in 0..2 {
+            for _ in 1..UNKNOWN_TRIES {
+                assert_eq!(engine.on(Event::Unknown), Action::Pause(STRANGER_PAUSE), "round {round}");
+                engine.on(Event::Woke);
+            }
+            // One answer, and it counts anew.
+            if round == 0 {
+                engine.on(Event::Lost);
+            }
+        }
+        assert_eq!(engine.on(Event::Unknown), Action::Leave(Step::Reboot));
     }
 
     #[test]

@@ -78,7 +78,7 @@ fn live() -> Result<Never, AgentError> {
             Action::Run(assignment) => {
                 println!("athanor: {} {}", assignment.step.name(), assignment.work);
                 let server = engine.server();
-                Event::Finished(Box::new(steps::run(&assignment, &http, &|report| drop(talk.tell(server, &report)))))
+                Event::Finished(Box::new(steps::run(&assignment, &http, &|report| talk.tell(server, &report))))
             }
             Action::Leave(step) => {
                 leave(&step);

@@ -2,7 +2,10 @@
 
 use std::{
     path::Path,
-    sync::Mutex,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -13,8 +16,9 @@ use athanor_wire::{
 
 use crate::{
     AgentError,
-    device::{self, Device as _},
-    image::{self, Http, Progress, lock},
+    device::{self, Device as _, Watched},
+    engine::Event,
+    image::{Http, Image, Progress, lock},
     inventory, marker, root_disk, wipe,
 };
 
@@ -25,21 +29,21 @@ const TELL: Duration = Duration::from_millis(900);
 /// The most bytes of a message.
 const MAX_MESSAGE: usize = 1024;
 
-/// Whoever is told of progress.
-pub type Tell<'a> = &'a (dyn Fn(StepReport) + Sync);
+/// Whoever is told of progress, and says whether anybody wants to know.
+pub type Tell<'a> = &'a (dyn Fn(StepReport) -> Event + Sync);
 
 /// Does one step and says how it went.
 pub fn run(assignment: &Assignment, http: &ureq::Agent, tell: Tell<'_>) -> StepReport {
     let blank = StepReport::begun(&assignment.work, assignment.index, assignment.step.name());
-    tell(blank.clone());
-    let teller = Teller { tell, last: Mutex::new((Instant::now(), 0)), said: Mutex::new(blank.clone()) };
+    let teller = Teller { tell, last: Mutex::new((Instant::now(), 0)), said: Mutex::new(blank.clone()), over: AtomicBool::new(false) };
+    teller.say(blank.clone());
     let (stop, stopped) = std::sync::mpsc::channel::<()>();
     let done = std::thread::scope(|scope| {
         // A disk that zeroes itself for an hour, or a server that is away, must not look like a machine that is dead.
         scope.spawn(|| {
             let stopped = stopped;
             while stopped.recv_timeout(HEARTBEAT) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
-                tell(lock(&teller.said).clone());
+                teller.say(lock(&teller.said).clone());
             }
         });
         let done = perform(assignment, http, &teller, &blank);
@@ -81,13 +85,15 @@ fn perform(assignment: &Assignment, http: &ureq::Agent, teller: &Teller<'_>, bla
 /// Puts the image on the disk that the hints or its size choose.
 fn write(order: &Write, http: &ureq::Agent, teller: &Teller<'_>) -> Result<String, AgentError> {
     let facts = inventory::take(Path::new("/"));
-    let choice = root_disk::choose(&facts.disks, order.hints.as_ref(), marker::MIB)?;
+    let fetcher = Http::new(http.clone());
+    let image = Image::open(order, &fetcher)?;
+    let choice = root_disk::choose(&facts.disks, order.hints.as_ref(), image.size().unwrap_or(0).max(marker::MIB))?;
     println!("athanor: writes to {}: {}", choice.name, choice.why);
     let path = Path::new("/dev").join(&choice.name);
     let disk = device::Disk::open(&path).map_err(AgentError::disk(&choice.name, "opening it"))?;
     may_write(order, &facts.disks, &disk)?;
     let began = Instant::now();
-    let written = image::write(order, &disk, &Http::new(http.clone()), teller)?;
+    let written = image.write(&Watched::new(&disk, &teller.over), teller)?;
     if let Err(error) = disk.reread_partitions() {
         eprintln!("athanor: {}: its partitions are read at the next boot: {error}", choice.name);
     }
@@ -142,7 +148,9 @@ fn wipe_all(order: &Wipe, teller: &Teller<'_>) -> Result<(Vec<WipedDisk>, Vec<St
     // All of them are asked for before the first is touched.
     opened.iter().try_for_each(|(disk, device)| may_wipe(order, disk, device))?;
     let results: Vec<Result<WipedDisk, AgentError>> = std::thread::scope(|scope| {
-        let wipe = |disk: &Disk, device| wipe::wipe(device, order.policy, disk.serial.clone(), disk.wwn.clone(), teller);
+        let wipe = |disk: &Disk, device: &device::Disk| {
+            wipe::wipe(&Watched::new(device, &teller.over), order.policy, disk.serial.clone(), disk.wwn.clone(), teller)
+        };
         let running: Vec<_> = opened.iter().map(|(disk, device)| scope.spawn(move || wipe(disk, device))).collect();
         let ended = |thread: std::thread::ScopedJoinHandle<'_, _>| {
             thread.join().unwrap_or_else(|_| Err(AgentError::NoDisk("a thread ended before its disk was wiped".to_owned())))
@@ -196,6 +204,16 @@ struct Teller<'a> {
     last: Mutex<(Instant, u64)>,
     /// What was told last.
     said: Mutex<StepReport>,
+    /// Whether the work is over, or another agent's: then nobody touches a disk any more.
+    over: AtomicBool,
+}
+
+impl Teller<'_> {
+    fn say(&self, report: StepReport) {
+        if matches!((self.tell)(report), Event::Over | Event::Stranger) {
+            self.over.store(true, Ordering::Relaxed);
+        }
+    }
 }
 
 impl Progress for Teller<'_> {
@@ -215,7 +233,7 @@ impl Progress for Teller<'_> {
             (said.phase, said.percent, said.bytes_per_second) = (phase.to_owned(), percent, Some(speed as i64));
             said.clone()
         };
-        (self.tell)(report);
+        self.say(report);
     }
 }
 

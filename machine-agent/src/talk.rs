@@ -65,6 +65,7 @@ impl Talk {
                 Event::Answered(Some(assignment))
             }
             Posted::Refused => Event::Stranger,
+            Posted::Unknown => Event::Unknown,
             Posted::Over | Posted::Lost => Event::Lost,
         }
     }
@@ -75,6 +76,7 @@ impl Talk {
             Posted::Nothing | Posted::Answer(_) => Event::Stored,
             Posted::Over => Event::Over,
             Posted::Refused => Event::Stranger,
+            Posted::Unknown => Event::Unknown,
             Posted::Lost => Event::Lost,
         }
     }
@@ -105,7 +107,8 @@ impl Talk {
                 .ok()
                 .and_then(|bytes| serde_json::from_slice(&bytes).ok())
                 .map_or(Posted::Lost, Posted::Answer),
-            403 | 404 => Posted::Refused,
+            403 => Posted::Refused,
+            404 => Posted::Unknown,
             410 => Posted::Over,
             status => {
                 eprintln!("athanor: {base} answers {status}: {}", response.body_mut().read_to_string().unwrap_or_default().trim());
@@ -119,6 +122,7 @@ enum Posted<T> {
     Nothing,
     Answer(T),
     Refused,
+    Unknown,
     Over,
     Lost,
 }

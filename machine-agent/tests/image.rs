@@ -3,12 +3,17 @@
 
 mod server;
 
-use std::{io::Write as _, path::Path, process::Command};
+use std::{
+    io::Write as _,
+    path::Path,
+    process::Command,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use athanor_machine_agent::{
-    device::Disk,
+    device::{Device as _, Disk, Watched},
     gpt::Gpt,
-    image::{self, Http, Written},
+    image::{Http, Image, Progress, Written},
     marker, net, talk,
 };
 use athanor_wire::{
@@ -62,7 +67,7 @@ fn disk(size: usize) -> (tempfile::NamedTempFile, Disk) {
 
 fn put(order: &Write, disk: &Disk) -> Result<Written, String> {
     let http = Http::new(talk::agent(net::Names::default()));
-    image::write(order, disk, &http, &()).map_err(|error| error.to_string())
+    Image::open(order, &http).and_then(|image| image.write(disk, &())).map_err(|error| error.to_string())
 }
 
 /// Writes what a server has and looks at the disk.
@@ -144,6 +149,44 @@ fn qcow2_in_all_its_forms() {
         let file = packed(program, arguments, &qcow2(&plain, &[]));
         written(file, &plain, Some(ImageFormat::Qcow2)).unwrap_or_else(|error| panic!("{program}: {error}"));
     }
+}
+
+#[test]
+fn how_large_an_image_is_is_known_before_a_disk_is_chosen() {
+    let plain = image();
+    let length = Some(plain.len() as u64);
+    let compressed = packed("zstd", &["-qc"], &qcow2(&plain, &[]));
+    for (file, size) in
+        [(plain.clone(), length), (qcow2(&plain, &["-c"]), length), (compressed, length), (packed("gzip", &["-1c"], &plain), None)]
+    {
+        let server = Server::with(file.clone());
+        let http = Http::new(talk::agent(net::Names::default()));
+        assert_eq!(Image::open(&order(&server.url("disk.img"), sha256(&file)), &http).unwrap().size(), size);
+    }
+}
+
+/// The server says that the work is over as soon as it hears of progress.
+struct Over(AtomicBool);
+
+impl Progress for Over {
+    fn at(&self, _: &'static str, _: u64, _: Option<u64>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_write_whose_work_is_over_touches_the_disk_no_more() {
+    let plain = image();
+    let server = Server::with(plain.clone());
+    let (_file, disk) = disk(plain.len());
+    let http = Http::new(talk::agent(net::Names::default()));
+    let over = Over(AtomicBool::new(false));
+    let order = order(&server.url("disk.img"), sha256(&plain));
+    let error = Image::open(&order, &http).unwrap().write(&Watched::new(&disk, &over.0), &over).unwrap_err().to_string();
+    assert!(error.ends_with("the work is over"), "{error}");
+    let mut first = vec![0xFF; 512];
+    disk.read_at(0, &mut first).unwrap();
+    assert!(first.iter().all(|byte| *byte == 0), "half an image boots");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use athanor_crds::{
     Address, Subnet,
     conditions::{self, reasons, types},
     names,
-    subnet::{Authority, Mode, SubnetServer, SubnetStatus},
+    subnet::{Accept, Authority, Mode, SubnetServer, SubnetStatus},
 };
 use athanor_wire::agent::{self, Served};
 use k8s_openapi::{
@@ -45,6 +45,7 @@ pub async fn reconcile(name: &str, cluster: &impl Cluster, clock: &impl Clock) -
     };
     judge(&subnet, &others, &mut new, now);
     tell_quarantined(&inside, &mut new.conditions, now);
+    tell_accepting(&subnet, &mut new.conditions, now);
     tell_lacking(&mut new, now);
     conditions::observe(&mut new.conditions, new.observed_generation);
     let (old, new) = (Seen { status: &old, conditions: &old.conditions }, Seen { status: &new, conditions: &new.conditions });
@@ -120,6 +121,17 @@ fn tell_lacking(status: &mut SubnetStatus, now: Timestamp) {
     } else {
         let message = format!("{}; install the package ipxe there, or fill one of its loaderDirs", told.join("; "));
         conditions::set(&mut status.conditions, now, types::LOADERS_MISSING, true, reasons::NO_LOADER, message);
+    }
+}
+
+/// Said loudly: whoever can plug a machine in there can have it installed.
+fn tell_accepting(subnet: &Subnet, conditions: &mut Vec<Condition>, now: Timestamp) {
+    if subnet.spec.newcomers.accept == Accept::Always {
+        let message = "every machine that boots from the network here is accepted without anybody's word, and Deployments may claim it; disks that \
+                       hold data are kept. Outside of a lab set spec.newcomers.accept: manual";
+        conditions::set(conditions, now, types::ACCEPTS_NEWCOMERS, true, reasons::ACCEPT_ALWAYS, message);
+    } else {
+        conditions.retain(|condition| condition.type_ != types::ACCEPTS_NEWCOMERS);
     }
 }
 

@@ -4,6 +4,7 @@
 use athanor_tests::{
     FakeAgent, FakeIpxe, Rack, Service,
     fake_agent::{self, inventory, profile},
+    wait_for,
 };
 use serde_json::{Value, json};
 
@@ -119,4 +120,79 @@ fn a_life_with_a_server_that_is_killed_in_each_phase() {
         verified.contains("signed by this installation\n  S1: Metadata, 33554432 bytes; 1024 places read back, 0 of them not empty"),
         "{verified}"
     );
+}
+
+#[test]
+fn what_secrets_say_reaches_the_machine_and_nobody_else() {
+    let rack = Rack::up().unwrap();
+    let machine = FakeIpxe::plug(&rack).unwrap();
+    let (service, first) = accepted(&rack, &machine).unwrap();
+    let name = machine.name();
+    let agent = FakeAgent::boot(&machine, &first).unwrap();
+    let look = agent.step(None, 0).unwrap();
+    agent.tell(&look, inventory(None)).unwrap();
+    service.wait_state("machine", &name, "Available", 40).unwrap();
+    profile(&rack, &service).unwrap();
+
+    // It is said what is missing, and the machine goes on when it is there.
+    fake_agent::deployment_with_data(&rack, &service, "web-1").unwrap();
+    let waits = |object: &Value| reason(object, "Ready") == "SecretUnusable";
+    let waiting = service.wait("deployment", "web-1", 20, waits).unwrap();
+    assert!(waiting["status"].to_string().contains("spec.userData: there is no Secret web-1 in this namespace; create it"), "{waiting}");
+    fake_agent::user_data(&rack, &service, "web-1", "#!/bin/sh\necho hunter2\n").unwrap();
+    let write =
+        wait_for("the write", std::time::Duration::from_secs(60), || agent.step(look["work"].as_str(), 1).map_err(|e| e.to_string()))
+            .unwrap();
+    let documents = &write["step"]["documents"];
+    assert_eq!(
+        (documents["label"].as_str(), documents["files"]["user-data"].as_str()),
+        (Some("cidata"), Some("#!/bin/sh\necho hunter2\n"))
+    );
+    agent.tell(&write, json!({ "outcome": "Done" })).unwrap();
+    service.wait_state("deployment", "web-1", "Provisioned", 40).unwrap();
+
+    // A Secret that is gone takes nothing away from who has it.
+    service.ctl("delete secret web-1").unwrap();
+    let mut told = service.ctl(&format!("explain {}", machine.mac)).unwrap();
+    for kind in ["machine", "deployment", "bootreport"] {
+        told.push_str(&serde_json::to_string(&service.list(kind).unwrap()).unwrap());
+    }
+    assert!(!told.contains("hunter2") && !service.log().contains("hunter2"), "a secret was told");
+    service.wait_state("deployment", "web-1", "Provisioned", 5).unwrap();
+}
+
+#[test]
+fn in_a_lab_nobody_has_to_accept_a_machine_and_its_data_is_kept_all_the_same() {
+    let rack = Rack::up().unwrap();
+    let machine = FakeIpxe::plug(&rack).unwrap();
+    fake_agent::ramdisk(&rack).unwrap();
+    let service =
+        Service::start_with(&rack, |config| config.replace("whileUnaccepted: Wait", "whileUnaccepted: Wait, accept: always")).unwrap();
+    service.wait("subnet", "lab", 20, |subnet| reason(subnet, "AcceptsNewcomers") == "AcceptAlways").unwrap();
+    service.ctl("create machine made-by-hand --mac 52:54:00:aa:09:02").unwrap();
+    machine.boot_file().unwrap();
+    service.wait_state("machine", &machine.name(), "Inspecting", 20).unwrap();
+    let agent = FakeAgent::boot(&machine, &machine.boot_file().unwrap()).unwrap();
+    let look = agent.step(None, 0).unwrap();
+    agent.tell(&look, inventory(Some("GPT with 1 partition: ext4"))).unwrap();
+    service.wait("machine", &machine.name(), 10, |object| reason(object, "Ready") == "DisksNotEmpty").unwrap();
+    assert_eq!(
+        service.get("machine", "made-by-hand").unwrap()["status"]["state"],
+        "Discovered",
+        "a person made it, and a person accepts it"
+    );
+}
+
+#[test]
+fn who_has_no_image_is_handed_no_documents_and_is_told_so() {
+    let rack = Rack::up().unwrap();
+    let service = Service::start(&rack).unwrap();
+    service.ctl("create boot --name live --kernel http://192.168.10.1/k").unwrap();
+    let file = rack.file("live.yaml");
+    let text = "apiVersion: metal.athanor.dev/v1alpha1\nkind: Deployment\nmetadata: {name: live-1}\nspec: {machine: {selector: {}}, profile: {name: live}, userData: {secretRef: {name: web-1, key: value}}}\n";
+    std::fs::write(&file, text).unwrap();
+    service.ctl("create machine spare --mac 52:54:00:aa:09:01 --accept").unwrap();
+    service.ctl(&format!("apply -f {}", file.display())).unwrap();
+    let refused = |object: &Value| object["status"].to_string().contains("spec.userData: profile live has no image");
+    service.wait("deployment", "live-1", 30, refused).unwrap();
 }

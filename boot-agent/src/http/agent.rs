@@ -76,9 +76,7 @@ async fn next_step(shared: &Shared, token: &str, key: &str, next: &Next) -> Resp
     let mut closed = std::pin::pin!(shared.closed());
     loop {
         let snapshot = shared.snapshot();
-        let Some(plan) = snapshot.by_token(token) else {
-            return text(StatusCode::NOT_FOUND, "this token names no machine\n");
-        };
+        let Some(plan) = snapshot.by_token(token) else { return unknown(shared) };
         match agent::reply(plan, token, key, next, shared.is_fresh()) {
             Reply::Do(assignment) => {
                 let what = assignment.step.name();
@@ -103,11 +101,18 @@ async fn next_step(shared: &Shared, token: &str, key: &str, next: &Next) -> Resp
 }
 
 /// How a step goes. Its end is acknowledged when it is stored.
+/// Who hears that its token names no machine leaves after a while: whoever knows too little does not say so.
+fn unknown(shared: &Shared) -> Response<Body> {
+    if shared.is_fresh() {
+        text(StatusCode::NOT_FOUND, "this token names no machine\n")
+    } else {
+        text(StatusCode::SERVICE_UNAVAILABLE, "the API was silent too long; ask again\n")
+    }
+}
+
 async fn tell(shared: &Shared, token: &str, key: &str, report: StepReport) -> Response<Body> {
     let snapshot = shared.snapshot();
-    let Some(plan) = snapshot.by_token(token) else {
-        return text(StatusCode::NOT_FOUND, "this token names no machine\n");
-    };
+    let Some(plan) = snapshot.by_token(token) else { return unknown(shared) };
     if !shared.is_fresh() {
         // What this agent knows may be old, and what is refused is never told again.
         return text(StatusCode::SERVICE_UNAVAILABLE, "the API was silent too long; tell again\n");

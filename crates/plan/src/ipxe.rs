@@ -78,7 +78,7 @@ pub fn linux(linux: &Linux, report: Option<&str>) -> String {
     let names: String = initrds().map(|(name, _)| format!(" initrd={name}")).collect();
     let own = if linux.arguments.is_empty() { String::new() } else { format!(" {}", linux.arguments) };
     let report = report.map(|token| format!(" athanor.report=${{report}}/{token}")).unwrap_or_default();
-    let servers = if linux.asks_servers { format!(" {SERVERS_WORD}${{server}}") } else { String::new() };
+    let servers = if linux.asks_servers { format!(" {SERVERS_WORD}${{servers}}") } else { String::new() };
     let _ = writeln!(out, "kernel {}{names}{own} BOOTIF=01-${{netX/mac:hexhyp}}{report}{servers} || goto retry", place(&linux.kernel));
     for (name, at) in initrds() {
         let _ = writeln!(out, "initrd --name {name} {at} || goto retry");
@@ -133,6 +133,8 @@ pub struct Place<'a> {
     pub report: &'a str,
     /// The agent itself: `http://192.168.10.1:7481`.
     pub server: &'a str,
+    /// It and those that may take over, with commas between them.
+    pub servers: &'a str,
 }
 
 /// Which part of a plan is served.
@@ -153,8 +155,8 @@ pub fn script(plan: &BootPlan, part: Part, place: &Place<'_>, waited: Duration) 
     let mut out = String::from("#!ipxe\n");
     let _ = writeln!(
         out,
-        "set base {}\nset report {}\nset server {}\nset lost:int32 0\nisset ${{polls}} || set polls:int32 0",
-        place.base, place.report, place.server
+        "set base {}\nset report {}\nset server {}\nset servers {}\nset lost:int32 0\nisset ${{polls}} || set polls:int32 0",
+        place.base, place.report, place.server, place.servers
     );
     let who = &plan.machine;
     match (&plan.order, &plan.safe) {

@@ -51,6 +51,8 @@ pub struct Facts<'a> {
     pub last_boot: Option<i64>,
     /// What its Subnet wants newcomers to do.
     pub while_unaccepted: WhileUnaccepted,
+    /// It registered itself where newcomers are accepted without a person's word.
+    pub accepted_by_subnet: bool,
     /// Whether a server of its Subnet has the machine-agent's ramdisk.
     pub ramdisk: bool,
     /// Whether its Deployment is put on its disk by the machine-agent.
@@ -77,6 +79,8 @@ pub struct Obstacle {
 pub enum Act {
     /// Issue an attempt, with its number.
     Issue(u32),
+    /// Accept it: its Subnet says that nobody has to.
+    Accept,
     /// Its occupancy goes on.
     Advance(OccupancyState),
     /// Its claim ends; it is free.
@@ -194,6 +198,9 @@ fn newcomer(name: &str, facts: &Facts<'_>) -> Decision {
         what_to_do.push_str(&format!("; it has no address: {}", obstacle.message));
     }
     let decision = Decision::wait(MachineState::Discovered, reasons::NOT_ACCEPTED, what_to_do);
+    if facts.accepted_by_subnet {
+        return decision.act(Act::Accept);
+    }
     match facts.while_unaccepted {
         WhileUnaccepted::Wait => decision,
         WhileUnaccepted::LocalDisk => decision.leaving_to_disk(),
@@ -252,11 +259,15 @@ fn claimed(machine: &Machine, owner: &str, facts: &Facts<'_>) -> Decision {
         return by_agent::provision(machine, host, facts);
     }
     if let Some(obstacle) = &facts.no_address {
-        return Decision::wait(MachineState::Claimed, obstacle.reason, obstacle.message.clone());
+        let decision = Decision::wait(MachineState::Claimed, obstacle.reason, obstacle.message.clone());
+        return by_agent::held(decision, occupancy, facts);
     }
     let success = match &facts.runnable {
         Some(Ok(success)) => *success,
-        Some(Err(obstacle)) => return Decision::wait(resting_state(machine), obstacle.reason, obstacle.message.clone()),
+        Some(Err(obstacle)) => {
+            let decision = Decision::wait(resting_state(machine), obstacle.reason, obstacle.message.clone());
+            return by_agent::held(decision, occupancy, facts);
+        }
         None => return Decision::wait(resting_state(machine), reasons::UNKNOWN_PROFILE, "its profile was not read yet"),
     };
     if facts.by_agent && provisioned.is_none() {

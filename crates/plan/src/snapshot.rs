@@ -1,8 +1,8 @@
 //! Everything an agent knows at one moment. Swapped whole; a packet never sees half an update; nothing is mutated while answering.
 
 use std::{
-    collections::HashMap,
-    net::{IpAddr, Ipv4Addr},
+    collections::{BTreeSet, HashMap},
+    net::{IpAddr, Ipv4Addr, SocketAddrV4},
     sync::Arc,
 };
 
@@ -10,7 +10,7 @@ use athanor_crds::{
     SubnetSpec,
     subnet::{Mode, OnForeignServer},
 };
-use athanor_wire::MacAddr;
+use athanor_wire::{MacAddr, work::MAX_SERVERS};
 use serde::{Deserialize, Serialize};
 
 use crate::{boot_plan::BootPlan, loader::Loaders};
@@ -68,6 +68,19 @@ impl Snapshot {
         &self.plans
     }
 
+    /// Whom a machine-agent may ask that was started by the agent at `agent` (`192.168.10.1:7481`): that one first, then others on its Subnets, as
+    /// URLs with commas between them. Agents of one installation listen on one port.
+    pub fn servers(&self, agent: &str) -> String {
+        let own = agent.parse::<SocketAddrV4>().ok();
+        let here = |subnet: &&NamedSubnet| own.is_some_and(|own| subnet.spec.cidr.contains(&IpAddr::V4(*own.ip())));
+        let others: BTreeSet<Ipv4Addr> = self.subnets.iter().filter(here).flat_map(|subnet| subnet.servers.iter().copied()).collect();
+        let others =
+            others.into_iter().filter_map(|other| own.filter(|own| *own.ip() != other).map(|own| format!("{other}:{}", own.port())));
+        let all: Vec<String> =
+            std::iter::once(agent.to_owned()).chain(others).take(MAX_SERVERS).map(|one| format!("http://{one}")).collect();
+        all.join(",")
+    }
+
     /// Every Subnet, by name.
     pub fn subnets(&self) -> &[NamedSubnet] {
         &self.subnets
@@ -112,5 +125,31 @@ impl Snapshot {
     /// The Subnets that an interface serves.
     pub fn on_interface(&self, interface: &str, addresses: &[IpAddr]) -> Vec<&NamedSubnet> {
         self.subnets.iter().filter(|subnet| subnet.spec.is_served_on(interface, addresses)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_is_told_whom_else_to_ask() {
+        let subnet = |cidr: &str, servers: &[&str]| NamedSubnet {
+            name: cidr.into(),
+            spec: SubnetSpec::of(cidr.parse().unwrap()),
+            servers: servers.iter().map(|server| server.parse().unwrap()).collect(),
+        };
+        let subnets = vec![
+            subnet("192.168.10.0/24", &["192.168.10.4", "192.168.10.1", "192.168.10.2", "192.168.10.3"]),
+            subnet("10.0.0.0/8", &["10.0.0.9"]),
+        ];
+        let snapshot = Snapshot::new(subnets, Vec::new(), Arc::default());
+        for (asked, told) in [
+            ("192.168.10.3:7481", "http://192.168.10.3:7481,http://192.168.10.1:7481,http://192.168.10.2:7481"),
+            ("10.0.0.1:80", "http://10.0.0.1:80,http://10.0.0.9:80"),
+            ("172.16.0.1:80", "http://172.16.0.1:80"),
+        ] {
+            assert_eq!(snapshot.servers(asked), told);
+        }
     }
 }

@@ -8,7 +8,7 @@ use athanor_crds::{
 };
 use athanor_plan::{
     Purpose, Safe, decide,
-    lifecycle::{Act, Facts, WorkSeen},
+    lifecycle::{Act, Facts, Obstacle, WorkSeen},
 };
 use athanor_wire::{Outcome, StepReport};
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
@@ -91,6 +91,18 @@ fn who_was_accepted_is_looked_at_before_it_is_free() {
     assert!(decide(&machine(), &again).renew, "it was restarted: another agent may look");
     assert_eq!(row(&machine(), &inspected(&[])), is("Available", "Available", look, None));
     assert_eq!(row(&machine(), &Facts::default()), is("Available", "Available", None, None), "where there is no ramdisk, nobody looks");
+}
+
+#[test]
+fn who_waits_when_a_claim_cannot_begin_waits_on() {
+    let mut claimed = occupied(OccupancyState::Issued, 1);
+    claimed.spec.occupancy = None;
+    let web = web_1();
+    let missing = Obstacle { reason: "SecretUnusable", message: "spec.userData: there is no Secret s".into() };
+    let cannot = Facts { runnable: Some(Err(missing)), work: told(Purpose::Inspect, Some(Outcome::Done), 160), ..image(&web) };
+    assert_eq!(row(&claimed, &cannot), is("Claimed", "SecretUnusable", Some(Purpose::Inspect), None));
+    let nobody = Facts { work: None, ..cannot };
+    assert_eq!(row(&claimed, &nobody).2, None, "nobody is called to wait");
 }
 
 #[test]

@@ -116,6 +116,8 @@ fn what_a_newcomer_does_is_as_its_subnet_says() {
     newcomer.spec.accepted = false;
     let safe = |while_unaccepted| decide(&newcomer, &Facts { while_unaccepted, ..Facts::default() }).safe;
     assert!(matches!(safe(WhileUnaccepted::Wait), Safe::Wait { .. }));
+    let lab = Facts { accepted_by_subnet: true, ..Facts::default() };
+    assert_eq!(decide(&newcomer, &lab).act, Some(Act::Accept));
     assert!(matches!(safe(WhileUnaccepted::LocalDisk), Safe::LocalDisk { .. }));
     let Safe::LocalDiskThenWait { message, .. } = safe(WhileUnaccepted::default()) else { panic!("the default hands machines back") };
     assert_eq!(message, "accept it: athanorctl accept m1");
@@ -224,8 +226,12 @@ fn live() -> BootProfileSpec {
     }
 }
 
-const PLACE: Place<'_> =
-    Place { base: "http://192.168.10.1:7481/b/T", report: "http://192.168.10.1:7481/v1/report", server: "http://192.168.10.1:7481" };
+const PLACE: Place<'_> = Place {
+    base: "http://192.168.10.1:7481/b/T",
+    report: "http://192.168.10.1:7481/v1/report",
+    server: "http://192.168.10.1:7481",
+    servers: "http://192.168.10.1:7481,http://192.168.10.2:7481",
+};
 
 #[test]
 fn the_scripts_that_machines_are_given() {

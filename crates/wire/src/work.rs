@@ -23,6 +23,8 @@ pub const SIGNATURE_HEADER: &str = "athanor-signature";
 pub const PATIENCE_SECONDS: u64 = 20;
 /// The word on the kernel's command line before the servers, separated by commas: `http://192.168.10.1:7481`.
 pub const SERVERS_WORD: &str = "athanor.servers=";
+/// The most servers that an agent listens to: the one that started it, and two that may take over. A command line is not endless.
+pub const MAX_SERVERS: usize = 3;
 /// The word on the kernel's command line before the token.
 pub const TOKEN_WORD: &str = "athanor.token=";
 

@@ -19,7 +19,7 @@ use athanor_sys::PageBuffer;
 use athanor_wire::{ImageFormat, work::Write};
 
 pub use self::fetch::{Fetcher, Http};
-use self::{sink::Sink, unpack::Packing};
+use self::{fetch::Expected, sink::Sink, unpack::Packing};
 use crate::{AgentError, device::Device, marker::MIB};
 
 /// One piece of what is under way.
@@ -50,23 +50,58 @@ pub struct Written {
     pub checksum: String,
 }
 
-/// Writes an image to a disk. Nothing boots from that disk before all of it was read back.
-///
-/// # Errors
-/// As [`AgentError`] says; the disk then has no partition table.
-pub fn write(order: &Write, disk: &dyn Device, fetcher: &dyn Fetcher, progress: &dyn Progress) -> Result<Written, AgentError> {
-    let expected = fetch::expected(&order.checksum, &order.url, fetcher)?;
-    let mut source = fetcher.open(&order.url, 0, None)?;
-    let (first, length) = (fetch::sniff(&mut *source)?, source.length());
-    let packing = Packing::of(&first);
-    let format = match (order.format, packing) {
-        (Some(format), _) => format,
-        (None, Packing::None) => layout(&first),
-        (None, _) => layout(&unpack::first_bytes(packing, &first)?),
-    };
-    if packing == Packing::None && format == ImageFormat::Raw && length.is_some_and(|length| length > disk.size()) {
-        return Err(too_large(disk, length));
+/// An image whose beginning was read.
+pub struct Image<'a> {
+    order: &'a Write,
+    fetcher: &'a dyn Fetcher,
+    expected: Expected,
+    source: Box<dyn fetch::Source + 'a>,
+    first: Vec<u8>,
+    packing: Packing,
+    format: ImageFormat,
+    size: Option<u64>,
+}
+
+impl<'a> Image<'a> {
+    /// Reads how an image begins, and what its checksum is to be.
+    ///
+    /// # Errors
+    /// It cannot be fetched, or is none.
+    pub fn open(order: &'a Write, fetcher: &'a dyn Fetcher) -> Result<Self, AgentError> {
+        let expected = fetch::expected(&order.checksum, &order.url, fetcher)?;
+        let mut source = fetcher.open(&order.url, 0, None)?;
+        let first = fetch::sniff(&mut *source)?;
+        let packing = Packing::of(&first);
+        let unpacked = if packing == Packing::None { first.clone() } else { unpack::first_bytes(packing, &first)? };
+        let format = order.format.unwrap_or_else(|| layout(&unpacked));
+        let size = match (format, packing) {
+            (ImageFormat::Qcow2, _) => qcow2::size(&unpacked),
+            (ImageFormat::Raw, Packing::None) => source.length(),
+            (ImageFormat::Raw, _) => None,
+        };
+        Ok(Self { order, fetcher, expected, source, first, packing, format, size })
     }
+
+    /// How many bytes of a disk it takes, where its beginning tells.
+    pub fn size(&self) -> Option<u64> {
+        self.size
+    }
+
+    /// Writes it to a disk. Nothing boots from that disk before all of it was read back.
+    ///
+    /// # Errors
+    /// As [`AgentError`] says; the disk then has no partition table.
+    pub fn write(self, disk: &dyn Device, progress: &dyn Progress) -> Result<Written, AgentError> {
+        if self.size.is_some_and(|size| size > disk.size()) {
+            return Err(too_large(disk, self.size));
+        }
+        write(self, disk, progress)
+    }
+}
+
+fn write(image: Image<'_>, disk: &dyn Device, progress: &dyn Progress) -> Result<Written, AgentError> {
+    let Image { order, fetcher, expected, source, first, packing, format, .. } = image;
+    let length = source.length();
     // Whatever was there before does not boot from now on.
     let edge = MIB.min(disk.size() / 2);
     let failed = |what| AgentError::disk(disk.name(), what);

@@ -50,6 +50,11 @@ fn refused(why: impl Into<String>) -> AgentError {
     AgentError::Image(format!("qcow2: {}", why.into()))
 }
 
+/// How large the disk is that an image's header speaks of.
+pub(super) fn size(first: &[u8]) -> Option<u64> {
+    Header::parse(first).ok().map(|header| header.size)
+}
+
 /// The header, as far as it matters here.
 struct Header {
     size: u64,

@@ -1,6 +1,7 @@
 //! The Machine controller: addresses, lifecycle, boot plan, status.
 
 mod addresses;
+mod documents;
 mod plan;
 mod status;
 mod work;
@@ -14,7 +15,8 @@ use athanor_crds::{
     bootprofile::Architecture,
     bootreport::{AgentReport, AttemptReport, NodeReport},
     conditions::reasons,
-    machine::{Attempt, Occupancy, OccupancyState, WipePolicy},
+    machine::{Attempt, Occupancy, OccupancyState, SELF_REGISTERED_LABEL, WipePolicy},
+    subnet::Accept,
 };
 use athanor_plan::{
     AgentWork, BootPlan, Purpose,
@@ -23,13 +25,15 @@ use athanor_plan::{
     lifecycle::{self, Act, Decision, Facts, Obstacle},
     support,
 };
-use athanor_wire::{Inventory, StepReport};
+use athanor_wire::{Inventory, StepReport, work::Documents};
 use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::Time};
 use kube::{Resource as _, ResourceExt as _};
 use serde_json::json;
 
 use crate::{Clock, Cluster, Ids, PortError, finalizer};
 
+/// How soon Secrets that could not be used are read again: nobody watches all Secrets of a cluster for the few that are named.
+const SECRETS_AGAIN: Duration = Duration::from_secs(15);
 /// How soon an address that could not be had is asked for again: not everything that frees one is an event for who waits.
 const ADDRESS_AGAIN: Duration = Duration::from_secs(60);
 
@@ -42,6 +46,8 @@ pub(crate) struct World {
     pub(crate) servers: BTreeSet<IpAddr>,
     pub(crate) deployment: Option<Deployment>,
     pub(crate) profile: Option<Result<(String, BootProfileSpec), Obstacle>>,
+    /// What is put beside its image, while that is not written yet.
+    pub(crate) documents: Option<Result<Documents, Obstacle>>,
     pub(crate) reports: Vec<NodeReport>,
     pub(crate) inventory: Option<MachineInventory>,
     pub(crate) inventories: Vec<Arc<MachineInventory>>,
@@ -104,6 +110,7 @@ pub async fn reconcile(
     let work = work::of(&world, &decision, cluster, clock, ids).await?;
     let obstacle = plan::write(&world, &decision, work, &addresses, cluster, ids).await?.or_else(|| unservable(&world, &decision));
     let again = decision.again.or(addresses.obstacle.as_ref().map(|_| ADDRESS_AGAIN));
+    let again = again.or(matches!(world.documents, Some(Err(_))).then_some(SECRETS_AGAIN));
     status::write(&world, &decision, &addresses, obstacle, issued, cluster, clock).await?;
     Ok(again)
 }
@@ -135,8 +142,10 @@ async fn dereference(machine: Machine, cluster: &impl Cluster) -> Result<World, 
     let ramdisks = all.iter().filter(with_ramdisk).map(|subnet| subnet.name_any()).collect();
     let report = cluster.get::<BootReport>(Some(&namespace), &name).await?;
     let inventory = cluster.get::<MachineInventory>(Some(&namespace), &name).await?;
+    let machines = cluster.list::<Machine>(None).await?;
     Ok(World {
-        machines: cluster.list::<Machine>(None).await?,
+        documents: documents_of(&machine, deployment.as_ref(), profile.as_ref(), &machines, cluster).await?,
+        machines,
         inventories: cluster.list::<MachineInventory>(None).await?,
         reports: report.map(|report| report.spec.nodes).unwrap_or_default(),
         machine,
@@ -148,6 +157,25 @@ async fn dereference(machine: Machine, cluster: &impl Cluster) -> Result<World, 
         plan: plan::stored(&namespace, &name, cluster).await?,
         ramdisks,
     })
+}
+
+/// The documents for what is still to be written. What was written, or is to be wiped, needs none, and their Secrets may be gone.
+async fn documents_of(
+    machine: &Machine,
+    deployment: Option<&Deployment>,
+    profile: Option<&Result<(String, BootProfileSpec), Obstacle>>,
+    machines: &[Arc<Machine>],
+    cluster: &impl Cluster,
+) -> Result<Option<Result<Documents, Obstacle>>, PortError> {
+    let state = machine.spec.occupancy.as_ref().map(|occupancy| occupancy.state);
+    let (Some(deployment), Some(Ok((_, profile)))) = (deployment, profile) else { return Ok(None) };
+    let Some(image) =
+        profile.image.as_ref().filter(|_| !matches!(state, Some(OccupancyState::Provisioned | OccupancyState::ReleaseRequested)))
+    else {
+        return Ok(None);
+    };
+    let given = documents::read(deployment, machines, cluster).await?;
+    Ok(Some(given.and_then(|given| documents::of(deployment, &given, image.datasource))))
 }
 
 /// The profile of a Deployment, by name or written in place.
@@ -230,7 +258,7 @@ fn decide(world: &World, no_address: Option<Obstacle>, clock: &impl Clock) -> De
     let attempt_id = machine.spec.occupancy.as_ref().map(|occupancy| occupancy.attempt.clone()).unwrap_or_default();
     let facts = Facts {
         deployment: world.deployment.as_ref(),
-        runnable: world.profile.as_ref().map(|profile| runnable(machine, profile.as_ref())),
+        runnable: world.profile.as_ref().map(|profile| runnable(world, profile.as_ref())),
         now: clock.now().as_microsecond(),
         mac_owner,
         possible_duplicate,
@@ -242,16 +270,16 @@ fn decide(world: &World, no_address: Option<Obstacle>, clock: &impl Clock) -> De
         by_agent: world.is_image(),
         inspected: world.inventory.as_ref().filter(|known| known.spec.source == "agent").map(|known| work::data(&known.spec.facts)),
         work: work::seen(world),
+        accepted_by_subnet: machine.labels().contains_key(SELF_REGISTERED_LABEL)
+            && addresses::home(world).is_some_and(|(_, subnet)| subnet.newcomers.accept == Accept::Always),
         while_unaccepted: addresses::home(world).map(|(_, subnet)| subnet.newcomers.while_unaccepted).unwrap_or_default(),
     };
     lifecycle::decide(machine, &facts)
 }
 
-fn runnable(
-    machine: &Machine,
-    profile: Result<&(String, BootProfileSpec), &Obstacle>,
-) -> Result<athanor_crds::bootprofile::Success, Obstacle> {
+fn runnable(world: &World, profile: Result<&(String, BootProfileSpec), &Obstacle>) -> Result<athanor_crds::bootprofile::Success, Obstacle> {
     let (name, profile) = profile.map_err(Clone::clone)?;
+    let machine = &world.machine;
     let support = support::of(profile);
     if !support.supported {
         return Err(Obstacle { reason: support.reason, message: format!("profile {name}: {}", support.message) });
@@ -260,6 +288,19 @@ fn runnable(
         let message =
             format!("profile {name} is for {}, but the Machine is {has}; choose another profile or Machine", profile.architecture);
         return Err(Obstacle { reason: reasons::WRONG_ARCHITECTURE, message });
+    }
+    if let Some(Err(obstacle)) = &world.documents {
+        return Err(obstacle.clone());
+    }
+    let unread = world.deployment.as_ref().filter(|_| profile.image.is_none()).and_then(|deployment| {
+        let spec = &deployment.spec;
+        let fields = [("userData", &spec.user_data), ("networkData", &spec.network_data), ("metaData", &spec.meta_data)];
+        fields.into_iter().find_map(|(field, source)| source.as_ref().map(|_| field))
+    });
+    if let Some(field) = unread {
+        let message =
+            format!("spec.{field}: profile {name} has no image, and nothing else is handed such documents by this version; leave it out");
+        return Err(Obstacle { reason: reasons::NOT_SUPPORTED, message });
     }
     Ok(profile.success)
 }
@@ -317,6 +358,7 @@ async fn apply(
     let (spec, now) = (&world.machine.spec, Time(clock.now()));
     let (patch, issued) = match act {
         Act::Free => (json!({ "claimRef": null, "occupancy": null }), None),
+        Act::Accept => (json!({ "accepted": true }), None),
         Act::Advance(state) => {
             // What is about to be written is to be wiped, as strictly as anybody says by now.
             let starts = world.is_image() && *state == OccupancyState::Started;

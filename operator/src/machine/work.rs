@@ -1,7 +1,5 @@
 //! The machine-agent's work: what a plan gives it to do, what it told, and the record of a wipe.
 
-use std::collections::BTreeMap;
-
 use athanor_crds::{
     BootProfileSpec, Deployment, WipeRecord,
     bootreport::{AgentReport, NodeReport},
@@ -14,13 +12,12 @@ use athanor_plan::{
 };
 use athanor_wire::{
     Inventory, Step, Work,
-    work::{Documents, Marker, Wipe, Write},
+    work::{Marker, Wipe, Write},
 };
 use base64::Engine as _;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{Resource as _, ResourceExt as _};
-use serde_json::json;
 
 use super::World;
 use crate::{Clock, Cluster, Ids, PortError, installation::Installation};
@@ -148,6 +145,7 @@ async fn steps(world: &World, purpose: Purpose, cluster: &impl Cluster, ids: &im
 
 fn write(world: &World, deployment: &Deployment, profile: &BootProfileSpec, installation: String) -> Option<Step> {
     let image = profile.image.as_ref()?;
+    let Some(Ok(documents)) = &world.documents else { return None };
     let attempt = world.machine.spec.occupancy.as_ref().map(|occupancy| occupancy.attempt.clone()).unwrap_or_default();
     let instance = deployment.spec.instance_id.clone().unwrap_or_default();
     Some(Step::Write(Box::new(Write {
@@ -156,31 +154,10 @@ fn write(world: &World, deployment: &Deployment, profile: &BootProfileSpec, inst
         format: image.format,
         hints: world.machine.spec.root_device_hints.clone(),
         grow: image.grow,
-        documents: Some(documents(deployment, &instance)),
+        documents: Some(documents.clone()),
         marker: Marker { installation, instance, attempt },
         overwrite: lifecycle::may_overwrite(&world.machine),
     })))
-}
-
-/// What cloud-init reads at the first boot (NoCloud): who the machine is, its users and packages. JSON is YAML, and quotes itself.
-fn documents(deployment: &Deployment, instance: &str) -> Documents {
-    let host = deployment.spec.hostname.clone().unwrap_or_else(|| deployment.name_any());
-    let users = deployment.spec.users.iter().map(|user| {
-        let sudo = if user.sudo { json!("ALL=(ALL) NOPASSWD:ALL") } else { json!(false) };
-        json!({ "name": user.name, "ssh_authorized_keys": user.ssh_keys, "sudo": sudo, "shell": "/bin/bash", "lock_passwd": true })
-    });
-    let mut config = json!({ "hostname": host });
-    if !deployment.spec.users.is_empty() {
-        config["users"] = users.collect();
-    }
-    if !deployment.spec.packages.is_empty() {
-        config["packages"] = json!(deployment.spec.packages);
-    }
-    let files = BTreeMap::from([
-        ("meta-data".to_owned(), format!("{}\n", json!({ "instance-id": instance, "local-hostname": host }))),
-        ("user-data".to_owned(), format!("#cloud-config\n{config}\n")),
-    ]);
-    Documents { label: "cidata".to_owned(), files }
 }
 
 /// The stricter of what the Machine and its Deployment say about wiping.

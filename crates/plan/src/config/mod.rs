@@ -145,9 +145,10 @@ pub struct Boot {
 }
 
 impl Step {
-    /// The step of a plan's machine, which boots from `mac` and reaches the agent's HTTP at `agent` (`192.168.10.1:7481`). `waited` is how long
+    /// The step of a plan's machine, which boots from `mac` and reaches the agent's HTTP at `agent` (`192.168.10.1:7481`); `servers` are it and
+    /// those that may take over. `waited` is how long
     /// ago its firmware first asked in this boot.
-    pub fn of(plan: &BootPlan, part: Part, mac: MacAddr, agent: &str, waited: Duration) -> Self {
+    pub fn of(plan: &BootPlan, part: Part, mac: MacAddr, agent: &str, servers: &str, waited: Duration) -> Self {
         let who = &plan.machine;
         let parked =
             |reason: &str, message: &str| Self::Wait { message: ipxe::harmless(&format!("{who} is {}, {reason}. {message}", plan.state)) };
@@ -161,7 +162,7 @@ impl Step {
                 Some(linux) => {
                     let report = order.reports().then(|| format!("http://{agent}/v1/report/{}", order.report_token));
                     let message = ipxe::harmless(&format!("{who} boots {}", order.deployment));
-                    Self::Boot(Boot { message, ..boot(linux, &plan.token, mac, report.as_deref(), agent) })
+                    Self::Boot(Boot { message, ..boot(linux, &plan.token, mac, report.as_deref(), servers) })
                 }
                 None => Self::Chain { message: ipxe::harmless(&format!("{who} boots {}, an iPXE script", order.deployment)) },
             },
@@ -172,10 +173,10 @@ impl Step {
     }
 }
 
-fn boot(linux: &Linux, token: &str, mac: MacAddr, report: Option<&str>, agent: &str) -> Boot {
+fn boot(linux: &Linux, token: &str, mac: MacAddr, report: Option<&str>, servers: &str) -> Boot {
     let place = |name: &String| if ipxe::is_url(name) { name.clone() } else { format!("/b/{token}/f/{name}") };
     let report = report.map(|url| format!(" athanor.report={url}")).unwrap_or_default();
-    let servers = if linux.asks_servers { format!(" {SERVERS_WORD}http://{agent}") } else { String::new() };
+    let servers = if linux.asks_servers { format!(" {SERVERS_WORD}{servers}") } else { String::new() };
     let arguments = format!("{} BOOTIF=01-{}{report}{servers}", linux.arguments, mac.to_string().replace(':', "-")).trim().to_owned();
     Boot { message: String::new(), kernel: place(&linux.kernel), initrds: linux.initrds.iter().map(place).collect(), arguments }
 }

@@ -47,7 +47,7 @@ fn installer() -> Linux {
 }
 
 fn step(plan: &BootPlan) -> Step {
-    Step::of(plan, Part::Order, mac(), "192.168.10.1:7481", Duration::ZERO)
+    Step::of(plan, Part::Order, mac(), "192.168.10.1:7481", "http://192.168.10.1:7481", Duration::ZERO)
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn what_a_machine_does_is_what_ipxe_would_do() {
         Step::Disk { message } => format!("disk {message}"),
         Step::Wait { message } => format!("wait {message}"),
     };
-    let of = |plan: &BootPlan, part, waited| message(Step::of(plan, part, mac(), "192.168.10.1:7481", waited));
+    let of = |plan: &BootPlan, part, waited| message(Step::of(plan, part, mac(), "192.168.10.1:7481", "http://192.168.10.1:7481", waited));
     let order = ordered(Some(installer()));
     let then = plan(Safe::LocalDiskThenWait { reason: "Unaccepted".into(), message: "accept it".into() });
     assert_eq!(of(&order, Part::Order, Duration::ZERO), "boot /b/s-1/f/kernel");

@@ -143,6 +143,12 @@ pub(super) fn waiting(decision: Decision, facts: &Facts<'_>) -> Decision {
     }
 }
 
+/// A claimed Machine that cannot begin: whoever waits on it waits on, since to leave would be a restart for nothing.
+pub(super) fn held(decision: Decision, occupancy: Option<&Occupancy>, facts: &Facts<'_>) -> Decision {
+    let waits = occupancy.is_none() && seen(facts, Purpose::Inspect).is_some();
+    if waits { waiting(decision, facts) } else { decision }
+}
+
 /// A claimed Machine whose Deployment is an image.
 pub(super) fn provision(machine: &Machine, owner: &str, facts: &Facts<'_>) -> Decision {
     let occupancy = machine.spec.occupancy.as_ref();

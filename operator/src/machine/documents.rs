@@ -1,0 +1,168 @@
+//! What an operating system reads at its first boot: who its machine is, its users and packages, and what its Deployment's Secrets say.
+//!
+//! Secrets are read when an attempt is made ready. What they say later reaches a machine with its next installation.
+
+use std::{collections::BTreeMap, fmt::Write as _};
+
+use athanor_crds::{Deployment, Machine, bootprofile::Datasource, conditions::reasons, deployment::SecretSource, names};
+use athanor_plan::lifecycle::Obstacle;
+use athanor_wire::work::Documents;
+use k8s_openapi::api::core::v1::Secret;
+use kube::ResourceExt as _;
+use serde_json::{Map, Value, json};
+
+use crate::{Cluster, PortError};
+
+/// What a Deployment's documents may have together, in bytes. They travel in a plan, which is a Secret and holds 1 MiB; quoted they grow.
+const MAX_DOCUMENTS: usize = 256 << 10;
+/// Between the parts of user-data; no text of a person has it.
+const BOUNDARY: &str = "=-athanor-part-of-user-data-=";
+
+/// What the Secrets say, each text as it stands there.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Given {
+    user_data: Option<String>,
+    network_data: Option<String>,
+    meta_data: Option<String>,
+}
+
+fn obstacle(field: &str, says: impl std::fmt::Display) -> Obstacle {
+    Obstacle { reason: reasons::SECRET_UNUSABLE, message: format!("{field}: {says}") }
+}
+
+/// Reads what a Deployment names.
+pub(super) async fn read(
+    deployment: &Deployment,
+    machines: &[std::sync::Arc<Machine>],
+    cluster: &impl Cluster,
+) -> Result<Result<Given, Obstacle>, PortError> {
+    let mut given = Given::default();
+    let spec = &deployment.spec;
+    for (field, source, into) in [
+        ("spec.userData", &spec.user_data, &mut given.user_data),
+        ("spec.networkData", &spec.network_data, &mut given.network_data),
+        ("spec.metaData", &spec.meta_data, &mut given.meta_data),
+    ] {
+        let Some(source) = source else { continue };
+        let namespace = deployment.namespace();
+        let secret = cluster.get::<Secret>(namespace.as_deref(), &source.secret_ref.name).await?;
+        let is_bmc = machines.iter().filter(|machine| machine.namespace() == namespace).any(|machine| {
+            let credentials = machine.spec.bmc.as_ref().and_then(|bmc| bmc.credentials.as_ref());
+            credentials.is_some_and(|credentials| credentials.name == source.secret_ref.name)
+        });
+        match text(field, source, secret.as_ref(), is_bmc) {
+            Ok(text) => *into = Some(text),
+            Err(obstacle) => return Ok(Err(obstacle)),
+        }
+    }
+    let all = [("spec.userData", &given.user_data), ("spec.networkData", &given.network_data), ("spec.metaData", &given.meta_data)];
+    let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+    let (largest, _) = all.iter().max_by_key(|(_, text)| length(text)).copied().unwrap_or(all[0]);
+    if all.iter().map(|(_, text)| length(text)).sum::<usize>() > MAX_DOCUMENTS {
+        return Ok(Err(obstacle(
+            largest,
+            format!("the documents have more than {} KiB together; let user-data fetch the rest", MAX_DOCUMENTS >> 10),
+        )));
+    }
+    Ok(Ok(given))
+}
+
+/// The text of a Secret that was meant for this.
+fn text(field: &str, source: &SecretSource, secret: Option<&Secret>, is_bmc: bool) -> Result<String, Obstacle> {
+    let (name, key) = (&source.secret_ref.name, &source.secret_ref.key);
+    let secret = secret.ok_or_else(|| obstacle(field, format!("there is no Secret {name} in this namespace; create it")))?;
+    let kind = names::USER_DATA_TYPE;
+    if secret.type_.as_deref() != Some(kind) && !secret.labels().contains_key(kind) {
+        return Err(obstacle(field, format!("Secret {name} is not meant for machines; give it the type {kind}, or the label {kind}")));
+    }
+    if is_bmc {
+        return Err(obstacle(field, format!("Secret {name} has the credentials of a BMC, which no machine is given; name another")));
+    }
+    let bytes = secret.data.as_ref().and_then(|data| data.get(key));
+    let bytes = bytes.ok_or_else(|| obstacle(field, format!("Secret {name} has no key {key}; add it, or name another")))?;
+    String::from_utf8(bytes.0.clone()).map_err(|_| obstacle(field, format!("key {key} of Secret {name} is no text in UTF-8")))
+}
+
+/// A text that is a mapping in YAML, or in JSON, which is YAML.
+fn mapping(field: &str, text: &str) -> Result<Map<String, Value>, Obstacle> {
+    match serde_saphyr::from_str::<Value>(text) {
+        Ok(Value::Object(map)) => Ok(map),
+        // What the parser says may quote the document, which is a secret.
+        _ => Err(obstacle(field, "this is no mapping in YAML or JSON; write one")),
+    }
+}
+
+/// The documents for a file system that cloud-init looks for.
+pub(super) fn of(deployment: &Deployment, given: &Given, datasource: Datasource) -> Result<Documents, Obstacle> {
+    let instance = deployment.spec.instance_id.clone().unwrap_or_default();
+    let host = deployment.spec.hostname.clone().unwrap_or_else(|| deployment.name_any());
+    let theirs = given.meta_data.as_ref().map(|text| mapping("spec.metaData", text)).transpose()?.unwrap_or_default();
+    let user_data = user_data(deployment, &host, given.user_data.as_deref())?;
+    // Whoever is installed anew is another instance, whatever its Secret says.
+    let meta = |ours: Value, id: &str| {
+        let mut meta = ours.as_object().cloned().unwrap_or_default();
+        meta.extend(theirs);
+        meta.insert(id.to_owned(), json!(instance));
+        format!("{}\n", Value::Object(meta))
+    };
+    let mut files = BTreeMap::new();
+    let label = match datasource {
+        Datasource::NoCloud => {
+            files.insert("meta-data".to_owned(), meta(json!({ "local-hostname": host }), "instance-id"));
+            files.insert("user-data".to_owned(), user_data);
+            files.extend(given.network_data.clone().map(|text| ("network-config".to_owned(), text)));
+            "cidata"
+        }
+        Datasource::ConfigDrive => {
+            let below = |name: &str| format!("openstack/latest/{name}");
+            files.insert(below("meta_data.json"), meta(json!({ "hostname": host, "name": host }), "uuid"));
+            files.insert(below("user_data"), user_data);
+            if let Some(text) = &given.network_data {
+                files.insert(below("network_data.json"), format!("{}\n", Value::Object(mapping("spec.networkData", text)?)));
+            }
+            "config-2"
+        }
+    };
+    Ok(Documents { label: label.to_owned(), files })
+}
+
+/// Users and packages of the Deployment, and what its Secret says. JSON is YAML, and quotes itself.
+fn user_data(deployment: &Deployment, host: &str, theirs: Option<&str>) -> Result<String, Obstacle> {
+    let spec = &deployment.spec;
+    let users = spec.users.iter().map(|user| {
+        let sudo = if user.sudo { json!("ALL=(ALL) NOPASSWD:ALL") } else { json!(false) };
+        json!({ "name": user.name, "ssh_authorized_keys": user.ssh_keys, "sudo": sudo, "shell": "/bin/bash", "lock_passwd": true })
+    });
+    let mut config = json!({ "hostname": host });
+    if !spec.users.is_empty() {
+        config["users"] = users.collect();
+    }
+    if !spec.packages.is_empty() {
+        config["packages"] = json!(spec.packages);
+    }
+    let ours = format!("#cloud-config\n{config}\n");
+    let adds = !spec.users.is_empty() || !spec.packages.is_empty();
+    match theirs {
+        None => Ok(ours),
+        // The host's name is in the meta-data, too.
+        Some(theirs) if !adds => Ok(theirs.to_owned()),
+        Some(theirs) if theirs.starts_with('#') => Ok(both(&ours, theirs)),
+        Some(_) => Err(obstacle(
+            "spec.userData",
+            "spec.users and spec.packages can be added to a text that begins with #, such as #cloud-config; write them into this one",
+        )),
+    }
+}
+
+/// Two texts as cloud-init takes them: parts of one, each known by how it begins.
+fn both(ours: &str, theirs: &str) -> String {
+    let mut out = format!("Content-Type: multipart/mixed; boundary=\"{BOUNDARY}\"\nMIME-Version: 1.0\n\n");
+    for part in [ours, theirs] {
+        let _ = write!(out, "--{BOUNDARY}\nContent-Type: text/plain; charset=\"utf-8\"\nMIME-Version: 1.0\n\n{part}\n");
+    }
+    let _ = writeln!(out, "--{BOUNDARY}--");
+    out
+}
+
+#[cfg(test)]
+mod tests;
