@@ -98,7 +98,11 @@ fn versions_stand_in_one_place() {
         let manifest = std::fs::read_to_string(&package.manifest_path).unwrap();
         let (_, dependencies) = manifest.split_once("[dependencies]").unwrap();
         let (dependencies, _) = dependencies.split_once("[lints").unwrap();
-        let own: Vec<&str> = dependencies.lines().filter(|line| line.contains("version =") || line.contains("= \"")).collect();
+        let own: Vec<&str> = dependencies
+            .lines()
+            .filter(|line| !line.starts_with('['))
+            .filter(|line| line.contains("version =") || line.contains("= \""))
+            .collect();
         assert!(own.is_empty(), "{}: {own:?}; versions stand in [workspace.dependencies]", package.name);
     }
 }
