@@ -34,6 +34,7 @@ mod shared;
 pub mod simulate;
 mod text;
 mod tftp;
+mod wake;
 
 pub use api::run;
 pub use athanor_dhcp::{

@@ -8,7 +8,7 @@ use crate::{
     AgentError, authority, dhcp,
     interface::{self, Duty},
     shared::Shared,
-    tftp,
+    tftp, wake,
 };
 
 /// How often interfaces are looked at, besides whenever a Subnet changes: an address that comes later is served within this time.
@@ -73,5 +73,6 @@ fn start(shared: &Arc<Shared>, duty: &Duty) -> Result<JoinSet<()>, AgentError> {
     dhcp::start(shared, duty, &mut tasks)?;
     tftp::start(shared, duty, &mut tasks)?;
     tasks.spawn(authority::keep_current(shared.clone(), duty.clone()));
+    tasks.spawn(wake::run(shared.clone(), duty.clone()));
     Ok(tasks)
 }

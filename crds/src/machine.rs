@@ -230,16 +230,16 @@ pub enum WipeEvidence {
     Required,
 }
 
-/// The wish for a machine's power.
+/// The wish for a machine's power. `On` and `Off` alone are booleans to whoever reads YAML as version 1.1, which kubectl and Helm do.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum PowerWish {
     /// As its lifecycle needs.
     #[default]
     Auto,
     /// On.
-    On,
-    /// Off.
-    Off,
+    PoweredOn,
+    /// Off. Without a BMC: off while it is free, where a claim wakes it if `wakeOnLan` says that it can.
+    PoweredOff,
 }
 
 /// One restart; a new id asks for another.

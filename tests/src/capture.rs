@@ -61,6 +61,16 @@ impl Capture {
         Ok(packets(&fs::read(&self.file)?).iter().filter_map(|packet| message(packet)).collect())
     }
 
+    /// How many magic packets came by for a card.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn magic(&self, mac: MacAddr) -> anyhow::Result<usize> {
+        let pattern = [[0xff; 6].as_slice(), &mac.0.repeat(16)].concat();
+        let wakes = |packet: &&&[u8]| packet.windows(pattern.len()).any(|bytes| bytes == pattern);
+        Ok(packets(&fs::read(&self.file)?).iter().filter(wakes).count())
+    }
+
     /// What Wireshark finds wrong with any packet; it knows protocols that we do not.
     ///
     /// # Errors
@@ -77,8 +87,9 @@ impl Capture {
     }
 }
 
-/// DHCP, proxyDHCP, and TFTP without DATA (opcode 3).
-const FILTER: &str = "udp port 67 or udp port 68 or udp port 4011 or udp port 69 or (udp portrange 7490-7497 and udp[8:2] != 3)";
+/// Magic packets, DHCP, proxyDHCP, and TFTP without DATA (opcode 3).
+const FILTER: &str =
+    "udp port 9 or udp port 67 or udp port 68 or udp port 4011 or udp port 69 or (udp portrange 7490-7497 and udp[8:2] != 3)";
 
 /// The header of a capture file.
 const HEADER: usize = 24;

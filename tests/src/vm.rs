@@ -130,6 +130,24 @@ impl<'a> Vm<'a> {
         Ok(qemu.arg("-drive").arg(format!("if=pflash,format=raw,file={}", variables.display())))
     }
 
+    /// Waits until it has switched itself off.
+    ///
+    /// # Errors
+    /// Time is up.
+    pub fn wait_off(&mut self, seconds: u64) -> anyhow::Result<()> {
+        let name = self.name();
+        let process = &mut self.process;
+        wait_for(&format!("{name} is off"), Duration::from_secs(seconds), || match process {
+            Some(running) => match running.0.try_wait() {
+                Ok(None) => Err("it runs".to_owned()),
+                _ => Ok(()),
+            },
+            None => Ok(()),
+        })?;
+        self.process = None;
+        Ok(())
+    }
+
     /// Cuts its power.
     pub fn power_off(&mut self) {
         self.process = None;

@@ -1,9 +1,9 @@
 //! From free to running from disk, and back to free: real firmware, the real ramdisk, a real disk.
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failed unwrap is a failed test")]
 
-use std::{fs, path::Path, process::Stdio};
+use std::{fs, path::Path, process::Stdio, time::Duration};
 
-use athanor_tests::{Firmware, Rack, Service, Vm, golden, rack::Process, tools};
+use athanor_tests::{Capture, Firmware, Rack, Service, Vm, golden, rack::Process, tools, wait_for};
 
 const DISK: u64 = 96 << 20;
 
@@ -138,4 +138,61 @@ fn a_bios_machine_from_free_to_disk_and_back() {
 #[test]
 fn a_uefi_machine_from_free_to_disk_and_back() {
     life(Firmware::Uefi, "52:54:00:aa:05:02").unwrap();
+}
+
+/// Switches a machine on when the rack's switch sees a magic packet for its card, which is what the card itself would do.
+fn woken(service: &Service<'_>, vm: &mut Vm<'_>, capture: &Capture, before: usize) {
+    wait_for("a magic packet", Duration::from_secs(30), || match capture.magic(vm.mac) {
+        Ok(seen) if seen > before => Ok(()),
+        Ok(seen) => Err(format!("{seen} so far")),
+        Err(error) => Err(error.to_string()),
+    })
+    .unwrap_or_else(|error| panic!("{error}: {:?}\n{}", service.list("machines"), service.log()));
+    vm.power_on().unwrap();
+}
+
+/// A machine that is off is woken, looked at, goes off, and is woken again by a claim that names no hardware.
+#[test]
+fn a_machine_that_is_off_is_woken_by_whoever_needs_it() {
+    let golden = golden::image().unwrap();
+    let rack = Rack::up().unwrap();
+    ramdisk(&rack).unwrap();
+    let service = Service::start(&rack).unwrap();
+    let _images = file_server(&rack, golden.parent().unwrap_or(&golden)).unwrap();
+    profile(&rack, &service, &golden).unwrap();
+    let capture = Capture::start(&rack).unwrap();
+    // A switch on which everybody sleeps has no carrier; in a rack somebody is awake.
+    let _somebody = rack.neighbour("192.168.10.9/24").unwrap();
+    let disk = rack.file("disk.img");
+    fs::File::create(&disk).unwrap().set_len(DISK).unwrap();
+    let mut vm = Vm::plug(&rack, Firmware::Bios, "52:54:00:aa:05:09").unwrap().with_disk(&disk).that_restarts();
+    let spec = format!("accepted: true, wakeOnLan: true, power: PoweredOff, interfaces: [{{mac: \"{}\", boot: true}}]", vm.mac);
+    let file = rack.file("machine.yaml");
+    fs::write(
+        &file,
+        format!(
+            "apiVersion: metal.athanor.dev/v1alpha1\nkind: Machine\nmetadata: {{name: sleeper, labels: {{rack: a}}}}\nspec: {{architecture: amd64, {spec}}}\n"
+        ),
+    )
+    .unwrap();
+    service.ctl(&format!("apply -f {}", file.display())).unwrap();
+    woken(&service, &mut vm, &capture, 0);
+    service.wait_state("machine", "sleeper", "Available", 120).unwrap();
+    vm.wait_off(60).unwrap();
+    // Nobody needs it: it sleeps.
+    let before = capture.magic(vm.mac).unwrap();
+    std::thread::sleep(Duration::from_secs(11));
+    assert_eq!(capture.magic(vm.mac).unwrap(), before, "it was woken for nothing");
+
+    let claim = rack.file("claim.yaml");
+    fs::write(
+        &claim,
+        "apiVersion: metal.athanor.dev/v1alpha1\nkind: Deployment\nmetadata: {name: any}\nspec: {machine: {selector: {matchLabels: {rack: a}}}, profile: {name: golden}, hostname: any}\n",
+    )
+    .unwrap();
+    service.ctl(&format!("apply -f {}", claim.display())).unwrap();
+    woken(&service, &mut vm, &capture, before);
+    service.wait_state("deployment", "any", "Provisioned", 180).unwrap();
+    let said = vm.wait_console(golden::SAYS, 180).unwrap();
+    assert!(said.contains(r#""hostname":"any""#), "{said}");
 }

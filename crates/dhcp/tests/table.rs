@@ -112,6 +112,7 @@ fn world() -> World {
         safe: Safe::Wait { reason: "NotAccepted".into(), message: "accept it".into() },
         order: None,
         work: None,
+        wake: false,
     };
     World { subnet, plan, authority: Authority::Alone, servers: Vec::new(), others: Vec::new(), chain_loop: false, leases: Vec::new() }
 }

@@ -65,6 +65,7 @@ mod tests {
             safe: Safe::LocalDisk { reason: "r".into() },
             order: None,
             work,
+            wake: false,
         }
     }
 

@@ -58,6 +58,9 @@ pub struct BootPlan {
     /// What its machine-agent has to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub work: Option<AgentWork>,
+    /// Whether it is to be woken by magic packets: it waits for a boot, and may be off.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub wake: bool,
 }
 
 /// What a machine-agent has to do, and who may ask for it.

@@ -55,6 +55,8 @@ pub struct Decided<'a> {
     pub order: Option<OrderInput<'a>>,
     /// What its machine-agent has to do; its order is then the ramdisk.
     pub work: Option<AgentWork>,
+    /// Whether a magic packet is to switch it on.
+    pub wake: bool,
     /// Its interfaces with the addresses that are truly theirs.
     pub interfaces: Vec<PlanInterface>,
 }
@@ -102,6 +104,7 @@ pub fn build(machine: &Machine, decided: &Decided<'_>, tokens: &Tokens) -> Resul
         safe: decided.safe.clone(),
         order,
         work: decided.work.clone(),
+        wake: decided.wake,
     })
 }
 

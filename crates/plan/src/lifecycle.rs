@@ -106,6 +106,8 @@ pub struct Decision {
     pub work: Option<Purpose>,
     /// That work begins anew, with whatever agent shows up.
     pub renew: bool,
+    /// Whether it only waits to be switched on.
+    pub wake: bool,
     /// What to write.
     pub act: Option<Act>,
     /// What its guest said went wrong.
@@ -129,6 +131,7 @@ impl Decision {
             order: false,
             work: None,
             renew: false,
+            wake: false,
             act: None,
             failure: None,
             next_try: None,
@@ -149,6 +152,10 @@ impl Decision {
     }
     fn renewed(mut self) -> Self {
         self.renew = true;
+        self
+    }
+    fn waking(mut self) -> Self {
+        self.wake = true;
         self
     }
     fn act(mut self, act: Act) -> Self {
@@ -305,7 +312,7 @@ fn attempt(machine: &Machine, occupancy: &Occupancy, owner: &str, success: Succe
         }
         OccupancyState::Issued => {
             let message = format!("claimed by {owner}; switch it on, or restart it, so that it boots from the network");
-            Decision::wait(MachineState::Claimed, reasons::WAITING_FOR_BOOT, message).with_order()
+            Decision::wait(MachineState::Claimed, reasons::WAITING_FOR_BOOT, message).with_order().waking()
         }
         _ => {
             let message = format!("boots {owner}, attempt {number} of {MAX_ATTEMPTS}; waiting for its own report");

@@ -94,6 +94,24 @@ fn who_was_accepted_is_looked_at_before_it_is_free() {
 }
 
 #[test]
+fn who_only_has_to_be_switched_on_is_woken_and_nobody_else() {
+    let web = web_1();
+    let waits = occupied(OccupancyState::Issued, 1);
+    assert!(decide(&machine(), &with_ramdisk()).wake, "it was accepted, and is to be looked at");
+    assert!(decide(&waits, &image(&web)).wake, "it was claimed");
+    for (machine, facts) in [
+        (machine(), inspected(&[])),
+        (machine(), inspected(&["sda: ext4"])),
+        (machine(), Facts { work: asks(Purpose::Inspect), ..with_ramdisk() }),
+        (waits.clone(), Facts { work: asks(Purpose::Provision), ..image(&web) }),
+        (occupied(OccupancyState::Provisioned, 1), image(&web)),
+        (occupied(OccupancyState::ReleaseRequested, 1), image(&web)),
+    ] {
+        assert!(!decide(&machine, &facts).wake, "{:?}", row(&machine, &facts));
+    }
+}
+
+#[test]
 fn who_waits_when_a_claim_cannot_begin_waits_on() {
     let mut claimed = occupied(OccupancyState::Issued, 1);
     claimed.spec.occupancy = None;

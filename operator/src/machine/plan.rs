@@ -39,14 +39,20 @@ pub(crate) async fn write(
         _ => None,
     };
     let tokens = tokens(before.as_ref(), decision, order.as_ref(), ids);
-    let mut decided =
-        Decided { state: decision.state.clone(), safe: decision.safe.clone(), order, work, interfaces: served(decision, addresses) };
+    let mut decided = Decided {
+        state: decision.state.clone(),
+        safe: decision.safe.clone(),
+        order,
+        work,
+        wake: decision.wake && machine.spec.wake_on_lan,
+        interfaces: served(decision, addresses),
+    };
     let (plan, obstacle) = match build(machine, &decided, &tokens) {
         Ok(plan) => (plan, None),
         Err(error) => {
             let obstacle = Obstacle { reason: reasons::INVALID, message: error.to_string() };
             // Nor does the machine say that it waits for a boot: whoever stands before it shall read what is wrong.
-            (decided.order, decided.work) = (None, None);
+            (decided.order, decided.work, decided.wake) = (None, None, false);
             if matches!(decided.safe, Safe::Wait { .. }) {
                 decided.safe = Safe::Wait { reason: obstacle.reason.to_owned(), message: obstacle.message.clone() };
             }

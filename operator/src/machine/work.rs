@@ -3,7 +3,7 @@
 use athanor_crds::{
     BootProfileSpec, Deployment, WipeRecord,
     bootreport::{AgentReport, NodeReport},
-    machine::{OccupancyState, WipePolicy},
+    machine::{OccupancyState, PowerWish, WipePolicy},
     wiperecord::{self, WipeRecordSpec},
 };
 use athanor_plan::{
@@ -87,6 +87,11 @@ pub(super) async fn of(
     let holds = world.work().filter(|work| work.purpose == purpose && !decision.renew);
     let holds = holds.filter(|work| attempt.as_ref().is_none_or(|attempt| *attempt == work.work.id)).cloned();
     let mut work = match holds {
+        // What a free machine does after it was looked at may have changed: it waits, or it is off.
+        Some(mut work) if purpose == Purpose::Inspect => {
+            work.work.steps = look(world);
+            work
+        }
         // Nobody has begun: what is to be done may have changed.
         Some(mut work) if work.key.is_none() && purpose == Purpose::Provision => {
             work.work.steps = steps(world, purpose, cluster, ids).await?;
@@ -123,9 +128,16 @@ fn is_under_way(world: &World, work: &AgentWork) -> bool {
     }
 }
 
+/// A look at the hardware. A free machine that is to be off then goes off; whoever claims it wakes it, or somebody switches it on.
+fn look(world: &World) -> Vec<Step> {
+    let spec = &world.machine.spec;
+    let off = spec.power == PowerWish::PoweredOff && spec.claim_ref.is_none();
+    std::iter::once(Step::Inventory).chain(off.then_some(Step::PowerOff)).collect()
+}
+
 async fn steps(world: &World, purpose: Purpose, cluster: &impl Cluster, ids: &impl Ids) -> Result<Vec<Step>, PortError> {
     if purpose == Purpose::Inspect {
-        return Ok(vec![Step::Inventory]);
+        return Ok(look(world));
     }
     let installation = Installation::load(cluster, ids).await?.id();
     if purpose == Purpose::Clean {

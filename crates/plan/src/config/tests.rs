@@ -23,6 +23,7 @@ fn plan(safe: Safe) -> BootPlan {
         safe,
         order: None,
         work: None,
+        wake: false,
     }
 }
 

@@ -112,6 +112,7 @@ pub(super) fn inspect(machine: &Machine, facts: &Facts<'_>) -> Option<Decision> 
             }
             _ => {
                 looking(reasons::INSPECTING, "switch it on, or restart it, so that it boots from the network and its hardware is looked at")
+                    .waking()
             }
         });
     };
@@ -189,7 +190,7 @@ pub(super) fn provision(machine: &Machine, owner: &str, facts: &Facts<'_>) -> De
         _ if started => failed(owner, number, "the order was lost before it was taken", facts, None),
         _ => {
             let message = format!("claimed by {owner}; switch it on, or restart it, so that it boots from the network");
-            Decision::wait(MachineState::Claimed, reasons::WAITING_FOR_BOOT, message).work(Purpose::Provision)
+            Decision::wait(MachineState::Claimed, reasons::WAITING_FOR_BOOT, message).work(Purpose::Provision).waking()
         }
     }
 }

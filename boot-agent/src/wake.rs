@@ -1,0 +1,59 @@
+//! Wakes machines: a magic packet on their segment, again and again until they boot.
+//!
+//! A magic packet is six bytes of ones and sixteen times the card's MAC address, wherever they lie in a frame (AMD, Magic Packet Technology, 1995).
+
+use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+
+use athanor_plan::{BootPlan, Snapshot};
+use athanor_sys::PacketSocket;
+use athanor_wire::MacAddr;
+
+use crate::{
+    frame::{self, End},
+    interface::Duty,
+    shared::Shared,
+};
+
+/// How often: one packet may be lost, and a card listens only once its machine is fully off.
+const EVERY: Duration = Duration::from_secs(5);
+/// How many machines are woken at once: a row of racks that starts together asks more of its fuses than of its switch.
+const AT_ONCE: usize = 64;
+/// The port that nobody listens on (discard), where such packets go by custom.
+const DISCARD: u16 = 9;
+
+/// Wakes whoever is to be woken on an interface, for ever.
+pub(crate) async fn run(shared: Arc<Shared>, duty: Duty) {
+    loop {
+        // What is not known to be wanted still, wakes nobody.
+        if shared.is_fresh() {
+            for mac in sleeping(&shared.snapshot(), &duty) {
+                match send(&duty, mac) {
+                    Ok(()) => tracing::debug!(interface = %duty.link.interface, %mac, "magic packet sent"),
+                    Err(error) => tracing::warn!(interface = %duty.link.interface, %mac, %error, "magic packet not sent"),
+                }
+            }
+        }
+        tokio::time::sleep(EVERY).await;
+    }
+}
+
+/// The cards of machines that are to be woken here.
+fn sleeping(snapshot: &Snapshot, duty: &Duty) -> Vec<MacAddr> {
+    let here = |plan: &&Arc<BootPlan>| {
+        let mut addresses = plan.interfaces.iter().flat_map(|interface| &interface.addresses);
+        plan.wake && addresses.any(|address| duty.subnets.contains(&address.subnet))
+    };
+    let machines = snapshot.plans().iter().filter(here).take(AT_ONCE);
+    machines.flat_map(|plan| plan.interfaces.iter().map(|interface| interface.mac)).collect()
+}
+
+fn send(duty: &Duty, mac: MacAddr) -> std::io::Result<()> {
+    let from = End { ip: duty.link.addresses.first().copied().unwrap_or(Ipv4Addr::UNSPECIFIED), port: DISCARD };
+    let to = End { ip: Ipv4Addr::BROADCAST, port: DISCARD };
+    let packet = frame::udp(from, to, &magic(mac)).ok_or(std::io::ErrorKind::InvalidInput)?;
+    PacketSocket::sender(&duty.link.interface)?.send([0xff; 6], &packet)
+}
+
+fn magic(mac: MacAddr) -> Vec<u8> {
+    [[0xff; 6].as_slice(), &mac.0.repeat(16)].concat()
+}
