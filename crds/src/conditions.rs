@@ -111,7 +111,9 @@ pub mod reasons {
     pub const WRONG_ARCHITECTURE: &str = "WrongArchitecture";
     /// Deployment: a Secret that it names is not there, or is none that a machine may be given.
     pub const SECRET_UNUSABLE: &str = "SecretUnusable";
-    /// Subnet: its newcomers are accepted without a person's word.
+    /// Machine: its disks were wiped, and that is on record.
+    pub const WIPED: &str = "Wiped";
+    /// Machine, Subnet: newcomers are accepted without a person's word.
     pub const ACCEPT_ALWAYS: &str = "AcceptAlways";
     /// BootProfile, Deployment: nothing in this installation acts on this kind of profile yet.
     pub const NOT_SUPPORTED: &str = "NotSupported";

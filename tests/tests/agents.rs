@@ -114,7 +114,8 @@ fn a_life_with_a_server_that_is_killed_in_each_phase() {
     assert_eq!((wipe["step"]["do"].as_str(), wipe["step"]["expected"][0].as_str()), (Some("wipe"), Some("S1")), "{wipe}");
     service.restart().unwrap();
     assert_eq!(cleaner.tell(&wipe, fake_agent::wiped()).unwrap().0, 204);
-    service.wait_state("machine", &name, "Available", 40).unwrap();
+    let free = service.wait_state("machine", &name, "Available", 40).unwrap();
+    assert_eq!(reason(&free, "Wiped"), "Wiped");
     let verified = service.ctl(&format!("verify-wipe {name}")).unwrap();
     assert!(
         verified.contains("signed by this installation\n  S1: Metadata, 33554432 bytes; 1024 places read back, 0 of them not empty"),
@@ -171,7 +172,8 @@ fn in_a_lab_nobody_has_to_accept_a_machine_and_its_data_is_kept_all_the_same() {
     service.wait("subnet", "lab", 20, |subnet| reason(subnet, "AcceptsNewcomers") == "AcceptAlways").unwrap();
     service.ctl("create machine made-by-hand --mac 52:54:00:aa:09:02").unwrap();
     machine.boot_file().unwrap();
-    service.wait_state("machine", &machine.name(), "Inspecting", 20).unwrap();
+    let accepted = service.wait_state("machine", &machine.name(), "Inspecting", 20).unwrap();
+    assert_eq!(reason(&accepted, "Accepted"), "AcceptAlways");
     let agent = FakeAgent::boot(&machine, &machine.boot_file().unwrap()).unwrap();
     let look = agent.step(None, 0).unwrap();
     agent.tell(&look, inventory(Some("GPT with 1 partition: ext4"))).unwrap();

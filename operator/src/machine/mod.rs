@@ -68,6 +68,12 @@ impl World {
         matches!(&self.profile, Some(Ok((_, profile))) if profile.image.is_some())
     }
 
+    /// Whether it registered itself where nobody has to accept newcomers.
+    fn is_accepted_by_subnet(&self) -> bool {
+        self.machine.labels().contains_key(SELF_REGISTERED_LABEL)
+            && addresses::home(self).is_some_and(|(_, subnet)| subnet.newcomers.accept == Accept::Always)
+    }
+
     /// Whether this Machine can be given the machine-agent.
     pub(crate) fn has_ramdisk(&self) -> bool {
         // The ramdisk is built for one architecture.
@@ -270,8 +276,7 @@ fn decide(world: &World, no_address: Option<Obstacle>, clock: &impl Clock) -> De
         by_agent: world.is_image(),
         inspected: world.inventory.as_ref().filter(|known| known.spec.source == "agent").map(|known| work::data(&known.spec.facts)),
         work: work::seen(world),
-        accepted_by_subnet: machine.labels().contains_key(SELF_REGISTERED_LABEL)
-            && addresses::home(world).is_some_and(|(_, subnet)| subnet.newcomers.accept == Accept::Always),
+        accepted_by_subnet: world.is_accepted_by_subnet(),
         while_unaccepted: addresses::home(world).map(|(_, subnet)| subnet.newcomers.while_unaccepted).unwrap_or_default(),
     };
     lifecycle::decide(machine, &facts)

@@ -6,7 +6,10 @@ use athanor_crds::{
     conditions::{self, reasons, types},
     machine::{Attempt, Failure, HardwareSummary},
 };
-use athanor_plan::lifecycle::{Act, Decision, Obstacle};
+use athanor_plan::{
+    Purpose,
+    lifecycle::{Act, Decision, Obstacle},
+};
 use athanor_wire::Inventory;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
@@ -44,6 +47,7 @@ pub(crate) async fn write(
     };
     new.failure = failure(&old, decision, machine);
     set_conditions(&mut new, decision, obstacle.as_ref(), world, clock);
+    set_wiped(&mut new, decision, world, clock);
     set_conflict(&mut new, world, clock);
     set_chain_loop(&mut new, world, clock);
     conditions::observe(&mut new.conditions, new.observed_generation);
@@ -91,7 +95,11 @@ fn set_conditions(status: &mut MachineStatus, decision: &Decision, obstacle: Opt
     };
     conditions::set(list, now, types::READY, ready, reason, message);
     if machine.spec.accepted {
-        conditions::set(list, now, types::ACCEPTED, true, reasons::ACCEPTED_BY_PERSON, "spec.accepted is set");
+        let (reason, message) = match world.is_accepted_by_subnet() {
+            true => (reasons::ACCEPT_ALWAYS, "its Subnet says newcomers: {accept: always}"),
+            false => (reasons::ACCEPTED_BY_PERSON, "spec.accepted is set"),
+        };
+        conditions::set(list, now, types::ACCEPTED, true, reason, message);
         let (inspected, reason, message) = inspected;
         conditions::set(list, now, types::INSPECTED, inspected, reason, message);
     } else {
@@ -101,6 +109,26 @@ fn set_conditions(status: &mut MachineStatus, decision: &Decision, obstacle: Opt
     match &status.failure {
         Some(failure) => conditions::set(list, now, types::FAILING, true, &failure.category, failure.message.clone()),
         None => list.retain(|condition| condition.type_ != types::FAILING),
+    }
+}
+
+/// Whether its disks are wiped since somebody last had it. What is to be written to them ends that.
+fn set_wiped(status: &mut MachineStatus, decision: &Decision, world: &World, clock: &impl Clock) {
+    let now = clock.now();
+    match (decision.work, &decision.act) {
+        (Some(Purpose::Clean), Some(Act::Free)) => {
+            let record = work::record_name(world).unwrap_or_default();
+            let message = format!(
+                "its disks were wiped: WipeRecord {record}; check its signature: athanorctl verify-wipe {}",
+                world.machine.name_any()
+            );
+            conditions::set(&mut status.conditions, now, types::WIPED, true, reasons::WIPED, message);
+        }
+        (Some(Purpose::Clean), _) => {
+            conditions::set(&mut status.conditions, now, types::WIPED, false, decision.reason, decision.message.clone());
+        }
+        (Some(Purpose::Provision), _) => status.conditions.retain(|condition| condition.type_ != types::WIPED),
+        _ => {}
     }
 }
 

@@ -178,13 +178,18 @@ pub(super) fn wipe_policy(world: &World) -> WipePolicy {
     world.machine.spec.wipe.policy.max(by_deployment.unwrap_or(WipePolicy::None))
 }
 
+/// What the record of the plan's work is called.
+pub(super) fn record_name(world: &World) -> Option<String> {
+    Some(format!("{}-{}", world.machine.name_any(), world.work()?.work.id))
+}
+
 /// Writes down what a wipe did, before the Machine is free.
 pub(super) async fn record(world: &World, cluster: &impl Cluster, ids: &impl Ids) -> Result<(), PortError> {
     let Some(work) = world.work().filter(|work| work.purpose == Purpose::Clean) else { return Ok(()) };
     let ended = bound(&world.reports, work).find_map(|agent| Some((agent, agent.steps.iter().find(|step| step.is_done())?)));
     let Some((agent, step)) = ended else { return Ok(()) };
     let machine = &world.machine;
-    let name = format!("{}-{}", machine.name_any(), work.work.id);
+    let name = record_name(world).unwrap_or_default();
     let time = |micros: Option<i64>| Time(micros.and_then(|micros| Timestamp::from_microsecond(micros).ok()).unwrap_or_default());
     let mut spec = WipeRecordSpec {
         machine: machine.name_any(),
