@@ -24,7 +24,11 @@ const ACTIVE: u32 = 1;
 /// What kind of load option it is; zero is one that boots.
 const CATEGORY: u32 = 0x1f00;
 
+const MESSAGING: u8 = 3;
+/// MAC, IPv4, IPv6, VLAN, URI and Wi-Fi (UEFI 2.10 section 10.3.4).
+const NETWORKS: [u8; 6] = [11, 12, 13, 20, 24, 28];
 const MEDIA: u8 = 4;
+const RAM_DISK: u8 = 9;
 const HARD_DRIVE: u8 = 1;
 const FILE_PATH: u8 = 4;
 const END: u8 = 0x7f;
@@ -61,6 +65,13 @@ fn nodes(mut path: &[u8]) -> Vec<Node<'_>> {
 
 fn is_media(node: Node<'_>, kind: u8) -> bool {
     node.starts_with(&[MEDIA, kind])
+}
+
+/// Whether a file system lies on a disk. A loader that came over the network shows its files as a file system on its network card, and firmware
+/// may have made one in memory.
+fn is_on_disk(volume: &[Node<'_>]) -> bool {
+    let elsewhere = |node: &Node<'_>| node.first() == Some(&MESSAGING) && NETWORKS.contains(&node[1]) || is_media(node, RAM_DISK);
+    !volume.iter().any(elsewhere)
 }
 
 /// Whether two nodes mean one partition: its number, its signature and how that is to be read. Where it begins and ends does not count, since a
@@ -102,7 +113,7 @@ fn load_option(variable: &[u8]) -> Option<(Vec<Node<'_>>, &[u8])> {
 pub fn candidates(order: &[Vec<u8>], volumes: &[Vec<u8>], default: &str) -> Vec<Candidate> {
     let default = file_node(default);
     let default: Vec<Node<'_>> = Vec::from([default.as_slice()]);
-    let volumes: Vec<Vec<Node<'_>>> = volumes.iter().map(|volume| nodes(volume)).collect();
+    let volumes: Vec<Vec<Node<'_>>> = volumes.iter().map(|volume| nodes(volume)).filter(|volume| is_on_disk(volume)).collect();
     let mut found: Vec<Candidate> = Vec::new();
     let mut add = |path: Vec<u8>, options: &[u8]| {
         if found.iter().all(|candidate| candidate.path != path) {

@@ -86,6 +86,13 @@ fn entries_that_the_firmware_would_not_boot_or_that_are_no_disks_count_for_nothi
 }
 
 #[test]
+fn file_systems_of_the_network_and_in_memory_are_no_disks() {
+    let card = [pci(2), node(MESSAGING, 11, &[0; 33]), END_ENTIRE.to_vec()].concat();
+    let memory = [node(MEDIA, RAM_DISK, &[0; 34]), END_ENTIRE.to_vec()].concat();
+    assert_eq!(start(&[], &[card, memory, disk(4)]), [(DEFAULT.to_owned(), 4)]);
+}
+
+#[test]
 fn what_firmware_wrote_badly_harms_nobody() {
     let good = option(ACTIVE, &[partition(1, 9, 4), file_node(DEBIAN)].concat(), &[1, 2]);
     for cut in 0..good.len() {

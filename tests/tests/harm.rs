@@ -50,6 +50,20 @@ fn a_uefi_machine_with_an_operating_system_is_handed_back_to_its_disk() {
     handed_back(Firmware::Uefi, "52:54:00:aa:00:12").unwrap();
 }
 
+#[test]
+fn a_uefi_machine_without_an_operating_system_is_given_back_to_its_firmware() {
+    let rack = Rack::up().unwrap();
+    let service = detected(&rack).unwrap();
+    let disk = rack.file("empty.img");
+    std::fs::File::create(&disk).unwrap().set_len(64 << 20).unwrap();
+    let mut vm = Vm::plug(&rack, Firmware::Uefi, "52:54:00:aa:00:16").unwrap().with_disk(&disk);
+    service.wait("subnet", "lab", 20, |subnet| subnet["status"]["conditions"].to_string().contains("Probed")).unwrap();
+    vm.power_on().unwrap();
+    vm.wait_console("no disk of this machine starts; the firmware goes on", 90).unwrap();
+    // It does, and asks the network again in the end.
+    assert_eq!(vm.console().matches("Athanor: starting the local disk").count(), 1, "{}", vm.console());
+}
+
 /// Waits until somebody else is seen to answer.
 fn wait_foreign(service: &Service<'_>) -> serde_json::Value {
     let foreign = |subnet: &serde_json::Value| {

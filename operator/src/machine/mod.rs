@@ -33,7 +33,7 @@ use serde_json::json;
 use crate::{Clock, Cluster, Ids, PortError, finalizer};
 
 /// How soon Secrets that could not be used are read again: nobody watches all Secrets of a cluster for the few that are named.
-const SECRETS_AGAIN: Duration = Duration::from_secs(15);
+const SECRETS_AGAIN: Duration = Duration::from_secs(30);
 /// How soon an address that could not be had is asked for again: not everything that frees one is an event for who waits.
 const ADDRESS_AGAIN: Duration = Duration::from_secs(60);
 
@@ -149,8 +149,16 @@ async fn dereference(machine: Machine, cluster: &impl Cluster) -> Result<World, 
     let report = cluster.get::<BootReport>(Some(&namespace), &name).await?;
     let inventory = cluster.get::<MachineInventory>(Some(&namespace), &name).await?;
     let machines = cluster.list::<Machine>(None).await?;
+    let plan = plan::stored(&namespace, &name, cluster).await?;
+    let work = plan.as_ref().and_then(|(_, plan)| plan.as_ref()?.work.as_ref());
+    // Who writes has its documents.
+    let has_them = work.is_some_and(|work| work.purpose == Purpose::Provision && work.key.is_some());
+    let documents = match &deployment {
+        Some(deployment) if !has_them => documents_of(&machine, deployment, profile.as_ref(), &machines, cluster).await?,
+        _ => None,
+    };
     Ok(World {
-        documents: documents_of(&machine, deployment.as_ref(), profile.as_ref(), &machines, cluster).await?,
+        documents,
         machines,
         inventories: cluster.list::<MachineInventory>(None).await?,
         reports: report.map(|report| report.spec.nodes).unwrap_or_default(),
@@ -160,7 +168,7 @@ async fn dereference(machine: Machine, cluster: &impl Cluster) -> Result<World, 
         deployment,
         profile,
         inventory,
-        plan: plan::stored(&namespace, &name, cluster).await?,
+        plan,
         ramdisks,
     })
 }
@@ -168,13 +176,13 @@ async fn dereference(machine: Machine, cluster: &impl Cluster) -> Result<World, 
 /// The documents for what is still to be written. What was written, or is to be wiped, needs none, and their Secrets may be gone.
 async fn documents_of(
     machine: &Machine,
-    deployment: Option<&Deployment>,
+    deployment: &Deployment,
     profile: Option<&Result<(String, BootProfileSpec), Obstacle>>,
     machines: &[Arc<Machine>],
     cluster: &impl Cluster,
 ) -> Result<Option<Result<Documents, Obstacle>>, PortError> {
     let state = machine.spec.occupancy.as_ref().map(|occupancy| occupancy.state);
-    let (Some(deployment), Some(Ok((_, profile)))) = (deployment, profile) else { return Ok(None) };
+    let Some(Ok((_, profile))) = profile else { return Ok(None) };
     let Some(image) =
         profile.image.as_ref().filter(|_| !matches!(state, Some(OccupancyState::Provisioned | OccupancyState::ReleaseRequested)))
     else {
