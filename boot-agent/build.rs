@@ -6,7 +6,8 @@ use std::{env, ffi::OsString, path::PathBuf, process::Command};
 const PROGRAMS: [(&str, &str); 2] = [("x86_64-unknown-uefi", "local-disk.efi"), ("aarch64-unknown-uefi", "local-disk-arm64.efi")];
 
 fn main() {
-    for source in ["../local-disk/src", "../local-disk/Cargo.toml", "build.rs"] {
+    for source in ["../local-disk/src", "../local-disk/Cargo.toml", "../Cargo.toml", "../Cargo.lock", "../rust-toolchain.toml", "build.rs"]
+    {
         println!("cargo::rerun-if-changed={source}");
     }
     let out = PathBuf::from(variable("OUT_DIR"));
@@ -18,10 +19,13 @@ fn main() {
     for theirs in ["RUSTC_WORKSPACE_WRAPPER", "RUSTC_WRAPPER", "RUSTFLAGS", "CARGO_BUILD_TARGET"] {
         cargo.env_remove(theirs);
     }
-    // Where libraries lie on this machine is nobody's business on another.
+    // Where libraries lie on this machine, and when it was built, are nobody's business on another: the same sources give the same bytes.
     let home =
         env::var_os("CARGO_HOME").map_or_else(|| PathBuf::from(env::var_os("HOME").unwrap_or_default()).join(".cargo"), PathBuf::from);
-    cargo.env("CARGO_ENCODED_RUSTFLAGS", format!("--remap-path-prefix={}=/cargo", home.display()));
+    cargo.env(
+        "CARGO_ENCODED_RUSTFLAGS",
+        format!("--remap-path-prefix={}=/cargo\x1f-Clink-arg=/Brepro\x1f-Clink-arg=/DEBUG:NONE", home.display()),
+    );
     let built = cargo.status().is_ok_and(|status| status.success());
     assert!(
         built,

@@ -3,8 +3,9 @@
 extern crate alloc;
 
 use alloc::{borrow::ToOwned, boxed::Box, format, vec::Vec};
+use core::fmt::Write as _;
 
-use athanor_local_disk::{Candidate, candidates};
+use athanor_local_disk::{Candidate, defaults, entries};
 use uefi::{
     CString16, Handle, Status,
     boot::{self, LoadImageSource, OpenProtocolAttributes, OpenProtocolParams, ScopedProtocol},
@@ -27,24 +28,29 @@ const DEFAULT: &str = if cfg!(target_arch = "aarch64") { r"\EFI\BOOT\BOOTAA64.EF
 #[entry]
 fn main() -> Status {
     say("Athanor: starting the local disk");
-    // Firmware in a hurry has connected nothing but the network card it booted from.
-    if !start_any() {
-        connect_all();
-        start_any();
+    let order = order();
+    // What the firmware would boot comes first. Firmware in a hurry has connected nothing but the network card it booted from.
+    if start_first(&entries(&order, &volumes(), DEFAULT)) {
+        return Status::SUCCESS;
+    }
+    connect_all();
+    let volumes = volumes();
+    if start_first(&entries(&order, &volumes, DEFAULT)) || start_first(&defaults(&volumes, DEFAULT)) {
+        return Status::SUCCESS;
     }
     say("Athanor: no disk of this machine starts; the firmware goes on");
     Status::NOT_FOUND
 }
 
-/// Starts one after the other. What starts seldom comes back; then the next has its turn. Whether there was any.
-fn start_any() -> bool {
-    let found = candidates(&order(), &volumes(), DEFAULT);
-    for candidate in &found {
-        if let Err(error) = start(candidate) {
+/// Starts the first that can be. What starts seldom comes back; somebody who left it on purpose wants no other (UEFI 2.10 section 3.1.1).
+fn start_first(candidates: &[Candidate]) -> bool {
+    candidates.iter().any(|candidate| match start(candidate) {
+        Ok(()) => true,
+        Err(error) => {
             say(&format!("Athanor: {}: {}", name(candidate), error.status()));
+            false
         }
-    }
-    !found.is_empty()
+    })
 }
 
 fn start(candidate: &Candidate) -> uefi::Result {
@@ -107,8 +113,14 @@ fn name(candidate: &Candidate) -> CString16 {
     text.map_or_else(|| cstr16!("its disk").to_owned(), |text| CString16::from(&*text))
 }
 
+/// Says something, where there is somebody to say it to: a console that fails is no reason to boot nothing.
 fn say(line: &str) {
-    uefi::println!("{line}");
+    let Some(table) = uefi::table::system_table_raw() else { return };
+    #[allow(unsafe_code, reason = "the firmware's table is there as long as this program")]
+    let mute = unsafe { table.as_ref() }.stdout.is_null();
+    if !mute {
+        let _ = uefi::system::with_stdout(|out| writeln!(out, "{line}"));
+    }
 }
 
 /// Nothing here panics; if a library does, the firmware goes on.

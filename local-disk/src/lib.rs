@@ -5,7 +5,7 @@
 //!
 //! ```text
 //!   BootOrder, Boot####  ┐
-//!                        ├─ candidates() ─→ load, start; what fails or comes back is followed by the next
+//!                        ├─ entries(), defaults() ─→ load, start; what cannot be started is followed by the next
 //!   file systems on disk ┘
 //! ```
 //!
@@ -25,8 +25,8 @@ const ACTIVE: u32 = 1;
 const CATEGORY: u32 = 0x1f00;
 
 const MESSAGING: u8 = 3;
-/// MAC, IPv4, IPv6, VLAN, URI and Wi-Fi (UEFI 2.10 section 10.3.4).
-const NETWORKS: [u8; 6] = [11, 12, 13, 20, 24, 28];
+/// USB in its three forms, MAC, IPv4, IPv6, VLAN, URI and Wi-Fi (UEFI 2.10 section 10.3.4).
+const ELSEWHERE: [u8; 9] = [5, 15, 16, 11, 12, 13, 20, 24, 28];
 const MEDIA: u8 = 4;
 const RAM_DISK: u8 = 9;
 const HARD_DRIVE: u8 = 1;
@@ -67,10 +67,10 @@ fn is_media(node: Node<'_>, kind: u8) -> bool {
     node.starts_with(&[MEDIA, kind])
 }
 
-/// Whether a file system lies on a disk. A loader that came over the network shows its files as a file system on its network card, and firmware
-/// may have made one in memory.
+/// Whether a file system lies on a disk that stays in its machine. A loader that came over the network shows its files as a file system on its
+/// network card, firmware may have made one in memory, and what is behind USB may say that it is fixed.
 fn is_on_disk(volume: &[Node<'_>]) -> bool {
-    let elsewhere = |node: &Node<'_>| node.first() == Some(&MESSAGING) && NETWORKS.contains(&node[1]) || is_media(node, RAM_DISK);
+    let elsewhere = |node: &Node<'_>| node.first() == Some(&MESSAGING) && ELSEWHERE.contains(&node[1]) || is_media(node, RAM_DISK);
     !volume.iter().any(elsewhere)
 }
 
@@ -105,21 +105,15 @@ fn load_option(variable: &[u8]) -> Option<(Vec<Node<'_>>, &[u8])> {
     Some((nodes(path), options))
 }
 
-/// What may be started, best first: what the firmware's boot order names on these file systems, in its order, and then each file system's loader
-/// for removable media, which is where an installation without an entry has its own.
+/// What the firmware's boot order names on these file systems, in its order.
 ///
-/// `order` are the `Boot####` variables in the order of `BootOrder`, `volumes` the device paths of file systems on disks, `default` is the name of
-/// the loader that firmware looks for (UEFI 2.10 section 3.5.1.1).
-pub fn candidates(order: &[Vec<u8>], volumes: &[Vec<u8>], default: &str) -> Vec<Candidate> {
+/// `order` are the `Boot####` variables in the order of `BootOrder`, `volumes` the device paths of file systems, `default` is the name of the loader
+/// that firmware looks for (UEFI 2.10 section 3.5.1.1).
+pub fn entries(order: &[Vec<u8>], volumes: &[Vec<u8>], default: &str) -> Vec<Candidate> {
     let default = file_node(default);
     let default: Vec<Node<'_>> = Vec::from([default.as_slice()]);
-    let volumes: Vec<Vec<Node<'_>>> = volumes.iter().map(|volume| nodes(volume)).filter(|volume| is_on_disk(volume)).collect();
-    let mut found: Vec<Candidate> = Vec::new();
-    let mut add = |path: Vec<u8>, options: &[u8]| {
-        if found.iter().all(|candidate| candidate.path != path) {
-            found.push(Candidate { path, options: options.to_vec() });
-        }
-    };
+    let volumes = on_disk(volumes);
+    let mut found = Vec::new();
     for (place, options) in order.iter().filter_map(|variable| load_option(variable)) {
         let device = place.iter().position(|node| is_media(node, FILE_PATH)).unwrap_or(place.len());
         let (device, file) = place.split_at(device);
@@ -129,14 +123,24 @@ pub fn candidates(order: &[Vec<u8>], volumes: &[Vec<u8>], default: &str) -> Vec<
             [partition] if is_media(partition, HARD_DRIVE) => volume.last().is_some_and(|last| same_partition(last, partition)),
             hardware => volume.starts_with(hardware),
         };
+        // What stands behind an entry that names no file is the firmware's own mark, not a command line.
+        let (file, options) = if file.is_empty() { (default.as_slice(), &[][..]) } else { (file, options) };
         for volume in volumes.iter().filter(is_meant) {
-            add(whole(volume, if file.is_empty() { &default } else { file }), options);
+            found.push(Candidate { path: whole(volume, file), options: options.to_vec() });
         }
     }
-    for volume in &volumes {
-        add(whole(volume, &default), &[]);
-    }
     found
+}
+
+/// The loader for removable media of each file system, which is where an installation without an entry has its own.
+pub fn defaults(volumes: &[Vec<u8>], default: &str) -> Vec<Candidate> {
+    let default = file_node(default);
+    let start = |volume: &Vec<Node<'_>>| Candidate { path: whole(volume, &[&default]), options: Vec::new() };
+    on_disk(volumes).iter().map(start).collect()
+}
+
+fn on_disk(volumes: &[Vec<u8>]) -> Vec<Vec<Node<'_>>> {
+    volumes.iter().map(|volume| nodes(volume)).filter(|volume| is_on_disk(volume)).collect()
 }
 
 #[cfg(test)]

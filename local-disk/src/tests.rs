@@ -40,7 +40,7 @@ fn told(candidate: &Candidate) -> (String, u8) {
 }
 
 fn start(order: &[Vec<u8>], volumes: &[Vec<u8>]) -> Vec<(String, u8)> {
-    candidates(order, volumes, DEFAULT).iter().map(told).collect()
+    entries(order, volumes, DEFAULT).iter().chain(&defaults(volumes, DEFAULT)).map(told).collect()
 }
 
 fn disk(device: u8) -> Vec<u8> {
@@ -56,16 +56,18 @@ fn without_an_entry_each_disk_is_tried_by_its_default_loader() {
 #[test]
 fn an_entry_for_a_partition_finds_it_though_it_has_grown() {
     let entry = option(ACTIVE, &[partition(1, 7, 4), file_node(DEBIAN)].concat(), b"quiet");
-    let found = candidates(&[entry], &[disk(3), disk(4)], DEFAULT);
+    let found = entries(&[entry], &[disk(3), disk(4)], DEFAULT);
     assert_eq!(told(&found[0]), (DEBIAN.to_owned(), 4));
     assert_eq!(found[0].options, b"quiet");
     assert!(found[0].path.ends_with(&END_ENTIRE));
-    assert_eq!(found.len(), 3);
+    assert_eq!(found.len(), 1);
 }
 
 #[test]
 fn an_entry_for_hardware_means_what_lies_on_it() {
-    assert_eq!(start(&[option(ACTIVE, &pci(4), &[])], &[disk(3), disk(4)])[0], (DEFAULT.to_owned(), 4));
+    let made_by_firmware = [option(ACTIVE, &pci(4), &[0x4e, 0xac, 0x08, 0x81])];
+    let found = entries(&made_by_firmware, &[disk(3), disk(4)], DEFAULT);
+    assert_eq!((told(&found[0]), found[0].options.len()), ((DEFAULT.to_owned(), 4), 0), "its mark is no command line");
     let file = [pci(4), partition(1, 9, 4), file_node(DEBIAN)].concat();
     assert_eq!(start(&[option(ACTIVE, &file, &[])], &[disk(3), disk(4)])[0], (DEBIAN.to_owned(), 4));
 }
@@ -86,23 +88,24 @@ fn entries_that_the_firmware_would_not_boot_or_that_are_no_disks_count_for_nothi
 }
 
 #[test]
-fn file_systems_of_the_network_and_in_memory_are_no_disks() {
+fn file_systems_of_the_network_in_memory_and_behind_usb_are_no_disks() {
     let card = [pci(2), node(MESSAGING, 11, &[0; 33]), END_ENTIRE.to_vec()].concat();
+    let case = [pci(3), node(MESSAGING, 5, &[1, 0]), partition(1, 9, 3), END_ENTIRE.to_vec()].concat();
     let memory = [node(MEDIA, RAM_DISK, &[0; 34]), END_ENTIRE.to_vec()].concat();
-    assert_eq!(start(&[], &[card, memory, disk(4)]), [(DEFAULT.to_owned(), 4)]);
+    assert_eq!(start(&[], &[card, memory, case, disk(4)]), [(DEFAULT.to_owned(), 4)]);
 }
 
 #[test]
 fn what_firmware_wrote_badly_harms_nobody() {
     let good = option(ACTIVE, &[partition(1, 9, 4), file_node(DEBIAN)].concat(), &[1, 2]);
     for cut in 0..good.len() {
-        candidates(&[good[..cut].to_vec()], &[disk(4)], DEFAULT);
+        entries(&[good[..cut].to_vec()], &[disk(4)], DEFAULT);
     }
     for at in 0..good.len() {
         let mut bad = good.clone();
         bad[at] ^= 0xff;
-        candidates(&[bad.clone()], &[disk(4), bad], DEFAULT);
+        entries(&[bad.clone()], &[disk(4), bad], DEFAULT);
     }
     let short = [node(MEDIA, HARD_DRIVE, &[1]), END_ENTIRE.to_vec()].concat();
-    assert_eq!(candidates(&[option(ACTIVE, &short, &[])], &[short], DEFAULT).len(), 1);
+    assert!(entries(&[option(ACTIVE, &short, &[])], &[short], DEFAULT).is_empty());
 }
