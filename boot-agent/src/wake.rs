@@ -23,27 +23,31 @@ const DISCARD: u16 = 9;
 
 /// Wakes whoever is to be woken on an interface, for ever.
 pub(crate) async fn run(shared: Arc<Shared>, duty: Duty) {
+    let mut turn = 0;
     loop {
         // What is not known to be wanted still, wakes nobody.
         if shared.is_fresh() {
-            for mac in sleeping(&shared.snapshot(), &duty) {
+            for mac in sleeping(&shared.snapshot(), &duty, turn) {
                 match send(&duty, mac) {
                     Ok(()) => tracing::debug!(interface = %duty.link.interface, %mac, "magic packet sent"),
                     Err(error) => tracing::warn!(interface = %duty.link.interface, %mac, %error, "magic packet not sent"),
                 }
             }
         }
+        turn = turn.wrapping_add(1);
         tokio::time::sleep(EVERY).await;
     }
 }
 
-/// The cards of machines that are to be woken here.
-fn sleeping(snapshot: &Snapshot, duty: &Duty) -> Vec<MacAddr> {
+/// The cards of machines that are to be woken here. Where there are more than are woken at once, each has its turn: some may never come.
+fn sleeping(snapshot: &Snapshot, duty: &Duty, turn: usize) -> Vec<MacAddr> {
     let here = |plan: &&Arc<BootPlan>| {
         let mut addresses = plan.interfaces.iter().flat_map(|interface| &interface.addresses);
         plan.wake && addresses.any(|address| duty.subnets.contains(&address.subnet))
     };
-    let machines = snapshot.plans().iter().filter(here).take(AT_ONCE);
+    let all: Vec<&Arc<BootPlan>> = snapshot.plans().iter().filter(here).collect();
+    let first = turn.wrapping_mul(AT_ONCE) % all.len().max(1);
+    let machines = all.iter().cycle().skip(first).take(AT_ONCE.min(all.len()));
     machines.flat_map(|plan| plan.interfaces.iter().map(|interface| interface.mac)).collect()
 }
 

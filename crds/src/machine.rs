@@ -237,8 +237,10 @@ pub enum PowerWish {
     #[default]
     Auto,
     /// On.
+    #[serde(alias = "On")]
     PoweredOn,
     /// Off. Without a BMC: off while it is free, where a claim wakes it if `wakeOnLan` says that it can.
+    #[serde(alias = "Off")]
     PoweredOff,
 }
 

@@ -24,6 +24,11 @@ pub fn config_place(disk: u64) -> Option<(u64, u64)> {
     Some((end.checked_sub(CONFIG_SIZE).filter(|start| *start >= MIB)?, end))
 }
 
+/// How large a disk must be to have that place behind an image.
+pub fn with_config(image: u64) -> u64 {
+    image.div_ceil(MIB).saturating_mul(MIB).saturating_add(CONFIG_SIZE + MIB)
+}
+
 /// The bytes of a marker.
 pub fn encode(marker: &Marker) -> Vec<u8> {
     let mut bytes = [MAGIC, serde_json::to_vec(marker).unwrap_or_default().as_slice()].concat();
@@ -66,6 +71,7 @@ mod tests {
             let (start, end) = config_place(disk).unwrap();
             assert_eq!((start % MIB, end - start), (0, CONFIG_SIZE));
             assert!(disk - end >= MIB, "{disk}");
+            assert!(with_config(start) <= disk && with_config(start + 1) > disk, "{disk}");
         }
         assert_eq!(config_place(9 * MIB), None);
         assert_eq!(config_place(0), None);

@@ -100,7 +100,6 @@ async fn next_step(shared: &Shared, token: &str, key: &str, next: &Next) -> Resp
     }
 }
 
-/// How a step goes. Its end is acknowledged when it is stored.
 /// Who hears that its token names no machine leaves after a while: whoever knows too little does not say so.
 fn unknown(shared: &Shared) -> Response<Body> {
     if shared.is_fresh() {
@@ -110,6 +109,7 @@ fn unknown(shared: &Shared) -> Response<Body> {
     }
 }
 
+/// How a step goes. Its end is acknowledged when it is stored.
 async fn tell(shared: &Shared, token: &str, key: &str, report: StepReport) -> Response<Body> {
     let snapshot = shared.snapshot();
     let Some(plan) = snapshot.by_token(token) else { return unknown(shared) };
@@ -121,6 +121,11 @@ async fn tell(shared: &Shared, token: &str, key: &str, report: StepReport) -> Re
     else {
         return text(StatusCode::GONE, "this work is over\n");
     };
+    if work.key.is_none() {
+        // Nobody else does it either: what was told before the API's data went back, say.
+        shared.reporter.agent_asked(plan, key);
+        return text(StatusCode::SERVICE_UNAVAILABLE, "nobody is bound to this work yet; tell again\n");
+    }
     if work.key.as_deref() != Some(key) {
         shared.reporter.agent_asked(plan, key);
         return text(StatusCode::FORBIDDEN, "another machine-agent does this work\n");

@@ -20,7 +20,11 @@ use athanor_wire::{ImageFormat, work::Write};
 
 pub use self::fetch::{Fetcher, Http};
 use self::{fetch::Expected, sink::Sink, unpack::Packing};
-use crate::{AgentError, device::Device, marker::MIB};
+use crate::{
+    AgentError,
+    device::Device,
+    marker::{self, MIB},
+};
 
 /// One piece of what is under way.
 pub(crate) const PIECE: usize = 1 << 20;
@@ -75,14 +79,16 @@ impl<'a> Image<'a> {
         let unpacked = if packing == Packing::None { first.clone() } else { unpack::first_bytes(packing, &first)? };
         let format = order.format.unwrap_or_else(|| layout(&unpacked));
         let size = match (format, packing) {
-            (ImageFormat::Qcow2, _) => qcow2::size(&unpacked),
+            // One that is refused is refused before anything is cleared.
+            (ImageFormat::Qcow2, _) => qcow2::size(&unpacked)?,
             (ImageFormat::Raw, Packing::None) => source.length(),
             (ImageFormat::Raw, _) => None,
         };
+        let size = size.map(|size| if order.documents.is_some() { marker::with_config(size) } else { size });
         Ok(Self { order, fetcher, expected, source, first, packing, format, size })
     }
 
-    /// How many bytes of a disk it takes, where its beginning tells.
+    /// How large a disk it needs, with its documents, where its beginning tells.
     pub fn size(&self) -> Option<u64> {
         self.size
     }
@@ -132,7 +138,7 @@ fn layout(first: &[u8]) -> ImageFormat {
 }
 
 fn too_large(disk: &dyn Device, size: Option<u64>) -> AgentError {
-    let size = size.map_or_else(|| "it goes on".to_owned(), |size| format!("it has {size} bytes"));
+    let size = size.map_or_else(|| "it goes on".to_owned(), |size| format!("it needs {size} bytes"));
     AgentError::Image(format!("{size}, and the disk {} has only {}; choose a larger disk or a smaller image", disk.name(), disk.size()))
 }
 

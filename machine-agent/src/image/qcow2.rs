@@ -14,6 +14,8 @@ use super::{
 use crate::{AgentError, device::Device};
 
 pub(super) const MAGIC: &[u8] = b"QFI\xFB";
+/// Bytes of the header of version 3, as far as it is read.
+const HEADER: usize = 112;
 /// The most clusters with data: their list takes 16 bytes each, 32 MiB in all.
 const MAX_CLUSTERS: usize = 2 << 20;
 /// The largest first-level table, as QEMU has it.
@@ -50,9 +52,9 @@ fn refused(why: impl Into<String>) -> AgentError {
     AgentError::Image(format!("qcow2: {}", why.into()))
 }
 
-/// How large the disk is that an image's header speaks of.
-pub(super) fn size(first: &[u8]) -> Option<u64> {
-    Header::parse(first).ok().map(|header| header.size)
+/// How large the disk is that an image's header speaks of, where so much of it is there.
+pub(super) fn size(first: &[u8]) -> Result<Option<u64>, AgentError> {
+    if first.len() < HEADER { Ok(None) } else { Header::parse(first).map(|header| Some(header.size)) }
 }
 
 /// The header, as far as it matters here.

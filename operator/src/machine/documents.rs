@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 use athanor_crds::{Deployment, Machine, bootprofile::Datasource, conditions::reasons, deployment::SecretSource, names};
 use athanor_plan::lifecycle::Obstacle;
 use athanor_wire::work::Documents;
+use base64::Engine as _;
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt as _;
 use serde_json::{Map, Value, json};
@@ -158,7 +159,13 @@ fn user_data(deployment: &Deployment, host: &str, theirs: Option<&str>) -> Resul
 fn both(ours: &str, theirs: &str) -> String {
     let mut out = format!("Content-Type: multipart/mixed; boundary=\"{BOUNDARY}\"\nMIME-Version: 1.0\n\n");
     for part in [ours, theirs] {
-        let _ = write!(out, "--{BOUNDARY}\nContent-Type: text/plain; charset=\"utf-8\"\nMIME-Version: 1.0\n\n{part}\n");
+        // Lists of both are wanted: a part would else take the place of the one before. Base64, since cloud-init reads other letters wrong.
+        let merge = "Merge-Type: list(append)+dict(no_replace,recurse_list)+str()";
+        let body = base64::engine::general_purpose::STANDARD.encode(part);
+        let _ = write!(
+            out,
+            "--{BOUNDARY}\nContent-Type: text/plain; charset=\"utf-8\"\nMIME-Version: 1.0\nContent-Transfer-Encoding: base64\n{merge}\n\n{body}\n"
+        );
     }
     let _ = writeln!(out, "--{BOUNDARY}--");
     out
