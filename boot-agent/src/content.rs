@@ -213,7 +213,8 @@ fn own_loader(name: &str) -> Option<&'static [u8]> {
 /// Looks a file up on one snapshot; `asks` is who wants it, where that is known. Waits for disks.
 pub(crate) fn file(shared: &Shared, snapshot: &Snapshot, asks: Option<MacAddr>, path: &str) -> Result<Found, Missing> {
     let path = path.trim_start_matches('/');
-    let segments: Vec<&str> = path.split('/').collect();
+    // shim joins its own place and the next loader's name with two slashes.
+    let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
     match segments.as_slice() {
         ["b", _, "f", _] => {
             let (plan, name, source) = order_file(snapshot, path).ok_or(Missing::NotFound)?;

@@ -125,4 +125,5 @@ fn a_loader_is_offered_while_it_is_there() {
     })
     .unwrap();
     assert!(machine.http(url).is_ok());
+    assert!(machine.http(&url.replace("/l/", "/l//")).is_ok(), "shim asks so");
 }
