@@ -269,7 +269,8 @@ pub enum RestartMode {
 /// How a machine that should run from its disk is sent there.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum LocalBoot {
-    /// Its address, and nothing to boot: firmware goes on to the next device. UEFI is named a file that starts nothing, for it would wait a minute.
+    /// Its address, and nothing to boot: firmware goes on to the next device. UEFI is given a program that starts its disk, for it would
+    /// try its other networks for minutes.
     #[default]
     NoOffer,
     /// iPXE leaves: `sanboot` of the first disk on BIOS, `exit 1` on UEFI.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use athanor_crds::{BootProfileSpec, Deployment, Machine, MachineState, bootprofile::Success};
+use athanor_crds::{BootProfileSpec, Deployment, Machine, MachineState, bootprofile::Success, machine::LocalBoot};
 use athanor_wire::work::TOKEN_WORD;
 
 use crate::{
@@ -80,8 +80,8 @@ pub struct OrderInput<'a> {
 /// The profile cannot be turned into a script; the plan without its order is then what to serve.
 pub fn build(machine: &Machine, decided: &Decided<'_>, tokens: &Tokens) -> Result<BootPlan, PlanError> {
     let order = match (&decided.work, &decided.order) {
-        (Some(work), input) => Some(ramdisk(work, input.as_ref(), tokens)),
-        (None, Some(input)) => Some(order(input, tokens)?),
+        (Some(work), input) => Some(ramdisk(work, input.as_ref(), tokens, machine.spec.local_boot)),
+        (None, Some(input)) => Some(order(input, tokens, machine.spec.local_boot)?),
         (None, None) => None,
     };
     let hostname = decided.order.as_ref().map(|input| {
@@ -109,7 +109,7 @@ pub fn build(machine: &Machine, decided: &Decided<'_>, tokens: &Tokens) -> Resul
 }
 
 /// The order to boot the machine-agent.
-fn ramdisk(work: &AgentWork, input: Option<&OrderInput<'_>>, tokens: &Tokens) -> Order {
+fn ramdisk(work: &AgentWork, input: Option<&OrderInput<'_>>, tokens: &Tokens, disk: LocalBoot) -> Order {
     let file = |file: &str| Source::Ramdisk { file: file.to_owned() };
     let linux = Linux {
         kernel: "vmlinuz".to_owned(),
@@ -122,7 +122,7 @@ fn ramdisk(work: &AgentWork, input: Option<&OrderInput<'_>>, tokens: &Tokens) ->
         attempt: work.work.id.clone(),
         deployment: input.and_then(|input| input.deployment.metadata.name.clone()).unwrap_or_else(|| "the machine-agent".to_owned()),
         report_token: tokens.report.clone(),
-        script: ipxe::linux(&linux, None),
+        script: ipxe::linux(&linux, None, disk),
         linux: Some(linux),
         files: BTreeMap::from([("vmlinuz".to_owned(), file("vmlinuz")), ("initramfs".to_owned(), file("initramfs"))]),
         trees: BTreeMap::new(),
@@ -130,7 +130,7 @@ fn ramdisk(work: &AgentWork, input: Option<&OrderInput<'_>>, tokens: &Tokens) ->
     }
 }
 
-fn order(input: &OrderInput<'_>, tokens: &Tokens) -> Result<Order, PlanError> {
+fn order(input: &OrderInput<'_>, tokens: &Tokens, disk: LocalBoot) -> Result<Order, PlanError> {
     let profile = input.profile;
     let unquotable = |source| PlanError::Unquotable { profile: input.profile_name.clone(), source };
     let mut files = BTreeMap::new();
@@ -146,7 +146,7 @@ fn order(input: &OrderInput<'_>, tokens: &Tokens) -> Result<Order, PlanError> {
             }
             linux.arguments = ipxe::words("spec.cmdline", profile.cmdline.as_deref().unwrap_or_default()).map_err(unquotable)?;
             let report = (profile.success == Success::Reported).then_some(tokens.report.as_str());
-            (ipxe::linux(&linux, report), Some(linux))
+            (ipxe::linux(&linux, report, disk), Some(linux))
         }
         // Image profiles have neither; support::of refuses them before they come here.
         (None, None) => (String::new(), None),

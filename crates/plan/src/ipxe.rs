@@ -70,8 +70,8 @@ pub fn is_url(place: &str) -> bool {
 }
 
 /// The script of an order that boots Linux: fetch with growing pauses, boot, and back to waiting if that fails. With a token the guest is told
-/// where to report.
-pub fn linux(linux: &Linux, report: Option<&str>) -> String {
+/// where to report. `disk` is how the machine is sent to its own disk.
+pub fn linux(linux: &Linux, report: Option<&str>, disk: LocalBoot) -> String {
     let place = |name: &str| if is_url(name) { name.to_owned() } else { format!("${{base}}/f/{name}") };
     let mut out = String::from("set tries:int32 0\nset pause:int32 1\n:again\nimgfree\n");
     let initrds = || linux.initrds.iter().enumerate().map(|(index, at)| (format!("initrd{index}"), place(at)));
@@ -87,7 +87,7 @@ pub fn linux(linux: &Linux, report: Option<&str>) -> String {
     let _ = writeln!(out, "iseq ${{tries}} {FETCH_TRIES} && goto give_up ||");
     out.push_str("echo Athanor: fetching failed, trying again in ${pause} s\nsleep ${pause}\ninc pause ${pause}\ngoto again\n");
     out.push_str(":give_up\nimgfree\necho Athanor: the files could not be fetched here\ngoto lost\n");
-    out.push_str(&ask_again());
+    out.push_str(&ask_again(disk));
     out
 }
 
@@ -95,32 +95,33 @@ pub fn linux(linux: &Linux, report: Option<&str>) -> String {
 const FACTS: &str = "uuid=${uuid}&serial=${serial:uristring}&vendor=${manufacturer:uristring}&product=${product:uristring}\
                      &platform=${platform}&arch=${buildarch}&polls=${polls}";
 
-fn ask_again() -> String {
+fn ask_again(disk: LocalBoot) -> String {
     format!(
         ":wait\nsleep {POLL_SECONDS}\ninc polls\niseq ${{polls}} {POLLS_BEFORE_DISK} && goto local ||\n\
          chain --replace --autofree ${{base}}/poll?{FACTS} ||\n\
          inc lost\niseq ${{lost}} {LOST_POLLS} && goto lost ||\ngoto wait\n\
          :lost\necho Athanor: asking DHCP for another server\nset lost:int32 0\ndhcp && chain --replace --autofree ${{filename}} ||\ngoto wait\n\
          :local\niseq ${{disk}} yes && goto disk ||\ngoto wait\n{}",
-        to_disk(LocalBoot::NoOffer)
+        to_disk(disk)
     )
 }
 
 /// Leaves to the first disk. On UEFI a program starts it, since firmware would try its other networks first; a plain `exit` would end in the
 /// firmware's setup, so it fails on purpose.
 fn to_disk(how: LocalBoot) -> String {
+    let program = format!(
+        "iseq ${{buildarch}} x86_64 && chain --autofree ${{server}}/l/{LOCAL_DISK} ||\n\
+         iseq ${{buildarch}} arm64 && chain --autofree ${{server}}/l/{LOCAL_DISK_ARM64} ||\n"
+    );
     let efi = match how {
-        LocalBoot::NoOffer => format!(
-            "iseq ${{buildarch}} x86_64 && chain --autofree ${{server}}/l/{LOCAL_DISK} ||\n\
-             iseq ${{buildarch}} arm64 && chain --autofree ${{server}}/l/{LOCAL_DISK_ARM64} ||\nexit 1\n"
-        ),
-        LocalBoot::Exit => "exit 1\n".to_owned(),
-        LocalBoot::Sanboot => "sanboot --no-describe --drive 0 ||\nexit 1\n".to_owned(),
+        LocalBoot::NoOffer => program,
+        LocalBoot::Exit => String::new(),
+        LocalBoot::Sanboot => format!("sanboot --no-describe --drive 0 ||\n{program}"),
     };
     format!(
         ":disk\necho Athanor: booting the local disk\niseq ${{platform}} efi && goto disk_efi ||\n\
          sanboot --no-describe --drive 0x80 ||\necho Athanor: the local disk does not boot\nset disk no\ngoto wait\n\
-         :disk_efi\n{efi}"
+         :disk_efi\n{efi}exit 1\n"
     )
 }
 
@@ -171,7 +172,7 @@ pub fn script(plan: &BootPlan, part: Part, place: &Place<'_>, waited: Duration) 
         (_, Safe::LocalDisk { reason }) => {
             let _ = writeln!(out, "set disk yes\necho Athanor: {who} runs from its disk, {}", harmless(reason));
             out.push_str("goto disk\n");
-            out.push_str(&ask_again());
+            out.push_str(&ask_again(plan.local_boot));
         }
         (_, Safe::Wait { reason, message }) => out.push_str(&park(plan, "set disk no", reason, message)),
         // Only once a boot: a disk that did not boot has set this to no, and the machine waits.
@@ -191,7 +192,7 @@ fn park(plan: &BootPlan, disk: &str, reason: &str, message: &str) -> String {
     let _ = writeln!(out, "{disk}");
     let _ = writeln!(out, "echo Athanor: {} is {}, {}", plan.machine, plan.state, harmless(reason));
     let _ = writeln!(out, "echo {}", harmless(message));
-    out.push_str(&ask_again());
+    out.push_str(&ask_again(plan.local_boot));
     out
 }
 
@@ -220,7 +221,7 @@ mod tests {
     fn the_script_of_an_order() {
         let linux =
             Linux { kernel: "kernel".into(), initrds: vec!["initrd0".into()], arguments: "console=ttyS0".into(), asks_servers: false };
-        insta::assert_snapshot!(super::linux(&linux, Some("r-1")));
+        insta::assert_snapshot!(super::linux(&linux, Some("r-1"), LocalBoot::default()));
     }
 
     proptest! {
