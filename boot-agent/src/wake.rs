@@ -26,12 +26,11 @@ pub(crate) async fn run(shared: Arc<Shared>, duty: Duty) {
     let mut turn = 0;
     loop {
         // What is not known to be wanted still, wakes nobody.
-        if shared.is_fresh() {
-            for mac in sleeping(&shared.snapshot(), &duty, turn) {
-                match send(&duty, mac) {
-                    Ok(()) => tracing::debug!(interface = %duty.link.interface, %mac, "magic packet sent"),
-                    Err(error) => tracing::warn!(interface = %duty.link.interface, %mac, %error, "magic packet not sent"),
-                }
+        let cards = if shared.is_fresh() { sleeping(&shared.snapshot(), &duty, turn) } else { Vec::new() };
+        if !cards.is_empty() {
+            match wake(&duty, &cards) {
+                Ok(()) => tracing::debug!(interface = %duty.link.interface, ?cards, "magic packets sent"),
+                Err(error) => tracing::warn!(interface = %duty.link.interface, ?cards, %error, "magic packets not sent"),
             }
         }
         turn = turn.wrapping_add(1);
@@ -51,11 +50,14 @@ fn sleeping(snapshot: &Snapshot, duty: &Duty, turn: usize) -> Vec<MacAddr> {
     machines.flat_map(|plan| plan.interfaces.iter().map(|interface| interface.mac)).collect()
 }
 
-fn send(duty: &Duty, mac: MacAddr) -> std::io::Result<()> {
+fn wake(duty: &Duty, cards: &[MacAddr]) -> std::io::Result<()> {
+    let socket = PacketSocket::sender(&duty.link.interface)?;
     let from = End { ip: duty.link.addresses.first().copied().unwrap_or(Ipv4Addr::UNSPECIFIED), port: DISCARD };
     let to = End { ip: Ipv4Addr::BROADCAST, port: DISCARD };
-    let packet = frame::udp(from, to, &magic(mac)).ok_or(std::io::ErrorKind::InvalidInput)?;
-    PacketSocket::sender(&duty.link.interface)?.send([0xff; 6], &packet)
+    cards.iter().try_for_each(|mac| {
+        let packet = frame::udp(from, to, &magic(*mac)).ok_or(std::io::ErrorKind::InvalidInput)?;
+        socket.send([0xff; 6], &packet)
+    })
 }
 
 fn magic(mac: MacAddr) -> Vec<u8> {

@@ -25,40 +25,32 @@ pub fn ramdisk(rack: &Rack) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// The API says no.
-pub fn profile(rack: &Rack, service: &Service<'_>) -> anyhow::Result<()> {
+pub fn profile(service: &Service<'_>) -> anyhow::Result<()> {
     let image = json!({ "url": "http://192.168.10.1:8080/x.raw", "checksum": format!("sha256:{}", "0".repeat(64)) });
     let object = json!({ "apiVersion": "metal.athanor.dev/v1alpha1", "kind": "BootProfile", "metadata": { "name": "image" }, "spec": { "image": image } });
-    apply(rack, service, &object)
+    service.apply(&object.to_string())
 }
 
 /// A Deployment of that profile with user-data from the Secret of its name.
 ///
 /// # Errors
 /// The API says no.
-pub fn deployment_with_data(rack: &Rack, service: &Service<'_>, name: &str) -> anyhow::Result<()> {
+pub fn deployment_with_data(service: &Service<'_>, name: &str) -> anyhow::Result<()> {
     let user_data = json!({ "secretRef": { "name": name, "key": "value" } });
     let spec = json!({ "machine": { "selector": {} }, "profile": { "name": "image" }, "userData": user_data });
-    apply(
-        rack,
-        service,
-        &json!({ "apiVersion": "metal.athanor.dev/v1alpha1", "kind": "Deployment", "metadata": { "name": name }, "spec": spec }),
-    )
+    let object = json!({ "apiVersion": "metal.athanor.dev/v1alpha1", "kind": "Deployment", "metadata": { "name": name }, "spec": spec });
+    service.apply(&object.to_string())
 }
 
 /// A Secret with user-data.
 ///
 /// # Errors
 /// The API says no.
-pub fn user_data(rack: &Rack, service: &Service<'_>, name: &str, text: &str) -> anyhow::Result<()> {
+pub fn user_data(service: &Service<'_>, name: &str, text: &str) -> anyhow::Result<()> {
     let data = json!({ "value": text });
     let type_ = "metal.athanor.dev/user-data";
-    apply(rack, service, &json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": name }, "type": type_, "stringData": data }))
-}
-
-fn apply(rack: &Rack, service: &Service<'_>, object: &Value) -> anyhow::Result<()> {
-    let file = rack.file("object.json");
-    fs::write(&file, object.to_string())?;
-    service.ctl(&format!("apply -f {}", file.display())).map(|_| ())
+    let object = json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": name }, "type": type_, "stringData": data });
+    service.apply(&object.to_string())
 }
 
 /// The end of a look at a machine with one disk of 100 GiB.

@@ -283,6 +283,16 @@ impl<'a> Service<'a> {
         tools::run(&mut self.ctl_command(line)?)
     }
 
+    /// Applies objects, written as YAML or JSON.
+    ///
+    /// # Errors
+    /// They were refused; the message is the command's own.
+    pub fn apply(&self, objects: &str) -> anyhow::Result<()> {
+        let file = self.rack.file("applied.yaml");
+        fs::write(&file, objects)?;
+        self.ctl(&format!("apply -f {}", file.display())).map(|_| ())
+    }
+
     /// An object as JSON.
     ///
     /// # Errors

@@ -73,7 +73,7 @@ fn a_life_with_a_server_that_is_killed_in_each_phase() {
     service.wait_state("machine", &name, "Available", 40).unwrap();
 
     // It is claimed where it waits, and begins when the start is on record.
-    profile(&rack, &service).unwrap();
+    profile(&service).unwrap();
     service.ctl("create deployment web-1 --profile image --hostname web-1").unwrap();
     let write = agent.step(look["work"].as_str(), 1).unwrap();
     assert_eq!(
@@ -133,14 +133,14 @@ fn what_secrets_say_reaches_the_machine_and_nobody_else() {
     let look = agent.step(None, 0).unwrap();
     agent.tell(&look, inventory(None)).unwrap();
     service.wait_state("machine", &name, "Available", 40).unwrap();
-    profile(&rack, &service).unwrap();
+    profile(&service).unwrap();
 
     // It is said what is missing, and the machine goes on when it is there.
-    fake_agent::deployment_with_data(&rack, &service, "web-1").unwrap();
+    fake_agent::deployment_with_data(&service, "web-1").unwrap();
     let waits = |object: &Value| reason(object, "Ready") == "SecretUnusable";
     let waiting = service.wait("deployment", "web-1", 20, waits).unwrap();
     assert!(waiting["status"].to_string().contains("spec.userData: there is no Secret web-1 in this namespace; create it"), "{waiting}");
-    fake_agent::user_data(&rack, &service, "web-1", "#!/bin/sh\necho hunter2\n").unwrap();
+    fake_agent::user_data(&service, "web-1", "#!/bin/sh\necho hunter2\n").unwrap();
     let write =
         wait_for("the write", std::time::Duration::from_secs(60), || agent.step(look["work"].as_str(), 1).map_err(|e| e.to_string()))
             .unwrap();
@@ -190,11 +190,9 @@ fn who_has_no_image_is_handed_no_documents_and_is_told_so() {
     let rack = Rack::up().unwrap();
     let service = Service::start(&rack).unwrap();
     service.ctl("create boot --name live --kernel http://192.168.10.1/k").unwrap();
-    let file = rack.file("live.yaml");
     let text = "apiVersion: metal.athanor.dev/v1alpha1\nkind: Deployment\nmetadata: {name: live-1}\nspec: {machine: {selector: {}}, profile: {name: live}, userData: {secretRef: {name: web-1, key: value}}}\n";
-    std::fs::write(&file, text).unwrap();
     service.ctl("create machine spare --mac 52:54:00:aa:09:01 --accept").unwrap();
-    service.ctl(&format!("apply -f {}", file.display())).unwrap();
+    service.apply(text).unwrap();
     let refused = |object: &Value| object["status"].to_string().contains("spec.userData: profile live has no image");
     service.wait("deployment", "live-1", 30, refused).unwrap();
 }

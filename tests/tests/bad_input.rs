@@ -126,9 +126,7 @@ fn objects_that_cannot_go_on_say_why() {
     says("deployment", "first", "switch it on");
 
     // A profile of another architecture: for a Machine that is claimed, and for one that shall be.
-    let amd64 = rack.file("x.yaml");
-    fs::write(&amd64, "apiVersion: metal.athanor.dev/v1alpha1\nkind: Machine\nmetadata: {name: x}\nspec: {accepted: true, architecture: amd64, interfaces: [{mac: \"52:54:00:aa:00:46\"}]}\n").unwrap();
-    service.ctl(&format!("apply -f {}", amd64.display())).unwrap();
+    service.apply("apiVersion: metal.athanor.dev/v1alpha1\nkind: Machine\nmetadata: {name: x}\nspec: {accepted: true, architecture: amd64, interfaces: [{mac: \"52:54:00:aa:00:46\"}]}\n").unwrap();
     service.wait_state("machine", "x", "Available", 10).unwrap();
     service.ctl("create deployment sixth --machine x --profile arm").unwrap();
     says("deployment", "sixth", "its profile is for arm64, but Machine x is amd64; choose another profile or Machine");

@@ -176,9 +176,9 @@ fn a_disk_is_written_and_wiped(rack: &Rack, service: &Service<'_>) {
     let look = agent.step(None, 0).unwrap();
     agent.tell(&look, fake_agent::inventory(None)).unwrap();
     service.wait_state("machine", &name, "Available", 20).unwrap();
-    fake_agent::profile(rack, service).unwrap();
-    fake_agent::user_data(rack, service, "disk-1", "#!/bin/sh\n").unwrap();
-    fake_agent::deployment_with_data(rack, service, "disk-1").unwrap();
+    fake_agent::profile(service).unwrap();
+    fake_agent::user_data(service, "disk-1", "#!/bin/sh\n").unwrap();
+    fake_agent::deployment_with_data(service, "disk-1").unwrap();
     let write = agent.step(look["work"].as_str(), 1).unwrap();
     agent.tell(&write, json!({ "outcome": "Done" })).unwrap();
     service.wait_state("machine", &name, "Provisioned", 20).unwrap();

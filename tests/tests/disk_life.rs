@@ -1,7 +1,12 @@
 //! From free to running from disk, and back to free: real firmware, the real ramdisk, a real disk.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed unwrap is a failed test")]
 
-use std::{fs, path::Path, process::Stdio, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
 
 use athanor_tests::{Capture, Firmware, Rack, Service, Vm, golden, rack::Process, tools, wait_for};
 
@@ -25,26 +30,32 @@ fn sha256(path: &Path) -> anyhow::Result<String> {
     Ok(format!("sha256:{}", line.split(' ').next().unwrap_or_default()))
 }
 
-fn profile(rack: &Rack, service: &Service<'_>, image: &Path) -> anyhow::Result<()> {
+/// A service with the ramdisk, and the profile `golden` for an image that somebody serves.
+fn serving<'a>(rack: &'a Rack, image: &Path) -> anyhow::Result<(Service<'a>, Process)> {
+    ramdisk(rack)?;
+    let service = Service::start(rack)?;
+    let images = file_server(rack, image.parent().unwrap_or(image))?;
     let text = format!(
         "apiVersion: metal.athanor.dev/v1alpha1\nkind: BootProfile\nmetadata: {{name: golden}}\nspec:\n  image:\n    url: http://192.168.10.1:8080/{}\n    checksum: {}\n",
         image.file_name().unwrap_or_default().to_string_lossy(),
         sha256(image)?
     );
-    let file = rack.file("golden.yaml");
-    fs::write(&file, text)?;
-    service.ctl(&format!("apply -f {}", file.display())).map(|_| ())
+    service.apply(&text)?;
+    Ok((service, images))
+}
+
+/// An empty disk.
+fn empty_disk(rack: &Rack, size: u64) -> anyhow::Result<PathBuf> {
+    let disk = rack.file("disk.img");
+    fs::File::create(&disk)?.set_len(size)?;
+    Ok(disk)
 }
 
 fn life(firmware: Firmware, mac: &str) -> anyhow::Result<()> {
     let image = golden::image()?;
     let rack = Rack::up()?;
-    ramdisk(&rack)?;
-    let service = Service::start(&rack)?;
-    let _images = file_server(&rack, image.parent().unwrap_or(&image))?;
-    profile(&rack, &service, &image)?;
-    let disk = rack.file("disk.img");
-    fs::File::create(&disk)?.set_len(DISK)?;
+    let (service, _images) = serving(&rack, &image)?;
+    let disk = empty_disk(&rack, DISK)?;
     let mut vm = Vm::plug(&rack, firmware, mac)?.with_disk(&disk).that_restarts();
     let name = vm.name();
 
@@ -96,18 +107,14 @@ fn life(firmware: Firmware, mac: &str) -> anyhow::Result<()> {
 fn a_power_cut_in_the_middle_of_a_write() {
     let golden = golden::image().unwrap();
     let rack = Rack::up().unwrap();
-    ramdisk(&rack).unwrap();
-    let service = Service::start(&rack).unwrap();
     // So large that somebody can pull the plug meanwhile.
     let (folder, size) = (rack.file("images"), 700 << 20);
     fs::create_dir_all(&folder).unwrap();
     let image = folder.join("large.raw");
     fs::copy(&golden, &image).unwrap();
     fs::File::options().write(true).open(&image).unwrap().set_len(size).unwrap();
-    let _images = file_server(&rack, &folder).unwrap();
-    profile(&rack, &service, &image).unwrap();
-    let disk = rack.file("disk.img");
-    fs::File::create(&disk).unwrap().set_len(size + (32 << 20)).unwrap();
+    let (service, _images) = serving(&rack, &image).unwrap();
+    let disk = empty_disk(&rack, size + (32 << 20)).unwrap();
     let mut vm = Vm::plug(&rack, Firmware::Bios, "52:54:00:aa:05:03").unwrap().with_disk(&disk).that_restarts();
     let name = vm.name();
     vm.power_on().unwrap();
@@ -156,26 +163,16 @@ fn woken(service: &Service<'_>, vm: &mut Vm<'_>, capture: &Capture, before: usiz
 fn a_machine_that_is_off_is_woken_by_whoever_needs_it() {
     let golden = golden::image().unwrap();
     let rack = Rack::up().unwrap();
-    ramdisk(&rack).unwrap();
-    let service = Service::start(&rack).unwrap();
-    let _images = file_server(&rack, golden.parent().unwrap_or(&golden)).unwrap();
-    profile(&rack, &service, &golden).unwrap();
+    let (service, _images) = serving(&rack, &golden).unwrap();
     let capture = Capture::start(&rack).unwrap();
     // A switch on which everybody sleeps has no carrier; in a rack somebody is awake.
     let _somebody = rack.neighbour("192.168.10.9/24").unwrap();
-    let disk = rack.file("disk.img");
-    fs::File::create(&disk).unwrap().set_len(DISK).unwrap();
+    let disk = empty_disk(&rack, DISK).unwrap();
     let mut vm = Vm::plug(&rack, Firmware::Bios, "52:54:00:aa:05:09").unwrap().with_disk(&disk).that_restarts();
     let spec = format!("accepted: true, wakeOnLan: true, power: PoweredOff, interfaces: [{{mac: \"{}\", boot: true}}]", vm.mac);
-    let file = rack.file("machine.yaml");
-    fs::write(
-        &file,
-        format!(
+    service.apply(&format!(
             "apiVersion: metal.athanor.dev/v1alpha1\nkind: Machine\nmetadata: {{name: sleeper, labels: {{rack: a}}}}\nspec: {{architecture: amd64, {spec}}}\n"
-        ),
-    )
-    .unwrap();
-    service.ctl(&format!("apply -f {}", file.display())).unwrap();
+        )).unwrap();
     woken(&service, &mut vm, &capture, 0);
     service.wait_state("machine", "sleeper", "Available", 120).unwrap();
     vm.wait_off(60).unwrap();
@@ -184,13 +181,7 @@ fn a_machine_that_is_off_is_woken_by_whoever_needs_it() {
     std::thread::sleep(Duration::from_secs(11));
     assert_eq!(capture.magic(vm.mac).unwrap(), before, "it was woken for nothing");
 
-    let claim = rack.file("claim.yaml");
-    fs::write(
-        &claim,
-        "apiVersion: metal.athanor.dev/v1alpha1\nkind: Deployment\nmetadata: {name: any}\nspec: {machine: {selector: {matchLabels: {rack: a}}}, profile: {name: golden}, hostname: any}\n",
-    )
-    .unwrap();
-    service.ctl(&format!("apply -f {}", claim.display())).unwrap();
+    service.apply("apiVersion: metal.athanor.dev/v1alpha1\nkind: Deployment\nmetadata: {name: any}\nspec: {machine: {selector: {matchLabels: {rack: a}}}, profile: {name: golden}, hostname: any}\n").unwrap();
     woken(&service, &mut vm, &capture, before);
     service.wait_state("deployment", "any", "Provisioned", 180).unwrap();
     let said = vm.wait_console(golden::SAYS, 180).unwrap();

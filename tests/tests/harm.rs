@@ -122,11 +122,9 @@ fn leaves_to_its_disk(firmware: Firmware, mac: &str) {
     let mut vm = Vm::plug(&rack, firmware, mac).unwrap().with_disk(&image);
     service.wait("subnet", "lab", 20, |subnet| subnet["status"]["conditions"].to_string().contains("Probed")).unwrap();
     for (way, row) in [("NoOffer", "local-disk"), ("Exit", "script over HTTP"), ("Sanboot", "script over HTTP")] {
-        let file = rack.file("machine.yaml");
         let spec = format!("accepted: true, externallyProvisioned: true, localBoot: {way}, interfaces: [{{mac: \"{mac}\", boot: true}}]");
         let machine = format!("apiVersion: metal.athanor.dev/v1alpha1\nkind: Machine\nmetadata: {{name: theirs}}\nspec: {{{spec}}}\n");
-        std::fs::write(&file, machine).unwrap();
-        service.ctl(&format!("apply -f {}", file.display())).unwrap();
+        service.apply(&machine).unwrap();
         service.wait_state("machine", "theirs", "Provisioned", 15).unwrap();
         // The agent has the new plan when it answers by it.
         wait_for("the plan", Duration::from_secs(10), || {

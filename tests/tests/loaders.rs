@@ -88,11 +88,9 @@ fn without_secure_boot_grub_boots_as_well_and_makes_way_for_ipxe_where_that_is_n
     service.ctl("delete deployment web-1").unwrap();
     vm.power_on().unwrap();
     service.wait_state("machine", &vm.name(), "Available", 120).unwrap();
-    let script = rack.file("script.yaml");
     let own = "apiVersion: metal.athanor.dev/v1alpha1\nkind: BootProfile\nmetadata: {name: own}\nspec:\n  script:\n    ipxe: |\n      #!ipxe\n      \
                echo SCRIPT-RAN on ${net0/mac}\n      sleep 600\n";
-    fs::write(&script, own).unwrap();
-    service.ctl(&format!("apply -f {}", script.display())).unwrap();
+    service.apply(own).unwrap();
     service.ctl(&format!("create deployment own --mac {} --profile own", vm.mac)).unwrap();
     vm.wait_console("SCRIPT-RAN", 120).unwrap();
 }

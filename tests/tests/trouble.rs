@@ -161,11 +161,7 @@ fn an_export_that_is_applied_elsewhere_installs_nothing_again() {
     }
     let elsewhere = Service::start(&rack).unwrap();
     elsewhere.add_media("guest.iso", &guest.iso).unwrap();
-    let apply = |object: &Value| {
-        let file = rack.file("export.json");
-        fs::write(&file, object.to_string()).unwrap();
-        elsewhere.ctl(&format!("apply -f {}", file.display())).unwrap();
-    };
+    let apply = |object: &Value| elsewhere.apply(&object.to_string()).unwrap();
     apply(&before);
     // Without its Deployment it waits, and says for what.
     let lost = |object: &Value| {

@@ -161,11 +161,9 @@ fn a_machine_boots_from_each_interface_that_says_so() {
     let rack = Rack::up().unwrap();
     let service = Service::start(&rack).unwrap();
     let port = FakeIpxe::plug(&rack).unwrap();
-    let file = rack.file("two.yaml");
     let interfaces =
         format!("[{{mac: \"52:54:00:aa:00:51\", boot: true}}, {{mac: \"{}\", boot: true}}, {{mac: \"52:54:00:aa:00:53\"}}]", port.mac);
-    fs::write(&file, format!("apiVersion: metal.athanor.dev/v1alpha1\nkind: Machine\nmetadata: {{name: two}}\nspec: {{accepted: true, interfaces: {interfaces}}}\n")).unwrap();
-    service.ctl(&format!("apply -f {}", file.display())).unwrap();
+    service.apply(&format!("apiVersion: metal.athanor.dev/v1alpha1\nkind: Machine\nmetadata: {{name: two}}\nspec: {{accepted: true, interfaces: {interfaces}}}\n")).unwrap();
     let machine = service.wait_state("machine", "two", "Available", 10).unwrap();
     let given = machine["status"]["interfaces"].as_array().unwrap().len();
     assert_eq!(given, 2, "each that boots has an address: {machine:#}");
@@ -187,8 +185,7 @@ fn a_machine_waits_for_a_file_that_is_not_there_and_boots_it_when_it_is() {
     service.ctl(&format!("accept {}", machine.name())).unwrap();
     let profile = "apiVersion: metal.athanor.dev/v1alpha1\nkind: BootProfile\nmetadata: {name: late}\n\
                    spec: {live: {}, media: {path: guest.iso}, kernel: live/vmlinuz, initrds: [live/initrd.img]}\n";
-    fs::write(rack.file("late.yaml"), profile).unwrap();
-    service.ctl(&format!("apply -f {}", rack.file("late.yaml").display())).unwrap();
+    service.apply(profile).unwrap();
     service.ctl(&format!("deploy --mac {} --profile late --hostname web-1", machine.mac)).unwrap();
     let unavailable = |deployment: &serde_json::Value| deployment["status"]["conditions"].to_string().contains("ContentUnavailable");
     service.wait("deployment", "web-1", 15, unavailable).unwrap();

@@ -121,14 +121,13 @@ async fn tell(shared: &Shared, token: &str, key: &str, report: StepReport) -> Re
     else {
         return text(StatusCode::GONE, "this work is over\n");
     };
-    if work.key.is_none() {
-        // Nobody else does it either: what was told before the API's data went back, say.
-        shared.reporter.agent_asked(plan, key);
-        return text(StatusCode::SERVICE_UNAVAILABLE, "nobody is bound to this work yet; tell again\n");
-    }
     if work.key.as_deref() != Some(key) {
         shared.reporter.agent_asked(plan, key);
-        return text(StatusCode::FORBIDDEN, "another machine-agent does this work\n");
+        return match work.key {
+            Some(_) => text(StatusCode::FORBIDDEN, "another machine-agent does this work\n"),
+            // Nobody else does it either: what was told before the API's data went back, say.
+            None => text(StatusCode::SERVICE_UNAVAILABLE, "nobody is bound to this work yet; tell again\n"),
+        };
     }
     let report = bounded(report);
     let ended = report.outcome.is_some();

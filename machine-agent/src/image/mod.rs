@@ -101,36 +101,32 @@ impl<'a> Image<'a> {
         if self.size.is_some_and(|size| size > disk.size()) {
             return Err(too_large(disk, self.size));
         }
-        write(self, disk, progress)
+        let Self { order, fetcher, expected, source, first, packing, format, .. } = self;
+        let length = source.length();
+        // Whatever was there before does not boot from now on.
+        let edge = MIB.min(disk.size() / 2);
+        let failed = |what| AgentError::disk(disk.name(), what);
+        disk.zero(0, edge).map_err(failed("clearing its beginning"))?;
+        disk.zero(disk.size() - edge, edge).map_err(failed("clearing its end"))?;
+        let map = match format {
+            ImageFormat::Raw => None,
+            ImageFormat::Qcow2 => Some(qcow2::Map::read(&order.url, packing, fetcher, source.etag(), disk)?),
+        };
+        let mut sink = Sink::new(disk);
+        let most = disk.size().saturating_mul(MOST_FETCHED).saturating_add(1 << 30);
+        let stream = unpack::Stream { source, first, packing, algorithm: expected.algorithm, most };
+        let report = |done| progress.at("fetch and write", done, length);
+        let found = match &map {
+            None => raw(stream, &mut sink, &report)?,
+            Some(map) => qcow2::copy(map, stream, &mut sink, &report)?,
+        };
+        expected.compare(&found, &order.url)?;
+        let (head, extents, size) = sink.finish()?;
+        disk.settle().map_err(failed("flushing it"))?;
+        let data = read_back(disk, &extents, progress)?;
+        finish::finish(order, disk, head, size)?;
+        Ok(Written { size, data, checksum: found })
     }
-}
-
-fn write(image: Image<'_>, disk: &dyn Device, progress: &dyn Progress) -> Result<Written, AgentError> {
-    let Image { order, fetcher, expected, source, first, packing, format, .. } = image;
-    let length = source.length();
-    // Whatever was there before does not boot from now on.
-    let edge = MIB.min(disk.size() / 2);
-    let failed = |what| AgentError::disk(disk.name(), what);
-    disk.zero(0, edge).map_err(failed("clearing its beginning"))?;
-    disk.zero(disk.size() - edge, edge).map_err(failed("clearing its end"))?;
-    let map = match format {
-        ImageFormat::Raw => None,
-        ImageFormat::Qcow2 => Some(qcow2::Map::read(&order.url, packing, fetcher, source.etag(), disk)?),
-    };
-    let mut sink = Sink::new(disk);
-    let most = disk.size().saturating_mul(MOST_FETCHED).saturating_add(1 << 30);
-    let stream = unpack::Stream { source, first, packing, algorithm: expected.algorithm, most };
-    let report = |done| progress.at("fetch and write", done, length);
-    let found = match &map {
-        None => raw(stream, &mut sink, &report)?,
-        Some(map) => qcow2::copy(map, stream, &mut sink, &report)?,
-    };
-    expected.compare(&found, &order.url)?;
-    let (head, extents, size) = sink.finish()?;
-    disk.settle().map_err(failed("flushing it"))?;
-    let data = read_back(disk, &extents, progress)?;
-    finish::finish(order, disk, head, size)?;
-    Ok(Written { size, data, checksum: found })
 }
 
 fn layout(first: &[u8]) -> ImageFormat {

@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
-use athanor_crds::{Deployment, Machine, bootprofile::Datasource, conditions::reasons, deployment::SecretSource, names};
+use athanor_crds::{Deployment, DeploymentSpec, Machine, bootprofile::Datasource, conditions::reasons, deployment::SecretSource, names};
 use athanor_plan::lifecycle::Obstacle;
 use athanor_wire::work::Documents;
 use base64::Engine as _;
@@ -31,39 +31,37 @@ fn obstacle(field: &str, says: impl std::fmt::Display) -> Obstacle {
     Obstacle { reason: reasons::SECRET_UNUSABLE, message: format!("{field}: {says}") }
 }
 
+/// The fields that name Secrets, and what they name.
+pub(super) fn sources(spec: &DeploymentSpec) -> [(&'static str, &Option<SecretSource>); 3] {
+    [("spec.userData", &spec.user_data), ("spec.networkData", &spec.network_data), ("spec.metaData", &spec.meta_data)]
+}
+
 /// Reads what a Deployment names.
 pub(super) async fn read(
     deployment: &Deployment,
     machines: &[std::sync::Arc<Machine>],
     cluster: &impl Cluster,
 ) -> Result<Result<Given, Obstacle>, PortError> {
-    let mut given = Given::default();
-    let spec = &deployment.spec;
-    for (field, source, into) in [
-        ("spec.userData", &spec.user_data, &mut given.user_data),
-        ("spec.networkData", &spec.network_data, &mut given.network_data),
-        ("spec.metaData", &spec.meta_data, &mut given.meta_data),
-    ] {
+    let (mut given, mut length) = (Given::default(), 0);
+    let namespace = deployment.namespace();
+    let places = [&mut given.user_data, &mut given.network_data, &mut given.meta_data];
+    for ((field, source), place) in sources(&deployment.spec).into_iter().zip(places) {
         let Some(source) = source else { continue };
-        let namespace = deployment.namespace();
         let secret = cluster.get::<Secret>(namespace.as_deref(), &source.secret_ref.name).await?;
         let is_bmc = machines.iter().filter(|machine| machine.namespace() == namespace).any(|machine| {
             let credentials = machine.spec.bmc.as_ref().and_then(|bmc| bmc.credentials.as_ref());
             credentials.is_some_and(|credentials| credentials.name == source.secret_ref.name)
         });
-        match text(field, source, secret.as_ref(), is_bmc) {
-            Ok(text) => *into = Some(text),
+        let text = match text(field, source, secret.as_ref(), is_bmc) {
+            Ok(text) => text,
             Err(obstacle) => return Ok(Err(obstacle)),
+        };
+        length += text.len();
+        if length > MAX_DOCUMENTS {
+            let says = format!("the documents have more than {} KiB together; let user-data fetch the rest", MAX_DOCUMENTS >> 10);
+            return Ok(Err(obstacle(field, says)));
         }
-    }
-    let all = [("spec.userData", &given.user_data), ("spec.networkData", &given.network_data), ("spec.metaData", &given.meta_data)];
-    let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
-    let (largest, _) = all.iter().max_by_key(|(_, text)| length(text)).copied().unwrap_or(all[0]);
-    if all.iter().map(|(_, text)| length(text)).sum::<usize>() > MAX_DOCUMENTS {
-        return Ok(Err(obstacle(
-            largest,
-            format!("the documents have more than {} KiB together; let user-data fetch the rest", MAX_DOCUMENTS >> 10),
-        )));
+        *place = Some(text);
     }
     Ok(Ok(given))
 }

@@ -305,14 +305,11 @@ fn runnable(world: &World, profile: Result<&(String, BootProfileSpec), &Obstacle
     if let Some(Err(obstacle)) = &world.documents {
         return Err(obstacle.clone());
     }
-    let unread = world.deployment.as_ref().filter(|_| profile.image.is_none()).and_then(|deployment| {
-        let spec = &deployment.spec;
-        let fields = [("userData", &spec.user_data), ("networkData", &spec.network_data), ("metaData", &spec.meta_data)];
-        fields.into_iter().find_map(|(field, source)| source.as_ref().map(|_| field))
-    });
-    if let Some(field) = unread {
+    let unread = world.deployment.as_ref().filter(|_| profile.image.is_none());
+    let unread = unread.and_then(|deployment| documents::sources(&deployment.spec).into_iter().find(|(_, source)| source.is_some()));
+    if let Some((field, _)) = unread {
         let message =
-            format!("spec.{field}: profile {name} has no image, and nothing else is handed such documents by this version; leave it out");
+            format!("{field}: profile {name} has no image, and nothing else is handed such documents by this version; leave it out");
         return Err(Obstacle { reason: reasons::NOT_SUPPORTED, message });
     }
     Ok(profile.success)
