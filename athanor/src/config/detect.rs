@@ -78,14 +78,12 @@ fn look(wanted: Option<&str>) -> anyhow::Result<Findings> {
     let names: Vec<&str> = usable.iter().map(|interface| interface.name.as_str()).collect();
     let default_route = default_route();
     let chosen = match wanted {
-        Some(name) => usable.iter().find(|interface| interface.name == name).with_context(|| {
-            format!("--interface {name}: it is down, has no IPv4 address, or does not exist; these could serve: {}", names.join(", "))
-        })?,
+        Some(name) => usable.iter().find(|interface| interface.name == name).with_context(|| unusable(name, &all, &names))?,
         None => {
             let without_route = usable.iter().find(|interface| default_route.as_ref().is_none_or(|(name, _)| *name != interface.name));
-            without_route.or(usable.first()).context(
-                "no interface is up with an IPv4 address; give one an address first, for example: ip addr add 192.168.10.1/24 dev eth1",
-            )?
+            without_route
+                .or(usable.first())
+                .with_context(|| format!("no interface is up with an IPv4 address; {}", give_address("eth1")))?
         }
     };
     let interface = chosen.clone();
@@ -94,10 +92,10 @@ fn look(wanted: Option<&str>) -> anyhow::Result<Findings> {
     let Some((own, prefix)) = interface.addresses.iter().find(serves).copied() else {
         let has: Vec<String> = interface.addresses.iter().map(|(ip, prefix)| format!("{ip}/{prefix}")).collect();
         bail!(
-            "{} has {}: no network in which machines could be given addresses. Give it one, for example: ip addr add 192.168.10.1/24 dev {0}; \
-             or name another interface with --interface",
+            "{} has {}: no network in which machines could be given addresses; {}, or name another interface with --interface",
             interface.name,
-            has.join(", ")
+            has.join(", "),
+            give_address(&interface.name)
         )
     };
     let net = Ipv4Net::new(own, prefix)?.trunc();
@@ -116,6 +114,26 @@ fn look(wanted: Option<&str>) -> anyhow::Result<Findings> {
         own,
         foreign,
     })
+}
+
+/// What is wrong with an interface that somebody named, and what to do.
+fn unusable(name: &str, all: &[Interface], usable: &[&str]) -> String {
+    let what = match all.iter().find(|interface| interface.name == name) {
+        None => {
+            let names: Vec<&str> =
+                all.iter().filter(|interface| interface.mac.is_some()).map(|interface| interface.name.as_str()).collect();
+            return format!("--interface {name}: there is no such interface; there are: {}", names.join(", "));
+        }
+        Some(found) if found.mac.is_none() => "it has no hardware address".to_owned(),
+        Some(found) if !found.up => format!("it is down; for example: ip link set {name} up"),
+        Some(_) => format!("it has no IPv4 address; {}", give_address(name)),
+    };
+    let others = if usable.is_empty() { String::new() } else { format!("; these could serve: {}", usable.join(", ")) };
+    format!("--interface {name}: {what}{others}")
+}
+
+fn give_address(interface: &str) -> String {
+    format!("give it one first, for example: ip addr add 192.168.10.1/24 dev {interface}")
 }
 
 /// The interface with the default route, and the gateway behind it: a point-to-point link has none.

@@ -16,7 +16,7 @@ use athanor_crds::{
 };
 use athanor_plan::{
     BootPlan, ClientArch, Snapshot,
-    loader::{LOCAL_DISK, LOCAL_DISK_ARM64, NO_LOADER, local_disk},
+    loader::{NO_LOADER, local_disk},
     snapshot::NamedSubnet,
 };
 use athanor_wire::MacAddr;
@@ -379,8 +379,8 @@ impl Scene<'_> {
         }
         let message = if self.request.message == MessageType::Request { MessageType::Ack } else { MessageType::Offer };
         let detail = match (&file, address) {
-            (Some(file), Some(ip)) if !self.proxy => format!("{ip}, {}", describe_file(file)),
-            (Some(file), _) => describe_file(file),
+            (Some(file), Some(ip)) if !self.proxy => format!("{ip}, {}", describe_file(row, file)),
+            (Some(file), _) => describe_file(row, file),
             (None, Some(ip)) => format!("{ip}, no boot file"),
             (None, None) => "no boot file".to_owned(),
         };
@@ -427,17 +427,16 @@ impl Scene<'_> {
     }
 
     /// What sends firmware on to its disk. BIOS goes on when nothing is named; UEFI asks on for minutes, over PXE and over HTTP each, so it is given
-    /// a program that starts the disk. Not where shim is what it boots: with Secure Boot some firmware stops at a file that nobody signed.
+    /// a program that starts the disk. Nobody signs ours, so where shim is what it boots, that is it: its GRUB starts the disk.
     fn nothing_to_boot(&self, plan: &BootPlan) -> Option<String> {
         let chosen = plan.loader.as_deref().or(self.subnet.spec.loader.as_deref());
-        let loader = self.client.arch().and_then(|arch| self.context.snapshot.loaders().select(arch, chosen));
-        if loader.is_some_and(|loader| loader.name == SHIM) {
-            return None;
-        }
-        let (architecture, firmware) = self.client.arch()?.machine()?;
+        let arch = self.client.arch()?;
+        let (architecture, firmware) = arch.machine()?;
+        let shim = self.context.snapshot.loaders().select(arch, chosen).filter(|loader| loader.name == SHIM);
+        let file = shim.map_or(local_disk(architecture), |loader| loader.first.as_str());
         match self.client {
-            Client::HttpClient(_) => Some(format!("http://{}:{}/l/{}", self.server, self.context.http_port, local_disk(architecture))),
-            Client::PxeClient(_) if firmware == Firmware::Uefi => Some(local_disk(architecture).to_owned()),
+            Client::HttpClient(_) => Some(format!("http://{}:{}/l/{file}", self.server, self.context.http_port)),
+            Client::PxeClient(_) if firmware == Firmware::Uefi => Some(file.to_owned()),
             _ => None,
         }
     }
@@ -577,12 +576,12 @@ fn lease_options(lease: u32, options: &mut Vec<(u8, Vec<u8>)>) {
     }
 }
 
-fn describe_file(file: &str) -> String {
+fn describe_file(row: Row, file: &str) -> String {
     let name = file.rsplit('/').next().unwrap_or_default();
-    if [LOCAL_DISK, LOCAL_DISK_ARM64].contains(&name) {
-        format!("{name}, which starts its disk")
-    } else if name == NO_LOADER {
+    if name == NO_LOADER {
         format!("{name}, which starts nothing, so that its disk is next")
+    } else if row == Row::LocalDisk {
+        format!("{name}, which starts its disk")
     } else if file.starts_with("http://") && file.ends_with("/boot.ipxe") {
         "script over HTTP".to_owned()
     } else if file.starts_with("http://") {

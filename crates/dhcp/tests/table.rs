@@ -91,6 +91,7 @@ struct World {
     others: Vec<(&'static str, SubnetSpec)>,
     chain_loop: bool,
     leases: Vec<Lease>,
+    loaders: Vec<&'static str>,
 }
 
 fn world() -> World {
@@ -114,12 +115,14 @@ fn world() -> World {
         work: None,
         wake: false,
     };
-    World { subnet, plan, authority: Authority::Alone, servers: Vec::new(), others: Vec::new(), chain_loop: false, leases: Vec::new() }
+    let (servers, others, leases) = (Vec::new(), Vec::new(), Vec::new());
+    let loaders = vec!["undionly.kpxe", "snponly.efi"];
+    World { subnet, plan, authority: Authority::Alone, servers, others, chain_loop: false, leases, loaders }
 }
 
 impl World {
     fn decide(&self, ask: &Ask) -> (Request, Decision) {
-        let loaders = Loaders::from_files(["undionly.kpxe", "snponly.efi"].map(|name| (name.to_owned(), name.to_owned())));
+        let loaders = Loaders::from_files(self.loaders.iter().map(|name| ((*name).to_owned(), (*name).to_owned())));
         let mut subnets = vec![NamedSubnet { name: "lab".into(), spec: self.subnet.clone(), servers: self.servers.clone() }];
         let others = self.others.iter().cloned();
         subnets.extend(others.map(|(name, spec)| NamedSubnet { name: name.into(), spec, servers: self.servers.clone() }));
@@ -415,6 +418,13 @@ fn uefi_that_is_to_boot_its_disk_is_given_what_starts_it() {
     assert_eq!(file(http), "http://192.168.10.1:7481/l/local-disk.efi");
     assert_eq!(file(discover(KNOWN).pxe(0)), "");
     assert_eq!(file(discover(KNOWN).ipxe()), "");
+    // Where shim is the loader, firmware may start nothing else: its GRUB starts the disk.
+    disk.loaders.extend(["shimx64.efi", "grubx64.efi"]);
+    let file = |ask: Ask| disk.reply(&ask).1.file;
+    assert_eq!(file(discover(KNOWN).pxe(7)), "shimx64.efi");
+    let http = discover(KNOWN).option(60, b"HTTPClient:Arch:00016:UNDI:003000").option(93, &[0, 16]);
+    assert_eq!(file(http), "http://192.168.10.1:7481/l/shimx64.efi");
+    assert_eq!(file(discover(KNOWN).pxe(11)), "local-disk-arm64.efi");
 }
 
 #[test]

@@ -38,7 +38,7 @@ pub fn step(step: &Step) -> String {
             let _ = writeln!(out, "echo {}", said(message));
             out.push_str("if [ \"$grub_platform\" = pc ]; then\n  set root=(hd0)\n  if chainloader +1; then boot; fi\nfi\n");
             let _ = writeln!(out, "for file in {}; do\n  unset disk\n  search --no-floppy --set=disk --file $file", INSTALLED.join(" "));
-            out.push_str("  if [ -n \"$disk\" ]; then\n    if chainloader ($disk)$file; then boot; fi\n  fi\ndone\nexit 1\n");
+            out.push_str("  if [ -n \"$disk\" ]; then\n    set root=$disk\n    if chainloader $file; then boot; fi\n  fi\ndone\nexit 1\n");
         }
         Step::Chain { message } => {
             let _ = writeln!(out, "echo {}\nif [ \"$lockdown\" = y ]; then", said(message));
