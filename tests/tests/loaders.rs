@@ -104,9 +104,10 @@ fn with_secure_boot_a_machine_is_handed_back_to_its_disk_as_soon_as_others() {
     service.ctl(&format!("accept {}", vm.name())).unwrap();
     service.wait_state("machine", &vm.name(), "Available", 15).unwrap();
     let spec = format!("accepted: true, externallyProvisioned: true, interfaces: [{{mac: \"{}\", boot: true}}]", vm.mac);
-    service
-        .apply(&format!("apiVersion: metal.athanor.dev/v1alpha1\nkind: Machine\nmetadata: {{name: {}}}\nspec: {{{spec}}}\n", vm.name()))
-        .unwrap();
+    let machine = format!("apiVersion: metal.athanor.dev/v1alpha1\nkind: Machine\nmetadata: {{name: {}}}\nspec: {{{spec}}}\n", vm.name());
+    let refused = service.apply(&machine).unwrap_err().to_string();
+    assert!(refused.contains("conflict with \"athanor-boot-agent\"") && refused.contains("--force-conflicts takes"), "{refused}");
+    service.ctl(&format!("apply --force-conflicts -f {}", rack.file("applied.yaml").display())).unwrap();
     service.wait_state("machine", &vm.name(), "Provisioned", 15).unwrap();
     wait_for("the plan", Duration::from_secs(10), || {
         let said = service.ctl(&format!("simulate --discover mac={},arch=uefi", vm.mac)).map_err(|error| error.to_string())?;

@@ -59,7 +59,13 @@ async fn apply_one(client: &kube::Client, global: &Global, object: Value, force:
     let global = if namespace.is_empty() { global.clone() } else { Global { namespace, ..global.clone() } };
     let mut params = PatchParams::apply(connect::MANAGER).validation_strict();
     params.force = force;
-    get::api(client, &global, &kind).patch(&name, &params, &Patch::Apply(&object)).await?;
+    match get::api(client, &global, &kind).patch(&name, &params, &Patch::Apply(&object)).await {
+        // Another manager's field: a registered Machine's are its agent's until somebody takes them over.
+        Err(kube::Error::Api(status)) if status.code == 409 && !force => {
+            bail!("{}; --force-conflicts takes the fields over", status.message)
+        }
+        other => drop(other?),
+    }
     out(&format!("{}/{name} applied\n", kind.singular));
     Ok(())
 }

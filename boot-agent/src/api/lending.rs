@@ -15,7 +15,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{
     Api, Client,
-    api::{DeleteParams, Patch, PatchParams, PostParams},
+    api::{DeleteParams, Patch, PatchParams},
     core::DeserializeGuard,
     runtime::{WatchStreamExt as _, watcher, watcher::Event},
 };
@@ -127,7 +127,7 @@ async fn remove(api: &Api<Address>, ip: Ipv4Addr) -> Result<(), kube::Error> {
 async fn create(api: &Api<Address>, spec: AddressSpec) -> Result<bool, kube::Error> {
     let mut address = Address::new(&names::address(spec.ip), spec);
     address.metadata.labels = Some([(DYNAMIC_LABEL.to_owned(), "true".to_owned())].into());
-    match api.create(&PostParams::default(), &address).await {
+    match api.create(&super::creation(), &address).await {
         Ok(_) => Ok(true),
         Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
         Err(error) => Err(error),

@@ -17,6 +17,7 @@ use futures::{StreamExt as _, stream};
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Api, Client, ResourceExt as _,
+    api::PostParams,
     core::DeserializeGuard,
     runtime::{WatchStreamExt as _, watcher, watcher::Event},
 };
@@ -33,6 +34,14 @@ use crate::{
     port,
     shared::Shared,
 };
+
+/// Who wrote what agents create, for whoever applies the same field later.
+const MANAGER: &str = "athanor-boot-agent";
+
+/// A creation in the agents' name.
+fn creation() -> PostParams {
+    PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() }
+}
 
 /// Changes that come together become one snapshot.
 const GATHER: Duration = Duration::from_millis(5);

@@ -10,7 +10,7 @@ use athanor_crds::{
 };
 use athanor_dhcp::Newcomer;
 use athanor_wire::MacAddr;
-use kube::{Api, Client, api::PostParams};
+use kube::{Api, Client};
 use tokio::{sync::mpsc, time::Instant};
 
 use crate::{report::Seen, shared::Shared};
@@ -106,7 +106,7 @@ async fn register(shared: &Shared, client: &Client, newcomer: &Newcomer, taken: 
     // A name is a name: the Machine that has this one may have got another card meanwhile. Then the next name is as good.
     let second = taken.get(&newcomer.mac).is_some_and(|since| since.elapsed() >= NAME_TAKEN);
     let name = names::machine(newcomer.mac) + if second { "-2" } else { "" };
-    match machines.create(&PostParams::default(), &machine(&name, newcomer)).await {
+    match machines.create(&super::creation(), &machine(&name, newcomer)).await {
         Ok(_) => tracing::info!(machine = %name, %namespace, subnet = %newcomer.subnet, "newcomer registered"),
         // It is there already, and its plan is on its way; or somebody gave its name to another machine.
         Err(kube::Error::Api(status)) if status.code == 409 => {
