@@ -83,7 +83,7 @@ fn at_its_disk(service: &Service<'_>, capture: &Capture, vm: &mut Vm<'_>) -> Dur
     })
     .unwrap();
     let asked = Instant::now();
-    vm.wait_console(disk::SAYS, 60).unwrap_or_else(|error| panic!("{error}\n{}\n{}", vm.console(), service.log()));
+    vm.wait_console(disk::SAYS, 120).unwrap_or_else(|error| panic!("{error}\n{}\n{}", vm.console(), service.log()));
     let took = asked.elapsed();
     vm.power_off();
     took
