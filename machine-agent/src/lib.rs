@@ -22,6 +22,7 @@ pub mod documents;
 pub mod engine;
 mod error;
 pub mod gpt;
+pub mod guard;
 pub mod image;
 pub mod inventory;
 pub mod marker;

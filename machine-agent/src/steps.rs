@@ -16,8 +16,9 @@ use athanor_wire::{
 
 use crate::{
     AgentError,
-    device::{self, Device as _, Watched},
+    device::{self, Watched},
     engine::Event,
+    guard,
     image::{Http, Image, Progress, lock},
     inventory, marker, root_disk, wipe,
 };
@@ -91,7 +92,9 @@ fn write(order: &Write, http: &ureq::Agent, teller: &Teller<'_>) -> Result<Strin
     println!("athanor: writes to {}: {}", choice.name, choice.why);
     let path = Path::new("/dev").join(&choice.name);
     let disk = device::Disk::open(&path).map_err(AgentError::disk(&choice.name, "opening it"))?;
-    may_write(order, &facts.disks, &disk)?;
+    let found = marker::read(&disk).map_err(AgentError::disk(&choice.name, "reading its marker"))?;
+    let contents = facts.disks.iter().find(|other| other.name == choice.name).and_then(|disk| disk.contents.as_deref());
+    guard::may_write(order, &choice.name, found, contents)?;
     let began = Instant::now();
     let written = image.write(&Watched::new(&disk, &teller.over), teller)?;
     if let Err(error) = disk.reread_partitions() {
@@ -102,35 +105,6 @@ fn write(order: &Write, http: &ureq::Agent, teller: &Teller<'_>) -> Result<Strin
         "{} on {} ({}): {} bytes, {} of them data, read back in {seconds:.1} s",
         written.checksum, choice.name, choice.why, written.size, written.data
     ))
-}
-
-/// Nobody's data is overwritten by accident: what another installation or Deployment put there, and what was there before us.
-fn may_write(order: &Write, disks: &[Disk], disk: &device::Disk) -> Result<(), AgentError> {
-    let name = disk.name();
-    let found = marker::read(disk).map_err(AgentError::disk(name, "reading its marker"))?;
-    if let Some(found) = found {
-        if found.installation != order.marker.installation {
-            return Err(AgentError::NotOurs(format!(
-                "the disk {name} belongs to another installation ({}); if that one is gone, wipe the disk by hand",
-                found.installation
-            )));
-        }
-        // An earlier attempt of the same Deployment left half of it.
-        if found.instance == order.marker.instance || order.overwrite {
-            return Ok(());
-        }
-        return Err(AgentError::NotOurs(format!(
-            "the disk {name} holds the Deployment {}; release that first, or set spec.existingData: Overwrite",
-            found.instance
-        )));
-    }
-    let contents = disks.iter().find(|other| other.name == name).and_then(|disk| disk.contents.clone());
-    match contents {
-        Some(contents) if !order.overwrite => {
-            Err(AgentError::NotOurs(format!("the disk {name} holds data ({contents}); set spec.existingData: Overwrite to lose it")))
-        }
-        _ => Ok(()),
-    }
 }
 
 /// All disks at once; one that fails is the error, after the others ended.
@@ -146,7 +120,10 @@ fn wipe_all(order: &Wipe, teller: &Teller<'_>) -> Result<(Vec<WipedDisk>, Vec<St
     }
     let opened: Vec<(&Disk, device::Disk)> = disks.into_iter().map(|disk| Ok((disk, open(disk)?))).collect::<Result<_, AgentError>>()?;
     // All of them are asked for before the first is touched.
-    opened.iter().try_for_each(|(disk, device)| may_wipe(order, disk, device))?;
+    opened.iter().try_for_each(|(disk, device)| {
+        let found = marker::read(device).map_err(AgentError::disk(&disk.name, "reading its marker"))?;
+        guard::may_wipe(order, disk, found)
+    })?;
     let results: Vec<Result<WipedDisk, AgentError>> = std::thread::scope(|scope| {
         let wipe = |disk: &Disk, device: &device::Disk| {
             wipe::wipe(&Watched::new(device, &teller.over), order.policy, disk.serial.clone(), disk.wwn.clone(), teller)
@@ -167,29 +144,6 @@ fn wipe_all(order: &Wipe, teller: &Teller<'_>) -> Result<(Vec<WipedDisk>, Vec<St
 
 fn open(disk: &Disk) -> Result<device::Disk, AgentError> {
     device::Disk::open(&Path::new("/dev").join(&disk.name)).map_err(AgentError::disk(&disk.name, "opening it"))
-}
-
-/// Whether a disk's data may go: the Deployment's own, what came onto a disk that was empty before it, or what somebody said may be lost.
-fn may_wipe(order: &Wipe, disk: &Disk, device: &device::Disk) -> Result<(), AgentError> {
-    let name = &disk.name;
-    let found = marker::read(device).map_err(AgentError::disk(name, "reading its marker"))?;
-    let known = disk.serial.as_ref().unwrap_or(name);
-    match found {
-        Some(found) if found.installation != order.installation => {
-            Err(AgentError::NotOurs(format!("the disk {name} belongs to another installation ({}); it is not wiped", found.installation)))
-        }
-        _ if order.overwrite => Ok(()),
-        Some(found) if found.instance == order.instance => Ok(()),
-        Some(found) => Err(AgentError::NotOurs(format!(
-            "the disk {name} holds another Deployment ({}); set spec.existingData: Overwrite to lose it",
-            found.instance
-        ))),
-        None if disk.contents.is_none() || order.were_empty.contains(known) => Ok(()),
-        None => Err(AgentError::NotOurs(format!(
-            "the disk {name} holds data that was there before the Deployment ({}); set spec.existingData: Overwrite to lose it",
-            disk.contents.as_deref().unwrap_or_default()
-        ))),
-    }
 }
 
 /// Serial numbers that were expected and are not there.

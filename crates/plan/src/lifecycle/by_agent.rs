@@ -102,11 +102,13 @@ pub(super) fn inspect(machine: &Machine, facts: &Facts<'_>) -> Option<Decision> 
             Some(work) if work.failed().is_some() => {
                 let why = work.failed().unwrap_or_default();
                 looking(reasons::INSPECTION_FAILED, &format!("its hardware could not be looked at: {why}. Restart it to try again"))
+                    .restart_awaited(facts, work)
             }
             Some(work) if silent(facts, work) => looking(
                 reasons::INSPECTION_FAILED,
                 "the machine-agent that looked at its hardware said nothing for five minutes. Restart it",
-            ),
+            )
+            .restart_awaited(facts, work),
             Some(work) if work.bound.is_some() || work.asks => {
                 looking(reasons::INSPECTING, "the machine-agent looks at its hardware").looked_at_again(facts, work)
             }
@@ -202,6 +204,12 @@ impl Decision {
         self.again = if may_have_been_restarted(facts, work) { Some(LAST_NEWS) } else { busy.then_some(SILENCE) };
         self
     }
+
+    /// It waits for a restart. When one may have come it is looked at again, for nothing else may happen by then.
+    fn restart_awaited(mut self, facts: &Facts<'_>, work: &WorkSeen) -> Self {
+        self.again = may_have_been_restarted(facts, work).then_some(LAST_NEWS);
+        self
+    }
 }
 
 fn silent(facts: &Facts<'_>, work: &WorkSeen) -> bool {
@@ -257,13 +265,14 @@ pub(super) fn clean(facts: &Facts<'_>) -> Decision {
             let why = work.failed().unwrap_or_default();
             let mut decision = cleaning(reasons::WIPE_FAILED, format!("its disks could not be wiped: {why}. Restart it to try again"));
             decision.failure = Some(decision.message.clone());
-            decision
+            decision.restart_awaited(facts, work)
         }
         Some(work) if silent(facts, work) => cleaning(
             reasons::WIPE_FAILED,
             "the machine-agent that wiped its disks said nothing for five minutes. Restart it, so that they are wiped from the beginning"
                 .to_owned(),
-        ),
+        )
+        .restart_awaited(facts, work),
         Some(work) if work.bound.is_some() || work.asks => {
             cleaning(reasons::CLEANING, format!("its disks are wiped{}", work.progress())).looked_at_again(facts, work)
         }

@@ -1,7 +1,7 @@
-//! An API in memory that misbehaves within its rights, and a clock and ids that replay.
+//! An API in memory that misbehaves within its rights.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -9,48 +9,94 @@ use std::{
 };
 
 use athanor_crds::{Deployment, DeploymentSpec, Machine, MachineSpec, bootprofile::ProfileRef, machine::Interface};
-use athanor_operator::{Clock, Cluster, Ids, PortError, deployment, machine, port::Object};
+use athanor_operator::{Cluster, PortError, deployment as deployments, machine as machines, port::Object};
 use futures::executor::block_on;
-use jiff::Timestamp;
 use serde_json::{Value, json};
 
-/// A small generator (SplitMix64): what it yields depends on the seed alone.
-pub(crate) struct Dice(AtomicU64);
+use crate::{Count, Dice, Hurry};
 
-impl Dice {
-    pub(crate) fn roll(&self, sides: u64) -> u64 {
-        let mut z = self.0.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed).wrapping_add(0x9e37_79b9_7f4a_7c15);
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % sides
-    }
-}
-
-type Key = (String, String, String);
+/// Kind, namespace and name.
+pub type Key = (String, String, String);
 type Objects = BTreeMap<Key, Value>;
 
+/// How many earlier states a stale read may see.
+const PAST: usize = 6;
+
 /// An API in memory that misbehaves within its rights.
-pub(crate) struct Memory {
-    pub(crate) dice: Dice,
+#[derive(Debug)]
+pub struct Memory {
+    /// Its chance.
+    pub dice: Dice,
     now: Mutex<Objects>,
     /// Earlier states: what a stale read may see.
-    past: Mutex<Vec<Objects>>,
-    pub(crate) revision: AtomicU64,
-    pub(crate) calm: Mutex<bool>,
+    past: Mutex<VecDeque<Objects>>,
+    revision: AtomicU64,
+    calm: Mutex<bool>,
+    /// What was written since somebody looked.
+    written: Mutex<Vec<Key>>,
+    status_writes: AtomicU64,
 }
 
 impl Memory {
-    pub(crate) fn new(seed: u64) -> Self {
+    /// An empty one.
+    pub fn new(seed: u64) -> Self {
         Self {
-            dice: Dice(AtomicU64::new(seed)),
+            dice: Dice::new(seed),
             now: Mutex::default(),
             past: Mutex::default(),
             revision: AtomicU64::new(1),
             calm: Mutex::new(false),
+            written: Mutex::default(),
+            status_writes: AtomicU64::new(0),
         }
     }
 
-    fn luck(&self, one_in: u64) -> bool {
+    /// From now on it behaves, or does not.
+    pub fn set_calm(&self, calm: bool) {
+        *self.calm.lock().unwrap() = calm;
+    }
+
+    /// How many writes there were.
+    pub fn revision(&self) -> u64 {
+        self.revision.load(Ordering::Relaxed)
+    }
+
+    /// How many of them were of a status.
+    pub fn status_writes(&self) -> u64 {
+        self.status_writes.load(Ordering::Relaxed)
+    }
+
+    /// What was written since the last look, once for each write.
+    pub fn take_written(&self) -> Vec<Key> {
+        std::mem::take(&mut *self.written.lock().unwrap())
+    }
+
+    /// A copy of everything.
+    pub fn backup(&self) -> BTreeMap<Key, Value> {
+        self.now.lock().unwrap().clone()
+    }
+
+    /// Everything is as it was in a copy; nobody's caches are older than that.
+    pub fn restore(&self, copy: BTreeMap<Key, Value>) {
+        *self.now.lock().unwrap() = copy;
+        self.past.lock().unwrap().clear();
+    }
+
+    /// An object as it is, whatever the weather.
+    pub fn find<K: Object>(&self, namespace: &str, name: &str) -> Option<K> {
+        let object = self.now.lock().unwrap().get(&Self::key::<K>(Some(namespace), name)).cloned();
+        object.map(|object| serde_json::from_value(object).unwrap())
+    }
+
+    /// All objects of a kind as they are, whatever the weather.
+    pub fn all<K: Object>(&self) -> Vec<K> {
+        let kind = K::kind(&()).into_owned();
+        let now = self.now.lock().unwrap();
+        now.iter().filter(|(key, _)| key.0 == kind).map(|(_, object)| serde_json::from_value(object.clone()).unwrap()).collect()
+    }
+
+    /// Whether something happens that happens so rarely, and never in calm.
+    pub fn luck(&self, one_in: u64) -> bool {
         !*self.calm.lock().unwrap() && self.dice.roll(one_in) == 0
     }
 
@@ -62,15 +108,21 @@ impl Memory {
     fn view(&self) -> Objects {
         let past = self.past.lock().unwrap();
         if !past.is_empty() && self.luck(3) {
-            let back = usize::try_from(self.dice.roll(past.len().min(6) as u64)).unwrap();
-            return past[past.len() - 1 - back].clone();
+            return past[self.dice.pick(past.len())].clone();
         }
         self.now.lock().unwrap().clone()
     }
 
     fn commit(&self, key: Key, mut object: Value) -> Value {
         let mut now = self.now.lock().unwrap();
-        self.past.lock().unwrap().push(now.clone());
+        if !*self.calm.lock().unwrap() {
+            let mut past = self.past.lock().unwrap();
+            past.push_back(now.clone());
+            if past.len() > PAST {
+                past.pop_front();
+            }
+        }
+        self.written.lock().unwrap().push(key.clone());
         let revision = self.revision.fetch_add(1, Ordering::Relaxed) + 1;
         object["metadata"]["resourceVersion"] = json!(revision.to_string());
         if key.0 == "Machine" {
@@ -112,6 +164,7 @@ impl Memory {
             return Err(PortError::Conflict(format!("{key:?}")));
         }
         let mut new = live;
+        self.status_writes.fetch_add(u64::from(status), Ordering::Relaxed);
         let part = if status { json!({ "status": patch["status"] }) } else { patch.clone() };
         json_patch::merge(&mut new, &part);
         let new = self.commit(key, new);
@@ -121,12 +174,14 @@ impl Memory {
         Ok(serde_json::from_value(new).unwrap())
     }
 
-    pub(crate) fn put<K: Object>(&self, object: &K) {
+    /// Stores an object, whatever is there.
+    pub fn put<K: Object>(&self, object: &K) {
         let key = Self::key::<K>(object.meta().namespace.as_deref(), object.meta().name.as_deref().unwrap());
         self.commit(key, serde_json::to_value(object).unwrap());
     }
 
-    pub(crate) fn delete_now<K: Object>(&self, name: &str) {
+    /// Somebody deletes an object of the namespace `default`: it goes when its finalizers are gone.
+    pub fn delete_now<K: Object>(&self, name: &str) {
         let key = Self::key::<K>(Some("default"), name);
         let found = self.now.lock().unwrap().get(&key).cloned();
         if let Some(mut object) = found {
@@ -135,7 +190,8 @@ impl Memory {
         }
     }
 
-    pub(crate) fn names(&self, kind: &str) -> Vec<String> {
+    /// The names of all objects of a kind.
+    pub fn names(&self, kind: &str) -> Vec<String> {
         self.now.lock().unwrap().keys().filter(|key| key.0 == kind).map(|key| key.2.clone()).collect()
     }
 }
@@ -156,7 +212,7 @@ impl Cluster for Memory {
         let mut list: Vec<&Value> = view.iter().filter(|(key, _)| inside(key)).map(|(_, object)| object).collect();
         // Nobody promises an order.
         for last in (1..list.len()).rev() {
-            list.swap(last, usize::try_from(self.dice.roll(last as u64 + 1)).unwrap());
+            list.swap(last, self.dice.pick(last + 1));
         }
         Ok(list.into_iter().map(|object| Arc::new(serde_json::from_value(object.clone()).unwrap())).collect())
     }
@@ -191,35 +247,16 @@ impl Cluster for Memory {
     }
 
     async fn delete<K: Object>(&self, namespace: Option<&str>, name: &str) -> Result<(), PortError> {
-        self.now.lock().unwrap().remove(&Self::key::<K>(namespace, name));
+        let key = Self::key::<K>(namespace, name);
+        if self.now.lock().unwrap().remove(&key).is_some() {
+            self.written.lock().unwrap().push(key);
+        }
         Ok(())
     }
 }
 
-/// Ten seconds pass whenever somebody looks.
-#[derive(Default)]
-pub(crate) struct Hurry(AtomicU64);
-
-impl Clock for Hurry {
-    fn now(&self) -> Timestamp {
-        let seconds = self.0.fetch_add(10, Ordering::Relaxed);
-        Timestamp::from_second(i64::try_from(seconds).unwrap()).unwrap()
-    }
-}
-
-#[derive(Default)]
-pub(crate) struct Count(AtomicU64);
-
-impl Ids for Count {
-    fn id(&self, prefix: &str) -> String {
-        format!("{prefix}-{}", self.0.fetch_add(1, Ordering::Relaxed))
-    }
-    fn token(&self) -> String {
-        self.id("t")
-    }
-}
-
-pub(crate) fn machine(number: u8) -> Machine {
+/// A Machine that was accepted.
+pub fn machine(number: u8) -> Machine {
     let mac = athanor_wire::MacAddr([0x52, 0x54, 0, 0, 0, number]);
     let interfaces = vec![Interface { mac, boot: true, addresses: vec![] }];
     let mut machine = Machine::new(&format!("m{number}"), MachineSpec { accepted: true, interfaces, ..MachineSpec::default() });
@@ -227,7 +264,8 @@ pub(crate) fn machine(number: u8) -> Machine {
     machine
 }
 
-pub(crate) fn deployment(name: &str) -> Deployment {
+/// A Deployment of the profile `live` on any Machine.
+pub fn deployment(name: &str) -> Deployment {
     let profile = ProfileRef { name: Some("live".to_owned()), inline: None };
     let mut deployment = Deployment::new(name, DeploymentSpec { profile, ..DeploymentSpec::default() });
     deployment.metadata.namespace = Some("default".to_owned());
@@ -235,17 +273,17 @@ pub(crate) fn deployment(name: &str) -> Deployment {
 }
 
 /// The API behaves again, and everything is looked at until nothing changes.
-pub(crate) fn settle(cluster: &Memory, ids: &Count, clock: &Hurry) {
-    *cluster.calm.lock().unwrap() = true;
+pub fn settle(cluster: &Memory, ids: &Count, clock: &Hurry) {
+    cluster.set_calm(true);
     for _ in 0..30 {
-        let before = cluster.revision.load(Ordering::Relaxed);
+        let before = cluster.revision();
         for name in cluster.names("Machine") {
-            block_on(machine::reconcile("default", &name, cluster, clock, ids)).unwrap();
+            block_on(machines::reconcile("default", &name, cluster, clock, ids)).unwrap();
         }
         for name in cluster.names("Deployment") {
-            block_on(deployment::reconcile("default", &name, cluster, clock, ids)).unwrap();
+            block_on(deployments::reconcile("default", &name, cluster, clock, ids)).unwrap();
         }
-        if cluster.revision.load(Ordering::Relaxed) == before {
+        if cluster.revision() == before {
             return;
         }
     }

@@ -1,8 +1,6 @@
 //! Many Deployments, few Machines, and an API that conflicts, returns old reads, loses answers and delivers twice. The reconcilers are the
-//! very functions that run against Kubernetes. A seed that fails replays exactly: `CLAIMS_SEED=n cargo test -p athanor-operator`.
+//! very functions that run against Kubernetes. A seed that fails replays exactly: `CLAIMS_SEED=n cargo test -p athanor-sim`.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed unwrap is a failed test")]
-
-mod memory;
 
 use std::sync::Arc;
 
@@ -10,7 +8,7 @@ use athanor_crds::{BootProfile, BootProfileSpec, Deployment, Machine, MachineSta
 use athanor_operator::{Cluster as _, deployment, machine};
 use futures::executor::block_on;
 use k8s_openapi::api::core::v1::Namespace;
-use memory::{Count, Hurry, Memory, settle};
+use athanor_sim::{Count, Hurry, Memory, settle};
 
 const MACHINES: u8 = 4;
 const DEPLOYMENTS: u64 = 9;
@@ -25,12 +23,12 @@ fn play(seed: u64) {
     profile.metadata.namespace = Some("default".to_owned());
     cluster.put(&profile);
     for number in 0..MACHINES {
-        cluster.put(&memory::machine(number));
+        cluster.put(&athanor_sim::machine(number));
     }
     for step in 0..400 {
         let pick = format!("d{}", cluster.dice.roll(DEPLOYMENTS));
         match cluster.dice.roll(12) {
-            0 if !cluster.names("Deployment").contains(&pick) => cluster.put(&memory::deployment(&pick)),
+            0 if !cluster.names("Deployment").contains(&pick) => cluster.put(&athanor_sim::deployment(&pick)),
             1 if step % 3 == 0 => cluster.delete_now::<Deployment>(&pick),
             2..=6 => drop(block_on(deployment::reconcile("default", &pick, &cluster, &clock, &ids))),
             _ => {

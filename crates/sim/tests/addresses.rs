@@ -1,9 +1,6 @@
 //! Which addresses Machines get comes to rest, in whatever order an API lists its objects.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed unwrap is a failed test")]
 
-#[allow(dead_code, reason = "other tests use more of it")]
-mod memory;
-
 use athanor_crds::{
     Address, AddressSpec, BootReport, BootReportSpec, Machine, Subnet, SubnetSpec,
     bootreport::{Declined, NodeReport},
@@ -13,7 +10,7 @@ use athanor_crds::{
 use athanor_operator::{Clock as _, Cluster as _};
 use futures::executor::block_on;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
-use memory::{Count, Hurry, Memory, settle};
+use athanor_sim::{Count, Hurry, Memory, settle};
 
 fn subnet(name: &str, cidr: &str, range: Option<(&str, &str)>) -> Subnet {
     let ranges = range.into_iter().map(|(from, to)| AddressRange { from: from.parse().unwrap(), to: to.parse().unwrap() }).collect();
@@ -25,7 +22,7 @@ fn a_fixed_address_that_a_narrower_subnet_takes_over_leaves_the_machine_at_rest(
     for seed in 0..20 {
         let (cluster, ids, clock) = (Memory::new(seed), Count::default(), Hurry::default());
         cluster.put(&subnet("lab", "192.168.10.0/24", Some(("192.168.10.100", "192.168.10.199"))));
-        let mut machine = memory::machine(1);
+        let mut machine = athanor_sim::machine(1);
         machine.spec.interfaces[0].addresses = vec![AddressClaim { subnet: None, ip: "192.168.10.50".parse().unwrap() }];
         cluster.put(&machine);
         settle(&cluster, &ids, &clock);
@@ -61,7 +58,7 @@ fn given(cluster: &Memory) -> (Vec<String>, Vec<String>) {
 fn a_declined_address_is_given_to_nobody_and_a_machine_declines_only_so_many() {
     let (cluster, ids, clock) = (Memory::new(1), Count::default(), Hurry::default());
     cluster.put(&subnet("lab", "192.168.10.0/24", Some(("192.168.10.100", "192.168.10.199"))));
-    cluster.put(&memory::machine(1));
+    cluster.put(&athanor_sim::machine(1));
     settle(&cluster, &ids, &clock);
     assert_eq!(given(&cluster), (vec!["192.168.10.100".to_owned()], vec![]));
     for number in 0..3 {
@@ -83,7 +80,7 @@ fn a_declined_address_is_given_to_nobody_and_a_machine_declines_only_so_many() {
 fn a_fixed_address_that_is_declined_stays_and_its_owner_is_told() {
     let (cluster, ids, clock) = (Memory::new(1), Count::default(), Hurry::default());
     cluster.put(&subnet("lab", "192.168.10.0/24", Some(("192.168.10.100", "192.168.10.199"))));
-    let mut machine = memory::machine(1);
+    let mut machine = athanor_sim::machine(1);
     machine.spec.interfaces[0].addresses = vec![AddressClaim { subnet: None, ip: "192.168.10.50".parse().unwrap() }];
     cluster.put(&machine);
     settle(&cluster, &ids, &clock);
@@ -99,7 +96,7 @@ fn a_fixed_address_that_is_declined_stays_and_its_owner_is_told() {
 fn an_address_that_was_lent_becomes_its_machines() {
     let (cluster, ids, clock) = (Memory::new(1), Count::default(), Hurry::default());
     cluster.put(&subnet("lab", "192.168.10.0/24", Some(("192.168.10.100", "192.168.10.199"))));
-    let mut machine = memory::machine(1);
+    let mut machine = athanor_sim::machine(1);
     let ip = "192.168.10.50".parse().unwrap();
     let lent = AddressSpec::lent(ip, "lab", machine.spec.interfaces[0].mac, Time(clock.now()));
     cluster.put(&Address::new("v4-192-168-10-50", lent));

@@ -1,0 +1,580 @@
+//! Everything together, one step after the other, and what must never happen.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
+};
+
+use athanor_crds::{
+    BootProfile, BootProfileSpec, Deployment, DeploymentSpec, Machine, MachineState, Subnet, SubnetSpec, WipeRecord,
+    bootprofile::{Image, Live, ProfileRef},
+    conditions::types,
+    machine::OccupancyState,
+    subnet::{AddressRange, Mode, SubnetServer, SubnetStatus},
+};
+use athanor_machine_agent::engine::{Action, Event};
+use athanor_operator::{deployment, machine};
+use athanor_plan::{Safe, ipxe};
+use athanor_wire::{Assignment, GuestOutcome, MacAddr, Step, StepReport};
+use futures::executor::block_on;
+use k8s_openapi::api::core::v1::Namespace;
+use serde_json::Value;
+
+use crate::{
+    Count, Key, Memory, Virtual,
+    hardware::{Agent, Hardware, Runs},
+    server::Server,
+};
+
+/// How many lines of its story a world remembers.
+const STORY: usize = 400;
+const SECOND: i64 = 1_000_000;
+
+/// How rough a world is.
+#[derive(Debug, Clone, Copy)]
+pub struct Weather {
+    /// Power is cut, agents restart and lose the API, disks fail, answers are lost.
+    pub faults: bool,
+    /// The API's data is restored from an older copy now and then.
+    pub restores: bool,
+}
+
+/// A small data center.
+#[derive(Debug)]
+pub struct World {
+    /// Its API.
+    pub api: Memory,
+    /// Its time.
+    pub clock: Virtual,
+    /// Deployments that were released and whose Machine was free again, or that were asked for and came to run.
+    pub lives: u64,
+    ids: Count,
+    servers: Vec<Server>,
+    machines: Vec<Hardware>,
+    weather: Weather,
+    /// When which object is looked at.
+    due: BTreeMap<Key, i64>,
+    /// Instances whose Deployment somebody deleted on purpose.
+    deleted: BTreeSet<String>,
+    backup: Option<BTreeMap<Key, Value>>,
+    restored: bool,
+    named: u64,
+    story: VecDeque<String>,
+}
+
+impl World {
+    /// So many machines, and nobody wants anything yet.
+    pub fn new(seed: u64, machines: u8, weather: Weather) -> Self {
+        let api = Memory::new(seed);
+        furnish(&api, machines);
+        let hardware = |number: u8| {
+            let mac = MacAddr([0x52, 0x54, 0, 0, 0, number]);
+            // One in eight has a life before Athanor.
+            Hardware::new(&format!("m{number}"), mac, api.dice.roll(8) == 0)
+        };
+        let machines = (0..machines).map(hardware).collect();
+        let servers = ["n1", "n2"].map(Server::new).into();
+        let mut world = Self {
+            api,
+            clock: Virtual::default(),
+            lives: 0,
+            ids: Count::default(),
+            servers,
+            machines,
+            weather,
+            due: BTreeMap::new(),
+            deleted: BTreeSet::new(),
+            backup: None,
+            restored: false,
+            named: 0,
+            story: VecDeque::new(),
+        };
+        world.look_at_all();
+        world
+    }
+
+    /// What happened lately, for whoever has to understand a failure.
+    pub fn story(&self) -> String {
+        self.story.iter().map(|line| format!("{line}\n")).collect()
+    }
+
+    fn tell(&mut self, what: impl FnOnce() -> String) {
+        if self.story.len() == STORY {
+            self.story.pop_front();
+        }
+        let seconds = (self.clock.micros() - Virtual::default().micros()) / 100_000;
+        self.story.push_back(format!("{:>8}.{} {}", seconds / 10, seconds % 10, what()));
+    }
+
+    fn luck(&self, one_in: u64) -> bool {
+        self.weather.faults && self.api.luck(one_in)
+    }
+
+    /// A little time passes, and what is due happens.
+    pub fn step(&mut self) {
+        let pause = 100 + self.api.dice.roll(1400);
+        self.clock.pass(pause);
+        self.reconcile();
+        for index in 0..self.servers.len() {
+            if self.api.dice.roll(2) == 0 {
+                self.servers[index].listen(&self.api, &self.clock);
+            }
+            self.servers[index].flush(&self.api, &self.clock);
+        }
+        for index in 0..self.machines.len() {
+            self.tick(index);
+        }
+        self.people();
+        self.misfortune();
+        self.notice();
+        self.check();
+    }
+
+    /// From now on nothing goes wrong any more, and nobody wants anything new; people still do what they are told. Ends when nothing changes.
+    ///
+    /// # Panics
+    /// It never comes to rest, or writes on while it is stuck.
+    pub fn settle(&mut self) {
+        self.api.set_calm(true);
+        self.weather = Weather { faults: false, restores: false };
+        self.servers.iter_mut().for_each(|server| server.connected = true);
+        self.look_at_all();
+        let mut quiet_since = self.clock.micros();
+        let begun = quiet_since;
+        let mut revision = self.api.revision();
+        // Silence, three attempts and their pauses are over by then.
+        while self.clock.micros() - quiet_since < 1200 * SECOND {
+            self.step();
+            if self.api.revision() != revision && !self.only_waiting(revision) {
+                quiet_since = self.clock.micros();
+            }
+            revision = self.api.revision();
+            assert!(self.clock.micros() - begun < 24 * 3600 * SECOND, "it never comes to rest");
+        }
+    }
+
+    /// What was written since is no more than that machines which wait still do.
+    fn only_waiting(&self, _since: u64) -> bool {
+        self.due.keys().all(|key| key.0 != "Deployment")
+    }
+
+    fn look_at_all(&mut self) {
+        let now = self.clock.micros();
+        for kind in ["Machine", "Deployment"] {
+            for name in self.api.names(kind) {
+                self.due.insert((kind.to_owned(), "default".to_owned(), name), now);
+            }
+        }
+    }
+
+    fn soon(&mut self, kind: &str, name: &str) {
+        let at = self.clock.micros() + i64::try_from(self.api.dice.roll(1_500_000)).unwrap();
+        let due = self.due.entry((kind.to_owned(), "default".to_owned(), name.to_owned())).or_insert(at);
+        *due = at.min(*due);
+    }
+
+    /// What was written wakes whoever looks at it.
+    fn notice(&mut self) {
+        let mut written = self.api.take_written();
+        written.sort();
+        written.dedup();
+        for (kind, _, name) in written {
+            match kind.as_str() {
+                "Machine" => {
+                    self.soon("Machine", &name);
+                    let owner = self.api.find::<Machine>("default", &name).and_then(|machine| machine.spec.claim_ref);
+                    let deployments = self.api.all::<Deployment>();
+                    for deployment in &deployments {
+                        let own = deployment.metadata.name.as_deref().unwrap_or_default();
+                        let status = deployment.status.as_ref();
+                        let waits = status.is_none_or(|status| status.machine.is_none());
+                        let was = status.is_some_and(|status| status.machine.as_deref() == Some(&name));
+                        if waits || was || owner.as_ref().is_some_and(|owner| owner.name == own) {
+                            self.soon("Deployment", own);
+                        }
+                    }
+                }
+                "Deployment" => {
+                    self.soon("Deployment", &name);
+                    let found = self.api.find::<Deployment>("default", &name).and_then(|deployment| deployment.status?.machine);
+                    let machines = self.api.all::<Machine>();
+                    let owned = machines.iter().filter(|machine| machine.spec.claim_ref.as_ref().is_some_and(|claim| claim.name == name));
+                    let owned: Vec<String> = owned.filter_map(|machine| machine.metadata.name.clone()).chain(found).collect();
+                    owned.iter().for_each(|machine| self.soon("Machine", machine));
+                }
+                "BootReport" | "MachineInventory" => self.soon("Machine", &name),
+                _ => {}
+            }
+        }
+    }
+
+    fn reconcile(&mut self) {
+        let now = self.clock.micros();
+        let due: Vec<Key> = self.due.iter().filter(|(_, at)| **at <= now).map(|(key, _)| key.clone()).collect();
+        for key in due {
+            self.due.remove(&key);
+            let again = if key.0 == "Machine" {
+                block_on(machine::reconcile("default", &key.2, &self.api, &self.clock, &self.ids))
+            } else {
+                block_on(deployment::reconcile("default", &key.2, &self.api, &self.clock, &self.ids)).map(|()| None)
+            };
+            // Sometimes it is delivered twice.
+            let again = if self.api.luck(20) { Ok(Some(Duration::ZERO)) } else { again };
+            let pause = match again {
+                Ok(None) => continue,
+                Ok(Some(pause)) => i64::try_from(pause.as_micros()).unwrap(),
+                Err(_) => SECOND + i64::try_from(self.api.dice.roll(4_000_000)).unwrap(),
+            };
+            self.due.entry(key).or_insert(now + pause);
+        }
+    }
+
+    fn tick(&mut self, index: usize) {
+        let now = self.clock.micros();
+        match &self.machines[index].runs {
+            Runs::Firmware { next, since } if *next <= now => self.firmware(index, *since),
+            Runs::Agent(_) => self.agent(index),
+            Runs::Guest { told: false, at, .. } if *at <= now => self.guest(index),
+            _ => {}
+        }
+    }
+
+    fn firmware(&mut self, index: usize, since: i64) {
+        let now = self.clock.micros();
+        let mac = self.machines[index].mac;
+        let server = self.api.dice.pick(self.servers.len());
+        let asked = self.servers[server].script(mac, &self.clock);
+        let machine = &mut self.machines[index];
+        let name = machine.name.clone();
+        let Some((plan, acting)) = asked else {
+            machine.runs = Runs::Firmware { since, next: now + 3 * SECOND };
+            return;
+        };
+        if acting && let Some(order) = &plan.order {
+            let token = order.report_token.clone();
+            let at = now + 5 * SECOND;
+            let agent = plan.work.is_some();
+            machine.runs = if agent {
+                let key = format!("k-{}", self.api.dice.roll(u64::MAX));
+                Runs::Agent(Box::new(Agent::new(2, key, plan.token.clone(), at)))
+            } else {
+                Runs::Guest { token, told: false, at }
+            };
+            let attempt = order.attempt.clone();
+            return self.tell(|| format!("{name} boots {} of {attempt}", if agent { "the machine-agent" } else { "the guest" }));
+        }
+        let waited = u64::try_from(now - since).unwrap_or_default();
+        let leaves = match &plan.safe {
+            Safe::LocalDisk { .. } => true,
+            Safe::LocalDiskThenWait { .. } => waited >= u64::try_from(ipxe::WAIT_BEFORE_DISK.as_micros()).unwrap(),
+            Safe::Wait { .. } => false,
+        };
+        if leaves {
+            machine.boot_disk(now);
+            let runs = format!("{:?}", machine.runs);
+            self.tell(|| format!("{name} leaves to its disk: {runs}"));
+        } else {
+            machine.runs = Runs::Firmware { since, next: now + 3 * SECOND };
+        }
+    }
+
+    fn guest(&mut self, index: usize) {
+        let outcome = if self.luck(12) { GuestOutcome::Failure } else { GuestOutcome::Success };
+        let server = self.api.dice.pick(self.servers.len());
+        let (mac, name) = (self.machines[index].mac, self.machines[index].name.clone());
+        let Runs::Guest { token, .. } = &self.machines[index].runs else { return };
+        let stored = self.servers[server].guest(mac, &token.clone(), outcome, &self.api, &self.clock);
+        // Who is told that its attempt is over says nothing more.
+        let done = stored != Some(false);
+        let again = self.clock.micros() + 5 * SECOND;
+        if let Runs::Guest { told, at, .. } = &mut self.machines[index].runs {
+            (*told, *at) = (done, again);
+        }
+        self.tell(|| format!("{name}'s guest reports {outcome:?}: {stored:?}"));
+    }
+
+    fn agent(&mut self, index: usize) {
+        let Runs::Agent(agent) = &mut self.machines[index].runs else { return };
+        if agent.doing.is_some() {
+            return self.work(index);
+        }
+        if agent.next.1 > self.clock.micros() {
+            return;
+        }
+        let (action, at) = std::mem::replace(&mut agent.next, (Action::Pause(Duration::ZERO), i64::MAX));
+        agent.next.1 = at;
+        let server = agent.engine.server();
+        let (token, key, mac) = (agent.token.clone(), agent.key.clone(), self.machines[index].mac);
+        let unreachable = self.luck(40);
+        let event = match action {
+            Action::Pause(_) => Event::Woke,
+            Action::Ask(_) | Action::Tell(_) if unreachable => Event::Lost,
+            Action::Ask(next) => self.servers[server].next(mac, &token, &key, &next, &self.clock),
+            Action::Tell(report) => self.servers[server].tell(mac, &token, &key, *report, &self.api, &self.clock),
+            Action::Run(assignment) => return self.begin(index, assignment),
+            Action::Leave(step) => {
+                let (machine, now) = (&mut self.machines[index], self.clock.micros());
+                let name = machine.name.clone();
+                if step == Step::PowerOff { machine.runs = Runs::Off } else { machine.restart(now) }
+                return self.tell(|| format!("{name}'s agent leaves: {}", step.name()));
+            }
+        };
+        self.goes_on(index, event);
+    }
+
+    /// The engine hears what happened, and says what is next.
+    fn goes_on(&mut self, index: usize, event: Event) {
+        let now = self.clock.micros();
+        let Runs::Agent(agent) = &mut self.machines[index].runs else { return };
+        if let Event::Answered(Some(Assignment { token: Some(token), .. })) = &event {
+            agent.token.clone_from(token);
+        }
+        let pause = if event == Event::Answered(None) { SECOND } else { 0 };
+        let action = agent.engine.on(event);
+        let pause = if let Action::Pause(pause) = &action { i64::try_from(pause.as_micros()).unwrap() } else { pause };
+        agent.next = (action, now + pause);
+    }
+
+    fn begin(&mut self, index: usize, assignment: Assignment) {
+        let name = self.machines[index].name.clone();
+        self.tell(|| format!("{name}'s agent begins {} of {}", assignment.step.name(), assignment.work));
+        self.may_touch(index, &assignment.step);
+        if let Err(why) = self.machines[index].begin(&assignment.step) {
+            self.tell(|| format!("{name}'s agent refuses: {why}"));
+            return self.goes_on(index, Event::Finished(Box::new(Hardware::fail(&assignment, &why))));
+        }
+        let ticks = 1 + self.api.dice.roll(12);
+        if let Runs::Agent(agent) = &mut self.machines[index].runs {
+            agent.doing = Some((assignment, ticks));
+        }
+    }
+
+    /// A step goes on, is told of, and ends.
+    fn work(&mut self, index: usize) {
+        let Runs::Agent(agent) = &mut self.machines[index].runs else { return };
+        let Some((assignment, left)) = agent.doing.take() else { return };
+        let (server, token, key) = (agent.engine.server(), agent.token.clone(), agent.key.clone());
+        let (mac, name) = (self.machines[index].mac, self.machines[index].name.clone());
+        self.may_touch(index, &assignment.step);
+        let begun = StepReport::begun(&assignment.work, assignment.index, assignment.step.name());
+        let told = self.servers[server].tell(mac, &token, &key, begun, &self.api, &self.clock);
+        let report = if matches!(told, Event::Over | Event::Stranger) {
+            Hardware::fail(&assignment, "the work is over")
+        } else if self.luck(60) {
+            Hardware::fail(&assignment, "the disk says no")
+        } else if left > 0 {
+            if let Runs::Agent(agent) = &mut self.machines[index].runs {
+                agent.doing = Some((assignment, left - 1));
+            }
+            return;
+        } else {
+            self.machines[index].finish(&assignment)
+        };
+        self.tell(|| format!("{name}'s agent ends {} of {}: {:?} {}", assignment.step.name(), assignment.work, report.outcome, report.message));
+        self.goes_on(index, Event::Finished(Box::new(report)));
+    }
+
+    /// A disk is touched only for the claim that owns the machine now; what runs is never destroyed unasked.
+    fn may_touch(&self, index: usize, step: &Step) {
+        let machine = &self.machines[index];
+        let (instance, writes) = match step {
+            Step::Write(order) => (order.marker.instance.as_str(), true),
+            Step::Wipe(order) => (order.instance.as_str(), false),
+            _ => return,
+        };
+        let stored = self.api.find::<Machine>("default", &machine.name);
+        let spec = stored.as_ref().map(|stored| &stored.spec);
+        let claim = spec.and_then(|spec| spec.claim_ref.as_ref()).map(|claim| claim.instance_id.as_str());
+        // Between a restore and the news of it nobody can know.
+        assert!(claim == Some(instance) || self.restored, "{}: {} for {instance}, but it is {claim:?}'s", machine.name, step.name());
+        if let Some(marker) = machine.disk.marker.as_ref().filter(|_| machine.disk.whole) {
+            let gone = self.deleted.contains(&marker.instance);
+            let again = writes && marker.instance == instance;
+            assert!(gone || again, "{}: {} for {instance} over {}, which nobody deleted", machine.name, step.name(), marker.instance);
+        }
+    }
+
+    /// People want things, and do what a status tells them.
+    fn people(&mut self) {
+        for index in 0..self.machines.len() {
+            if self.api.dice.roll(25) != 0 {
+                continue;
+            }
+            let Some(machine) = self.api.find::<Machine>("default", &self.machines[index].name) else { continue };
+            let says = ready(&machine);
+            let asked = ["power-cycle it", "Power-cycle it", "switch it on", "Restart it", "Restart the machine"];
+            let waits_in_agent = matches!(self.machines[index].runs, Runs::Agent(_)) && says.contains("switch it on");
+            if asked.iter().any(|words| says.contains(words)) && !waits_in_agent {
+                self.power_cycle(index, &format!("as its status says: {says}"));
+            }
+        }
+        let deployments = self.api.all::<Deployment>();
+        for deployment in &deployments {
+            let says = deployment.status.as_ref().and_then(|status| status.progress.clone()).unwrap_or_default();
+            if says.contains("delete the Deployment") && self.api.dice.roll(25) == 0 {
+                self.delete(deployment);
+            }
+        }
+        if self.weather.faults && self.api.dice.roll(12) == 0 {
+            if deployments.len() < self.machines.len() + 2 && self.api.dice.roll(2) == 0 {
+                self.named += 1;
+                let profile = if self.api.dice.roll(4) == 0 { "live" } else { "golden" };
+                let name = format!("d{}", self.named);
+                self.api.put(&wish(&name, profile));
+                self.tell(|| format!("somebody wants {name}, {profile}"));
+            } else if !deployments.is_empty() && self.api.dice.roll(6) == 0 {
+                self.delete(&deployments[self.api.dice.pick(deployments.len())]);
+            }
+        }
+    }
+
+    fn delete(&mut self, deployment: &Deployment) {
+        let name = deployment.metadata.name.clone().unwrap_or_default();
+        if deployment.metadata.deletion_timestamp.is_none() {
+            self.lives += 1;
+        }
+        self.deleted.extend(deployment.spec.instance_id.clone());
+        self.api.delete_now::<Deployment>(&name);
+        self.tell(|| format!("somebody deletes {name}"));
+    }
+
+    fn power_cycle(&mut self, index: usize, why: &str) {
+        let now = self.clock.micros();
+        self.machines[index].restart(now);
+        let name = self.machines[index].name.clone();
+        self.tell(|| format!("{name} is power-cycled, {why}"));
+    }
+
+    fn misfortune(&mut self) {
+        if !self.weather.faults {
+            return;
+        }
+        for index in 0..self.machines.len() {
+            if self.api.dice.roll(150) == 0 {
+                self.power_cycle(index, "by misfortune");
+            }
+        }
+        for index in 0..self.servers.len() {
+            if self.api.dice.roll(200) == 0 {
+                self.servers[index].restart();
+                self.tell(|| format!("agent {index} restarts"));
+            }
+            let connected = self.servers[index].connected;
+            if self.api.dice.roll(if connected { 150 } else { 30 }) == 0 {
+                self.servers[index].connected = !connected;
+                self.tell(|| format!("agent {index} reaches the API: {}", !connected));
+            }
+        }
+        if self.api.dice.roll(120) == 0 {
+            let (pause, now) = (self.api.dice.roll(400), self.clock.micros());
+            self.clock.pass(pause * 1000);
+            self.tell(|| format!("{pause} s pass at once, from {now}"));
+        }
+        if self.weather.restores && self.api.dice.roll(400) == 0 {
+            match self.backup.take() {
+                None => self.backup = Some(self.api.backup()),
+                Some(copy) => {
+                    self.api.restore(copy);
+                    self.restored = true;
+                    self.servers.iter_mut().for_each(Server::list_anew);
+                    self.look_at_all();
+                    self.tell(|| "the API's data is restored from a copy".to_owned());
+                }
+            }
+        }
+    }
+
+    /// Status never says more than happened.
+    fn check(&self) {
+        let records = self.api.all::<WipeRecord>();
+        for machine in self.api.all::<Machine>() {
+            let name = machine.metadata.name.clone().unwrap_or_default();
+            let Some(hardware) = self.machines.iter().find(|hardware| hardware.name == name) else { continue };
+            let state = machine.status.as_ref().and_then(|status| status.state.clone());
+            let occupancy = machine.spec.occupancy.as_ref();
+            let on_disk = |instance: &str| hardware.disk.whole && hardware.disk.marker.as_ref().is_some_and(|marker| marker.instance == instance);
+            if let Some(occupancy) = occupancy.filter(|occupancy| occupancy.state == OccupancyState::Provisioned && occupancy.wipe.is_some()) {
+                assert!(on_disk(&occupancy.instance_id) || self.restored, "{name} is Provisioned, but its disk has {:?}", hardware.disk);
+            }
+            let free = machine.spec.claim_ref.is_none() && state == Some(MachineState::Available) && !machine.spec.cordoned;
+            if free && !self.restored {
+                assert!(hardware.disk.marker.is_none(), "{name} is free, but its disk has {:?}", hardware.disk);
+            }
+        }
+        assert!(records.iter().all(|record| !record.spec.disks.is_empty()), "a record of nothing");
+    }
+
+    /// Every Machine and every Deployment is where it is to be, or says what it waits for.
+    ///
+    /// # Panics
+    /// One is not.
+    pub fn all_is_said(&self) {
+        for machine in self.api.all::<Machine>() {
+            let says = ready(&machine);
+            assert!(!says.is_empty(), "{:?} says nothing", machine.metadata.name);
+            let state = machine.status.as_ref().and_then(|status| status.state.clone());
+            let rests = matches!(state, Some(MachineState::Available | MachineState::Provisioned | MachineState::Accepted));
+            // Somebody has to come; and was told so.
+            let waits = ["Set spec", "set spec", "remove spec.claimRef", "Correct", "delete the Deployment"].iter().any(|words| says.contains(words));
+            assert!(rests || waits, "{:?} is left {state:?}: {says}", machine.metadata.name);
+        }
+        for deployment in self.api.all::<Deployment>() {
+            let status = deployment.status.clone().unwrap_or_default();
+            let ready = status.conditions.iter().any(|condition| condition.type_ == types::READY && condition.status == "True");
+            assert!(ready || status.progress.is_some_and(|says| !says.is_empty()), "{:?} says nothing", deployment.metadata.name);
+            assert!(deployment.metadata.deletion_timestamp.is_none(), "{:?} is not let go", deployment.metadata.name);
+        }
+    }
+}
+
+fn ready(machine: &Machine) -> String {
+    let conditions = machine.status.iter().flat_map(|status| &status.conditions);
+    conditions.filter(|condition| condition.type_ == types::READY).map(|condition| condition.message.clone()).collect()
+}
+
+fn wish(name: &str, profile: &str) -> Deployment {
+    let profile = ProfileRef { name: Some(profile.to_owned()), inline: None };
+    let mut deployment = Deployment::new(name, DeploymentSpec { profile, ..DeploymentSpec::default() });
+    deployment.metadata.namespace = Some("default".to_owned());
+    deployment
+}
+
+/// The namespace, a Subnet that two agents serve, two profiles, and machines that were accepted.
+fn furnish(api: &Memory, machines: u8) {
+    let mut namespace = Namespace::default();
+    namespace.metadata.name = Some("default".to_owned());
+    api.put(&namespace);
+    let ranges = vec![AddressRange { from: "192.168.10.100".parse().unwrap(), to: "192.168.10.199".parse().unwrap() }];
+    let spec = SubnetSpec { mode: Mode::Dhcp, ranges, ..SubnetSpec::of("192.168.10.0/24".parse().unwrap()) };
+    let mut subnet = Subnet::new("lab", spec);
+    let server = |node: &str, last: u8| SubnetServer {
+        node: node.to_owned(),
+        interface: "eth0".to_owned(),
+        address: format!("192.168.10.{last}"),
+        authority: Some("Alone".to_owned()),
+        foreign_server: None,
+        lacks: Vec::new(),
+        limited: None,
+        other_addresses: Vec::new(),
+        ramdisk: true,
+        version: None,
+    };
+    subnet.status = Some(SubnetStatus { servers: vec![server("n1", 1), server("n2", 2)], ..SubnetStatus::default() });
+    api.put(&subnet);
+    let image = Image {
+        url: "http://example.com/golden.raw".to_owned(),
+        checksum: format!("sha256:{}", "0".repeat(64)),
+        format: None,
+        grow: false,
+        datasource: athanor_crds::bootprofile::Datasource::default(),
+    };
+    let live = BootProfileSpec { live: Some(Live {}), kernel: Some("http://example.com/vmlinuz".to_owned()), ..BootProfileSpec::default() };
+    for (name, spec) in [("golden", BootProfileSpec { image: Some(image), ..BootProfileSpec::default() }), ("live", live)] {
+        let mut profile = BootProfile::new(name, spec);
+        profile.metadata.namespace = Some("default".to_owned());
+        api.put(&profile);
+    }
+    for number in 0..machines {
+        api.put(&crate::machine(number));
+    }
+}
