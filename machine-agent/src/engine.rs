@@ -1,6 +1,6 @@
 //! What the agent does next. No I/O: what happened comes in, what to do goes out.
 
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 
 use athanor_wire::{Assignment, Step, StepReport, work::Next};
 
@@ -14,6 +14,9 @@ const STRANGER_PAUSE: Duration = Duration::from_secs(3);
 /// So often in a row, which takes two minutes, an agent hears that its token names no machine before it leaves: somebody deleted the Machine, and
 /// its firmware asks what there is for it.
 const UNKNOWN_TRIES: u32 = 40;
+
+/// How many works that are over are remembered: a server that knows less than another is behind by seconds, and no machine does so much in them.
+const MAX_OVER: usize = 32;
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,13 +62,15 @@ pub struct Engine {
     failures: u32,
     unknown: u32,
     at: Next,
+    /// Works that this agent was at before.
+    over: VecDeque<String>,
     untold: Option<Box<StepReport>>,
 }
 
 impl Engine {
     /// One that knows so many servers, and nothing else.
     pub fn new(servers: usize) -> Self {
-        Self { servers: servers.max(1), server: 0, failures: 0, unknown: 0, at: Next::default(), untold: None }
+        Self { servers: servers.max(1), server: 0, failures: 0, unknown: 0, at: Next::default(), over: VecDeque::new(), untold: None }
     }
 
     /// Which server is asked.
@@ -89,8 +94,7 @@ impl Engine {
             Event::Unknown if self.unknown + 1 >= UNKNOWN_TRIES => Action::Leave(Step::Reboot),
             Event::Stranger | Event::Unknown => {
                 self.unknown += u32::from(event == Event::Unknown);
-                self.server = (self.server + 1) % self.servers;
-                Action::Pause(STRANGER_PAUSE)
+                self.elsewhere()
             }
             Event::Answered(answer) => {
                 self.failures = 0;
@@ -119,10 +123,24 @@ impl Engine {
         }
     }
 
+    /// Another server may know better.
+    fn elsewhere(&mut self) -> Action {
+        self.server = (self.server + 1) % self.servers;
+        Action::Pause(STRANGER_PAUSE)
+    }
+
     fn answered(&mut self, answer: Option<Assignment>) -> Action {
         let Some(assignment) = answer else { return self.speak() };
         let news = self.at.work.as_ref() != Some(&assignment.work);
+        if self.over.contains(&assignment.work) {
+            // What was wiped before is somebody's now: that server has not heard of it yet.
+            return self.elsewhere();
+        }
         if news {
+            if self.over.len() == MAX_OVER {
+                self.over.pop_front();
+            }
+            self.over.extend(self.at.work.take());
             self.at = Next { work: Some(assignment.work.clone()), done: assignment.index, failed: false };
         } else if assignment.index != self.at.done || self.at.failed {
             // A step is done once, whatever a server says that knows less.
@@ -206,6 +224,20 @@ mod tests {
             }
         }
         assert_eq!(engine.on(Event::Unknown), Action::Leave(Step::Reboot));
+    }
+
+    #[test]
+    fn work_that_is_over_is_not_begun_again_though_a_server_says_so() {
+        let mut engine = Engine::new(2);
+        for work in ["wipe", "write"] {
+            assert!(matches!(engine.on(assigned(work, 0, Step::Inventory)), Action::Run(_)), "{work}");
+            engine.on(Event::Finished(ended(work, 0, Outcome::Done)));
+            engine.on(Event::Stored);
+        }
+        assert_eq!(engine.server(), 0);
+        assert_eq!(engine.on(assigned("wipe", 0, Step::Inventory)), Action::Pause(STRANGER_PAUSE));
+        assert_eq!(engine.server(), 1, "another one is asked");
+        assert_eq!(engine.on(Event::Woke), at("write", 1, false));
     }
 
     #[test]

@@ -250,6 +250,10 @@ async fn guest(shared: &Shared, token: &str, request: Request<Incoming>) -> Resp
     }
     let snapshot = shared.snapshot();
     let Some(plan) = snapshot.by_report_token(token).cloned() else {
+        // A guest reports once: whoever knows too little does not send it away.
+        if !shared.is_fresh() {
+            return text(StatusCode::SERVICE_UNAVAILABLE, "the API was silent too long; report again\n");
+        }
         return text(StatusCode::FORBIDDEN, "this token belongs to no attempt that is under way\n");
     };
     let reading = Limited::new(request.into_body(), MAX_REPORT).collect();

@@ -59,6 +59,8 @@ pub enum Runs {
     Guest {
         /// The attempt's token.
         token: String,
+        /// The agent that it reports to.
+        server: usize,
         /// It has nothing to report any more.
         told: bool,
         /// When it reports.

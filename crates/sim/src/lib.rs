@@ -24,6 +24,6 @@ mod time;
 pub mod world;
 
 pub use dice::Dice;
-pub use memory::{Key, Memory, deployment, machine, settle};
+pub use memory::{Key, Memory, Stored, deployment, machine, settle};
 pub use time::{Count, Hurry, Virtual};
 pub use world::World;

@@ -1,9 +1,10 @@
 //! An API in memory that misbehaves within its rights.
 
 use std::{
+    any::Any,
     collections::{BTreeMap, VecDeque},
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -17,7 +18,21 @@ use crate::{Count, Dice, Hurry};
 
 /// Kind, namespace and name.
 pub type Key = (String, String, String);
-type Objects = BTreeMap<Key, Value>;
+type Objects = BTreeMap<Key, Arc<Stored>>;
+
+/// An object as it was written, read as its kind once.
+#[derive(Debug)]
+pub struct Stored {
+    value: Value,
+    typed: OnceLock<Arc<dyn Any + Send + Sync>>,
+}
+
+impl Stored {
+    fn read<K: Object>(&self) -> Arc<K> {
+        let typed = self.typed.get_or_init(|| Arc::new(serde_json::from_value::<K>(self.value.clone()).unwrap()));
+        typed.clone().downcast().unwrap()
+    }
+}
 
 /// How many earlier states a stale read may see.
 const PAST: usize = 6;
@@ -72,27 +87,27 @@ impl Memory {
     }
 
     /// A copy of everything.
-    pub fn backup(&self) -> BTreeMap<Key, Value> {
+    pub fn backup(&self) -> BTreeMap<Key, Arc<Stored>> {
         self.now.lock().unwrap().clone()
     }
 
     /// Everything is as it was in a copy; nobody's caches are older than that.
-    pub fn restore(&self, copy: BTreeMap<Key, Value>) {
+    pub fn restore(&self, copy: BTreeMap<Key, Arc<Stored>>) {
         *self.now.lock().unwrap() = copy;
         self.past.lock().unwrap().clear();
     }
 
     /// An object as it is, whatever the weather.
-    pub fn find<K: Object>(&self, namespace: &str, name: &str) -> Option<K> {
+    pub fn find<K: Object>(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
         let object = self.now.lock().unwrap().get(&Self::key::<K>(Some(namespace), name)).cloned();
-        object.map(|object| serde_json::from_value(object).unwrap())
+        object.map(|object| object.read())
     }
 
     /// All objects of a kind as they are, whatever the weather.
-    pub fn all<K: Object>(&self) -> Vec<K> {
+    pub fn all<K: Object>(&self) -> Vec<Arc<K>> {
         let kind = K::kind(&()).into_owned();
         let now = self.now.lock().unwrap();
-        now.iter().filter(|(key, _)| key.0 == kind).map(|(_, object)| serde_json::from_value(object.clone()).unwrap()).collect()
+        now.iter().filter(|(key, _)| key.0 == kind).map(|(_, object)| object.read()).collect()
     }
 
     /// Whether something happens that happens so rarely, and never in calm.
@@ -126,7 +141,7 @@ impl Memory {
         let revision = self.revision.fetch_add(1, Ordering::Relaxed) + 1;
         object["metadata"]["resourceVersion"] = json!(revision.to_string());
         if key.0 == "Machine" {
-            let before = now.get(&key).map(|old| old["spec"]["claimRef"].clone()).unwrap_or_default();
+            let before = now.get(&key).map(|old| old.value["spec"]["claimRef"].clone()).unwrap_or_default();
             let after = &object["spec"]["claimRef"];
             assert!(
                 before.is_null() || after.is_null() || before["instanceID"] == after["instanceID"],
@@ -138,7 +153,7 @@ impl Memory {
         if finalized {
             now.remove(&key);
         } else {
-            now.insert(key, object.clone());
+            now.insert(key, Arc::new(Stored { value: object.clone(), typed: OnceLock::new() }));
         }
         drop(now);
         self.check();
@@ -149,7 +164,7 @@ impl Memory {
     fn check(&self) {
         let mut owners: BTreeMap<String, String> = BTreeMap::new();
         for ((kind, _, name), object) in self.now.lock().unwrap().iter() {
-            if let (true, Some(instance)) = (kind == "Machine", object["spec"]["claimRef"]["instanceID"].as_str())
+            if let (true, Some(instance)) = (kind == "Machine", object.value["spec"]["claimRef"]["instanceID"].as_str())
                 && let Some(other) = owners.insert(instance.to_owned(), name.clone())
             {
                 panic!("instance {instance} has two Machines: {other} and {name}");
@@ -159,7 +174,7 @@ impl Memory {
 
     fn merge<K: Object>(&self, read: &K, patch: &Value, status: bool) -> Result<K, PortError> {
         let key = Self::key::<K>(read.meta().namespace.as_deref(), read.meta().name.as_deref().unwrap());
-        let live = self.now.lock().unwrap().get(&key).cloned().ok_or_else(|| PortError::NotFound(format!("{key:?}")))?;
+        let live = self.now.lock().unwrap().get(&key).map(|live| live.value.clone()).ok_or_else(|| PortError::NotFound(format!("{key:?}")))?;
         if live["metadata"]["resourceVersion"].as_str() != read.meta().resource_version.as_deref() || self.luck(12) {
             return Err(PortError::Conflict(format!("{key:?}")));
         }
@@ -183,7 +198,7 @@ impl Memory {
     /// Somebody deletes an object of the namespace `default`: it goes when its finalizers are gone.
     pub fn delete_now<K: Object>(&self, name: &str) {
         let key = Self::key::<K>(Some("default"), name);
-        let found = self.now.lock().unwrap().get(&key).cloned();
+        let found = self.now.lock().unwrap().get(&key).map(|found| found.value.clone());
         if let Some(mut object) = found {
             object["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
             self.commit(key, object);
@@ -202,19 +217,20 @@ impl Cluster for Memory {
             return Err(PortError::Unavailable("no answer".to_owned()));
         }
         // A get is answered by the API itself and is never old; lists come out of caches.
-        Ok(self.now.lock().unwrap().get(&Self::key::<K>(namespace, name)).map(|object| serde_json::from_value(object.clone()).unwrap()))
+        let found = self.now.lock().unwrap().get(&Self::key::<K>(namespace, name)).cloned();
+        Ok(found.map(|object| K::clone(&object.read())))
     }
 
     async fn list<K: Object>(&self, namespace: Option<&str>) -> Result<Vec<Arc<K>>, PortError> {
         let kind = K::kind(&()).into_owned();
         let inside = |key: &Key| key.0 == kind && namespace.is_none_or(|namespace| key.1 == namespace);
         let view = self.view();
-        let mut list: Vec<&Value> = view.iter().filter(|(key, _)| inside(key)).map(|(_, object)| object).collect();
+        let mut list: Vec<&Arc<Stored>> = view.iter().filter(|(key, _)| inside(key)).map(|(_, object)| object).collect();
         // Nobody promises an order.
         for last in (1..list.len()).rev() {
             list.swap(last, self.dice.pick(last + 1));
         }
-        Ok(list.into_iter().map(|object| Arc::new(serde_json::from_value(object.clone()).unwrap())).collect())
+        Ok(list.into_iter().map(|object| object.read()).collect())
     }
 
     async fn create<K: Object>(&self, object: &K) -> Result<K, PortError> {
@@ -240,7 +256,7 @@ impl Cluster for Memory {
     async fn delete_read<K: Object>(&self, read: &K) -> Result<(), PortError> {
         let key = Self::key::<K>(read.meta().namespace.as_deref(), read.meta().name.as_deref().unwrap_or_default());
         let mut now = self.now.lock().unwrap();
-        if now.get(&key).is_some_and(|object| object["metadata"]["uid"].as_str() == read.meta().uid.as_deref()) {
+        if now.get(&key).is_some_and(|object| object.value["metadata"]["uid"].as_str() == read.meta().uid.as_deref()) {
             now.remove(&key);
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! A boot-agent, as far as machines and the API see it: a snapshot that may be old, and news that are not told yet.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use athanor_crds::{
     BootReport, BootReportSpec, MachineState,
@@ -86,17 +86,19 @@ pub struct Server {
     plans: BTreeMap<MacAddr, BootPlan>,
     clients: BTreeMap<MacAddr, Client>,
     heard: Option<i64>,
+    /// The API's revision when it listened last.
+    seen: u64,
 }
 
 impl Server {
     /// One that knows nothing yet.
     pub fn new(node: &str) -> Self {
-        Self { node: node.to_owned(), connected: true, plans: BTreeMap::new(), clients: BTreeMap::new(), heard: None }
+        Self { node: node.to_owned(), connected: true, plans: BTreeMap::new(), clients: BTreeMap::new(), heard: None, seen: 0 }
     }
 
     /// It is started anew: it has the plans and the attempts that it kept beside itself, and what it had not told is lost.
     pub fn restart(&mut self) {
-        self.heard = None;
+        (self.heard, self.seen) = (None, 0);
         for client in self.clients.values_mut() {
             let attempt = std::mem::take(&mut client.attempt);
             *client = Client::default();
@@ -112,7 +114,11 @@ impl Server {
             return;
         }
         self.heard = Some(clock.micros());
-        let read = |secret: &Secret| serde_json::from_slice(&secret.data.as_ref()?.get(names::PLAN_SECRET_KEY)?.0).ok();
+        if self.seen == api.revision() {
+            return;
+        }
+        self.seen = api.revision();
+        let read = |secret: &Arc<Secret>| serde_json::from_slice(&secret.data.as_ref()?.get(names::PLAN_SECRET_KEY)?.0).ok();
         let secrets = api.all::<Secret>();
         let plans: Vec<BootPlan> =
             secrets.iter().filter(|secret| secret.type_.as_deref() == Some(names::PLAN_SECRET_TYPE)).filter_map(read).collect();
@@ -128,6 +134,7 @@ impl Server {
     /// The API's data went back: its lists are read anew.
     pub fn list_anew(&mut self) {
         self.plans.clear();
+        self.seen = 0;
     }
 
     /// The plan of a machine.
@@ -253,10 +260,10 @@ impl Server {
         }
     }
 
-    /// A guest reports with its attempt's token; whether that is stored.
+    /// A guest reports with its attempt's token; whether that is stored. `None`: its attempt is over.
     pub fn guest(&mut self, mac: MacAddr, token: &str, outcome: GuestOutcome, api: &Memory, clock: &Virtual) -> Option<bool> {
-        let plan = self.plans.get(&mac)?;
-        let order = plan.order.as_ref().filter(|order| order.report_token == token)?.attempt.clone();
+        let order = self.plans.get(&mac).and_then(|plan| plan.order.as_ref()).filter(|order| order.report_token == token);
+        let Some(order) = order.map(|order| order.attempt.clone()) else { return (!self.is_fresh(clock)).then_some(false) };
         let client = self.clients.entry(mac).or_default();
         client.begin(&order);
         if client.attempt.guest.is_none() {
@@ -294,7 +301,8 @@ impl Server {
         if api.luck(8) {
             return false;
         }
-        let mut stored = api.find::<BootReport>(&namespace, &name).unwrap_or_else(|| {
+        let stored = api.find::<BootReport>(&namespace, &name);
+        let mut stored = stored.map(|stored| BootReport::clone(&stored)).unwrap_or_else(|| {
             let mut report = BootReport::new(&name, BootReportSpec::default());
             report.metadata.namespace = Some(namespace.clone());
             report

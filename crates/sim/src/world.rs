@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
     time::Duration,
 };
 
@@ -18,10 +19,9 @@ use athanor_plan::{Safe, ipxe};
 use athanor_wire::{Assignment, GuestOutcome, MacAddr, Step, StepReport};
 use futures::executor::block_on;
 use k8s_openapi::api::core::v1::Namespace;
-use serde_json::Value;
 
 use crate::{
-    Count, Key, Memory, Virtual,
+    Count, Key, Memory, Stored, Virtual,
     hardware::{Agent, Hardware, Runs},
     server::Server,
 };
@@ -56,7 +56,7 @@ pub struct World {
     due: BTreeMap<Key, i64>,
     /// Instances whose Deployment somebody deleted on purpose.
     deleted: BTreeSet<String>,
-    backup: Option<BTreeMap<Key, Value>>,
+    backup: Option<BTreeMap<Key, Arc<Stored>>>,
     restored: bool,
     named: u64,
     story: VecDeque<String>,
@@ -182,7 +182,7 @@ impl World {
             match kind.as_str() {
                 "Machine" => {
                     self.soon("Machine", &name);
-                    let owner = self.api.find::<Machine>("default", &name).and_then(|machine| machine.spec.claim_ref);
+                    let owner = self.api.find::<Machine>("default", &name).and_then(|machine| machine.spec.claim_ref.clone());
                     let deployments = self.api.all::<Deployment>();
                     for deployment in &deployments {
                         let own = deployment.metadata.name.as_deref().unwrap_or_default();
@@ -196,7 +196,7 @@ impl World {
                 }
                 "Deployment" => {
                     self.soon("Deployment", &name);
-                    let found = self.api.find::<Deployment>("default", &name).and_then(|deployment| deployment.status?.machine);
+                    let found = self.api.find::<Deployment>("default", &name).and_then(|deployment| deployment.status.as_ref()?.machine.clone());
                     let machines = self.api.all::<Machine>();
                     let owned = machines.iter().filter(|machine| machine.spec.claim_ref.as_ref().is_some_and(|claim| claim.name == name));
                     let owned: Vec<String> = owned.filter_map(|machine| machine.metadata.name.clone()).chain(found).collect();
@@ -258,7 +258,7 @@ impl World {
                 let key = format!("k-{}", self.api.dice.roll(u64::MAX));
                 Runs::Agent(Box::new(Agent::new(2, key, plan.token.clone(), at)))
             } else {
-                Runs::Guest { token, told: false, at }
+                Runs::Guest { token, server, told: false, at }
             };
             let attempt = order.attempt.clone();
             return self.tell(|| format!("{name} boots {} of {attempt}", if agent { "the machine-agent" } else { "the guest" }));
@@ -280,10 +280,9 @@ impl World {
 
     fn guest(&mut self, index: usize) {
         let outcome = if self.luck(12) { GuestOutcome::Failure } else { GuestOutcome::Success };
-        let server = self.api.dice.pick(self.servers.len());
         let (mac, name) = (self.machines[index].mac, self.machines[index].name.clone());
-        let Runs::Guest { token, .. } = &self.machines[index].runs else { return };
-        let stored = self.servers[server].guest(mac, &token.clone(), outcome, &self.api, &self.clock);
+        let Runs::Guest { token, server, .. } = &self.machines[index].runs else { return };
+        let stored = self.servers[*server].guest(mac, &token.clone(), outcome, &self.api, &self.clock);
         // Who is told that its attempt is over says nothing more.
         let done = stored != Some(false);
         let again = self.clock.micros() + 5 * SECOND;
@@ -408,14 +407,17 @@ impl World {
                 self.power_cycle(index, &format!("as its status says: {says}"));
             }
         }
+        if self.api.dice.roll(6) != 0 {
+            return;
+        }
         let deployments = self.api.all::<Deployment>();
         for deployment in &deployments {
             let says = deployment.status.as_ref().and_then(|status| status.progress.clone()).unwrap_or_default();
-            if says.contains("delete the Deployment") && self.api.dice.roll(25) == 0 {
+            if says.contains("delete the Deployment") && self.api.dice.roll(4) == 0 {
                 self.delete(deployment);
             }
         }
-        if self.weather.faults && self.api.dice.roll(12) == 0 {
+        if self.weather.faults && self.api.dice.roll(2) == 0 {
             if deployments.len() < self.machines.len() + 2 && self.api.dice.roll(2) == 0 {
                 self.named += 1;
                 let profile = if self.api.dice.roll(4) == 0 { "live" } else { "golden" };
