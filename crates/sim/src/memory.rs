@@ -49,7 +49,6 @@ pub struct Memory {
     calm: Mutex<bool>,
     /// What was written since somebody looked.
     written: Mutex<Vec<Key>>,
-    status_writes: AtomicU64,
 }
 
 impl Memory {
@@ -62,7 +61,6 @@ impl Memory {
             revision: AtomicU64::new(1),
             calm: Mutex::new(false),
             written: Mutex::default(),
-            status_writes: AtomicU64::new(0),
         }
     }
 
@@ -74,11 +72,6 @@ impl Memory {
     /// How many writes there were.
     pub fn revision(&self) -> u64 {
         self.revision.load(Ordering::Relaxed)
-    }
-
-    /// How many of them were of a status.
-    pub fn status_writes(&self) -> u64 {
-        self.status_writes.load(Ordering::Relaxed)
     }
 
     /// What was written since the last look, once for each write.
@@ -179,7 +172,6 @@ impl Memory {
             return Err(PortError::Conflict(format!("{key:?}")));
         }
         let mut new = live;
-        self.status_writes.fetch_add(u64::from(status), Ordering::Relaxed);
         let part = if status { json!({ "status": patch["status"] }) } else { patch.clone() };
         json_patch::merge(&mut new, &part);
         let new = self.commit(key, new);

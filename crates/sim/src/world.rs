@@ -29,6 +29,10 @@ use crate::{
 /// How many lines of its story a world remembers.
 const STORY: usize = 400;
 const SECOND: i64 = 1_000_000;
+/// Silence of an agent, three attempts and the pauses between them are over by then, and twice that.
+const QUIET: i64 = 1200 * SECOND;
+/// Nothing takes so long.
+const LONG: i64 = 24 * 3600 * SECOND;
 
 /// How rough a world is.
 #[derive(Debug, Clone, Copy)]
@@ -59,6 +63,8 @@ pub struct World {
     backup: Option<BTreeMap<Key, Arc<Stored>>>,
     restored: bool,
     named: u64,
+    /// When a Machine or a Deployment was last written to.
+    changed: i64,
     story: VecDeque<String>,
 }
 
@@ -87,6 +93,7 @@ impl World {
             backup: None,
             restored: false,
             named: 0,
+            changed: 0,
             story: VecDeque::new(),
         };
         world.look_at_all();
@@ -130,32 +137,22 @@ impl World {
         self.check();
     }
 
-    /// From now on nothing goes wrong any more, and nobody wants anything new; people still do what they are told. Ends when nothing changes.
+    /// From now on nothing goes wrong any more, and nobody wants anything new; people still do what they are told. Ends when no Machine and no
+    /// Deployment was written to for [`QUIET`]: whoever is stuck by then says so, and says nothing more.
     ///
     /// # Panics
-    /// It never comes to rest, or writes on while it is stuck.
+    /// It never comes to rest.
     pub fn settle(&mut self) {
         self.api.set_calm(true);
         self.weather = Weather { faults: false, restores: false };
         self.servers.iter_mut().for_each(|server| server.connected = true);
         self.look_at_all();
-        let mut quiet_since = self.clock.micros();
-        let begun = quiet_since;
-        let mut revision = self.api.revision();
-        // Silence, three attempts and their pauses are over by then.
-        while self.clock.micros() - quiet_since < 1200 * SECOND {
+        self.changed = self.clock.micros();
+        let begun = self.changed;
+        while self.clock.micros() - self.changed < QUIET {
             self.step();
-            if self.api.revision() != revision && !self.only_waiting(revision) {
-                quiet_since = self.clock.micros();
-            }
-            revision = self.api.revision();
-            assert!(self.clock.micros() - begun < 24 * 3600 * SECOND, "it never comes to rest");
+            assert!(self.clock.micros() - begun < LONG, "it never comes to rest");
         }
-    }
-
-    /// What was written since is no more than that machines which wait still do.
-    fn only_waiting(&self, _since: u64) -> bool {
-        self.due.keys().all(|key| key.0 != "Deployment")
     }
 
     fn look_at_all(&mut self) {
@@ -179,6 +176,9 @@ impl World {
         written.sort();
         written.dedup();
         for (kind, _, name) in written {
+            if ["Machine", "Deployment"].contains(&kind.as_str()) {
+                self.changed = self.clock.micros();
+            }
             match kind.as_str() {
                 "Machine" => {
                     self.soon("Machine", &name);
@@ -424,7 +424,7 @@ impl World {
                 let name = format!("d{}", self.named);
                 self.api.put(&wish(&name, profile));
                 self.tell(|| format!("somebody wants {name}, {profile}"));
-            } else if !deployments.is_empty() && self.api.dice.roll(6) == 0 {
+            } else if !deployments.is_empty() && self.api.dice.roll(3) == 0 {
                 self.delete(&deployments[self.api.dice.pick(deployments.len())]);
             }
         }

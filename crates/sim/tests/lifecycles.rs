@@ -47,6 +47,12 @@ fn lives(of: std::ops::Range<u64>, steps: u32, weather: Weather) -> u64 {
 
 #[test]
 fn whatever_goes_wrong_no_disk_is_lost_and_every_machine_says_where_it_is() {
-    let lived = lives(0..20, 2000, Weather { faults: true, restores: false });
+    let lived = lives(0..100, 2000, Weather { faults: true, restores: false });
     eprintln!("{lived} lives");
+}
+
+#[test]
+fn data_of_the_api_that_went_back_cost_nobody_a_disk() {
+    let lived = lives(1000..1100, 2000, Weather { faults: true, restores: true });
+    eprintln!("{lived} lives, with restores");
 }
