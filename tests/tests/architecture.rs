@@ -8,7 +8,7 @@ use cargo_metadata::{DependencyKind, MetadataCommand, Package};
 /// Rooms from the roof down. A room may depend on rooms of lower floors only, never on its own floor.
 const FLOORS: &[&[&str]] = &[
     &["athanor-tests"],
-    &["athanor"],
+    &["athanor", "athanor-sim"],
     &["athanor-operator", "athanor-boot-agent", "athanor-machine-agent", "athanor-local-disk"],
     &["athanor-media", "athanor-apiserver", "athanor-sys"],
     &["athanor-dhcp", "athanor-tftp-server"],

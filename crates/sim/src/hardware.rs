@@ -4,10 +4,7 @@ use athanor_machine_agent::{
     engine::{Action, Engine, Event},
     guard,
 };
-use athanor_wire::{
-    Assignment, Disk, Inventory, MacAddr, Outcome, Step, StepReport, WipeMethod, WipedDisk,
-    work::{Marker, Wipe, Write},
-};
+use athanor_wire::{Assignment, Disk, Inventory, MacAddr, Outcome, Step, StepReport, WipeMethod, WipedDisk, work::Marker};
 
 /// What is on the one disk.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -114,28 +111,27 @@ impl Hardware {
         }
     }
 
-    /// A step begins: it may end at once, since the guard says no.
-    pub fn begin(&mut self, step: &Step) -> Result<(), String> {
+    /// Whether the machine-agent would begin a step.
+    ///
+    /// # Errors
+    /// Its guard says no, and why.
+    pub fn allows(&self, step: &Step) -> Result<(), String> {
+        let found = self.disk.marker.clone();
         match step {
-            Step::Write(order) => {
-                guard::may_write(order, "vda", self.disk.marker.clone(), self.disk.contents()).map_err(|error| error.to_string())?;
-                self.write_some(order);
-            }
-            Step::Wipe(order) => {
-                guard::may_wipe(order, &self.as_found(), self.disk.marker.clone()).map_err(|error| error.to_string())?;
-                self.wipe_some(order);
-            }
+            Step::Write(order) => guard::may_write(order, "vda", found, self.disk.contents()),
+            Step::Wipe(order) => guard::may_wipe(order, &self.as_found(), found),
+            _ => Ok(()),
+        }
+        .map_err(|error| error.to_string())
+    }
+
+    /// A step begins: what was there is half gone.
+    pub fn begin(&mut self, step: &Step) {
+        match step {
+            Step::Write(order) => self.disk = Platter { marker: Some(order.marker.clone()), whole: false, foreign: false },
+            Step::Wipe(_) => self.disk.whole = false,
             _ => {}
         }
-        Ok(())
-    }
-
-    fn write_some(&mut self, order: &Write) {
-        self.disk = Platter { marker: Some(order.marker.clone()), whole: false, foreign: false };
-    }
-
-    fn wipe_some(&mut self, _order: &Wipe) {
-        self.disk.whole = false;
     }
 
     /// A step has ended as asked.

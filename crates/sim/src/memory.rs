@@ -167,7 +167,8 @@ impl Memory {
 
     fn merge<K: Object>(&self, read: &K, patch: &Value, status: bool) -> Result<K, PortError> {
         let key = Self::key::<K>(read.meta().namespace.as_deref(), read.meta().name.as_deref().unwrap());
-        let live = self.now.lock().unwrap().get(&key).map(|live| live.value.clone()).ok_or_else(|| PortError::NotFound(format!("{key:?}")))?;
+        let live =
+            self.now.lock().unwrap().get(&key).map(|live| live.value.clone()).ok_or_else(|| PortError::NotFound(format!("{key:?}")))?;
         if live["metadata"]["resourceVersion"].as_str() != read.meta().resource_version.as_deref() || self.luck(12) {
             return Err(PortError::Conflict(format!("{key:?}")));
         }

@@ -8,9 +8,9 @@ use athanor_crds::{
     subnet::{AddressRange, Mode},
 };
 use athanor_operator::{Clock as _, Cluster as _};
+use athanor_sim::{Count, Hurry, Memory, settle};
 use futures::executor::block_on;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
-use athanor_sim::{Count, Hurry, Memory, settle};
 
 fn subnet(name: &str, cidr: &str, range: Option<(&str, &str)>) -> Subnet {
     let ranges = range.into_iter().map(|(from, to)| AddressRange { from: from.parse().unwrap(), to: to.parse().unwrap() }).collect();

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use athanor_crds::{BootProfile, BootProfileSpec, Deployment, Machine, MachineState, bootprofile::Live};
 use athanor_operator::{Cluster as _, deployment, machine};
+use athanor_sim::{Count, Hurry, Memory, settle};
 use futures::executor::block_on;
 use k8s_openapi::api::core::v1::Namespace;
-use athanor_sim::{Count, Hurry, Memory, settle};
 
 const MACHINES: u8 = 4;
 const DEPLOYMENTS: u64 = 9;

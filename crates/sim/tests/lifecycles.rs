@@ -25,6 +25,10 @@ fn play(seed: u64, steps: u32, weather: Weather) -> u64 {
     world.lives
 }
 
+fn replays() -> bool {
+    std::env::var_os("LIFE_SEED").is_some()
+}
+
 fn lives(of: std::ops::Range<u64>, steps: u32, weather: Weather) -> u64 {
     if let Some(seed) = std::env::var("LIFE_SEED").ok().and_then(|text| text.parse().ok()) {
         return play(seed, steps, weather);
@@ -47,12 +51,12 @@ fn lives(of: std::ops::Range<u64>, steps: u32, weather: Weather) -> u64 {
 
 #[test]
 fn whatever_goes_wrong_no_disk_is_lost_and_every_machine_says_where_it_is() {
-    let lived = lives(0..100, 2000, Weather { faults: true, restores: false });
-    eprintln!("{lived} lives");
+    let lived = lives(0..160, 2000, Weather { faults: true, restores: false });
+    assert!(lived > 5000 || replays(), "only {lived} lives: nobody wants anything any more");
 }
 
 #[test]
-fn data_of_the_api_that_went_back_cost_nobody_a_disk() {
-    let lived = lives(1000..1100, 2000, Weather { faults: true, restores: true });
-    eprintln!("{lived} lives, with restores");
+fn data_of_the_api_that_went_back_costs_nobody_a_disk() {
+    let lived = lives(1000..1110, 2000, Weather { faults: true, restores: true });
+    assert!(lived > 3500 || replays(), "only {lived} lives: nobody wants anything any more");
 }

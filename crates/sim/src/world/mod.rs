@@ -1,24 +1,21 @@
 //! Everything together, one step after the other, and what must never happen.
 
+mod furniture;
+mod people;
+mod rules;
+
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
 
-use athanor_crds::{
-    BootProfile, BootProfileSpec, Deployment, DeploymentSpec, Machine, MachineState, Subnet, SubnetSpec, WipeRecord,
-    bootprofile::{Image, Live, ProfileRef},
-    conditions::types,
-    machine::OccupancyState,
-    subnet::{AddressRange, Mode, SubnetServer, SubnetStatus},
-};
+use athanor_crds::{Deployment, Machine, conditions::types};
 use athanor_machine_agent::engine::{Action, Event};
 use athanor_operator::{deployment, machine};
 use athanor_plan::{Safe, ipxe};
 use athanor_wire::{Assignment, GuestOutcome, MacAddr, Step, StepReport};
 use futures::executor::block_on;
-use k8s_openapi::api::core::v1::Namespace;
 
 use crate::{
     Count, Key, Memory, Stored, Virtual,
@@ -32,7 +29,7 @@ const SECOND: i64 = 1_000_000;
 /// Silence of an agent, three attempts and the pauses between them are over by then, and twice that.
 const QUIET: i64 = 1200 * SECOND;
 /// Nothing takes so long.
-const LONG: i64 = 24 * 3600 * SECOND;
+const LONG: i64 = 8 * 3600 * SECOND;
 
 /// How rough a world is.
 #[derive(Debug, Clone, Copy)]
@@ -72,7 +69,7 @@ impl World {
     /// So many machines, and nobody wants anything yet.
     pub fn new(seed: u64, machines: u8, weather: Weather) -> Self {
         let api = Memory::new(seed);
-        furnish(&api, machines);
+        furniture::furnish(&api, machines);
         let hardware = |number: u8| {
             let mac = MacAddr([0x52, 0x54, 0, 0, 0, number]);
             // One in eight has a life before Athanor.
@@ -196,7 +193,8 @@ impl World {
                 }
                 "Deployment" => {
                     self.soon("Deployment", &name);
-                    let found = self.api.find::<Deployment>("default", &name).and_then(|deployment| deployment.status.as_ref()?.machine.clone());
+                    let found =
+                        self.api.find::<Deployment>("default", &name).and_then(|deployment| deployment.status.as_ref()?.machine.clone());
                     let machines = self.api.all::<Machine>();
                     let owned = machines.iter().filter(|machine| machine.spec.claim_ref.as_ref().is_some_and(|claim| claim.name == name));
                     let owned: Vec<String> = owned.filter_map(|machine| machine.metadata.name.clone()).chain(found).collect();
@@ -314,7 +312,11 @@ impl World {
             Action::Leave(step) => {
                 let (machine, now) = (&mut self.machines[index], self.clock.micros());
                 let name = machine.name.clone();
-                if step == Step::PowerOff { machine.runs = Runs::Off } else { machine.restart(now) }
+                if step == Step::PowerOff {
+                    machine.runs = Runs::Off
+                } else {
+                    machine.restart(now)
+                }
                 return self.tell(|| format!("{name}'s agent leaves: {}", step.name()));
             }
         };
@@ -337,11 +339,12 @@ impl World {
     fn begin(&mut self, index: usize, assignment: Assignment) {
         let name = self.machines[index].name.clone();
         self.tell(|| format!("{name}'s agent begins {} of {}", assignment.step.name(), assignment.work));
-        self.may_touch(index, &assignment.step);
-        if let Err(why) = self.machines[index].begin(&assignment.step) {
+        if let Err(why) = self.machines[index].allows(&assignment.step) {
             self.tell(|| format!("{name}'s agent refuses: {why}"));
             return self.goes_on(index, Event::Finished(Box::new(Hardware::fail(&assignment, &why))));
         }
+        self.may_touch(index, &assignment.step);
+        self.machines[index].begin(&assignment.step);
         let ticks = 1 + self.api.dice.roll(12);
         if let Runs::Agent(agent) = &mut self.machines[index].runs {
             agent.doing = Some((assignment, ticks));
@@ -369,214 +372,14 @@ impl World {
         } else {
             self.machines[index].finish(&assignment)
         };
-        self.tell(|| format!("{name}'s agent ends {} of {}: {:?} {}", assignment.step.name(), assignment.work, report.outcome, report.message));
+        self.tell(|| {
+            format!("{name}'s agent ends {} of {}: {:?} {}", assignment.step.name(), assignment.work, report.outcome, report.message)
+        });
         self.goes_on(index, Event::Finished(Box::new(report)));
-    }
-
-    /// A disk is touched only for the claim that owns the machine now; what runs is never destroyed unasked.
-    fn may_touch(&self, index: usize, step: &Step) {
-        let machine = &self.machines[index];
-        let (instance, writes) = match step {
-            Step::Write(order) => (order.marker.instance.as_str(), true),
-            Step::Wipe(order) => (order.instance.as_str(), false),
-            _ => return,
-        };
-        let stored = self.api.find::<Machine>("default", &machine.name);
-        let spec = stored.as_ref().map(|stored| &stored.spec);
-        let claim = spec.and_then(|spec| spec.claim_ref.as_ref()).map(|claim| claim.instance_id.as_str());
-        // Between a restore and the news of it nobody can know.
-        assert!(claim == Some(instance) || self.restored, "{}: {} for {instance}, but it is {claim:?}'s", machine.name, step.name());
-        if let Some(marker) = machine.disk.marker.as_ref().filter(|_| machine.disk.whole) {
-            let gone = self.deleted.contains(&marker.instance);
-            let again = writes && marker.instance == instance;
-            assert!(gone || again, "{}: {} for {instance} over {}, which nobody deleted", machine.name, step.name(), marker.instance);
-        }
-    }
-
-    /// People want things, and do what a status tells them.
-    fn people(&mut self) {
-        for index in 0..self.machines.len() {
-            if self.api.dice.roll(25) != 0 {
-                continue;
-            }
-            let Some(machine) = self.api.find::<Machine>("default", &self.machines[index].name) else { continue };
-            let says = ready(&machine);
-            let asked = ["power-cycle it", "Power-cycle it", "switch it on", "Restart it", "Restart the machine"];
-            let waits_in_agent = matches!(self.machines[index].runs, Runs::Agent(_)) && says.contains("switch it on");
-            if asked.iter().any(|words| says.contains(words)) && !waits_in_agent {
-                self.power_cycle(index, &format!("as its status says: {says}"));
-            }
-        }
-        if self.api.dice.roll(6) != 0 {
-            return;
-        }
-        let deployments = self.api.all::<Deployment>();
-        for deployment in &deployments {
-            let says = deployment.status.as_ref().and_then(|status| status.progress.clone()).unwrap_or_default();
-            if says.contains("delete the Deployment") && self.api.dice.roll(4) == 0 {
-                self.delete(deployment);
-            }
-        }
-        if self.weather.faults && self.api.dice.roll(2) == 0 {
-            if deployments.len() < self.machines.len() + 2 && self.api.dice.roll(2) == 0 {
-                self.named += 1;
-                let profile = if self.api.dice.roll(4) == 0 { "live" } else { "golden" };
-                let name = format!("d{}", self.named);
-                self.api.put(&wish(&name, profile));
-                self.tell(|| format!("somebody wants {name}, {profile}"));
-            } else if !deployments.is_empty() && self.api.dice.roll(3) == 0 {
-                self.delete(&deployments[self.api.dice.pick(deployments.len())]);
-            }
-        }
-    }
-
-    fn delete(&mut self, deployment: &Deployment) {
-        let name = deployment.metadata.name.clone().unwrap_or_default();
-        if deployment.metadata.deletion_timestamp.is_none() {
-            self.lives += 1;
-        }
-        self.deleted.extend(deployment.spec.instance_id.clone());
-        self.api.delete_now::<Deployment>(&name);
-        self.tell(|| format!("somebody deletes {name}"));
-    }
-
-    fn power_cycle(&mut self, index: usize, why: &str) {
-        let now = self.clock.micros();
-        self.machines[index].restart(now);
-        let name = self.machines[index].name.clone();
-        self.tell(|| format!("{name} is power-cycled, {why}"));
-    }
-
-    fn misfortune(&mut self) {
-        if !self.weather.faults {
-            return;
-        }
-        for index in 0..self.machines.len() {
-            if self.api.dice.roll(150) == 0 {
-                self.power_cycle(index, "by misfortune");
-            }
-        }
-        for index in 0..self.servers.len() {
-            if self.api.dice.roll(200) == 0 {
-                self.servers[index].restart();
-                self.tell(|| format!("agent {index} restarts"));
-            }
-            let connected = self.servers[index].connected;
-            if self.api.dice.roll(if connected { 150 } else { 30 }) == 0 {
-                self.servers[index].connected = !connected;
-                self.tell(|| format!("agent {index} reaches the API: {}", !connected));
-            }
-        }
-        if self.api.dice.roll(120) == 0 {
-            let (pause, now) = (self.api.dice.roll(400), self.clock.micros());
-            self.clock.pass(pause * 1000);
-            self.tell(|| format!("{pause} s pass at once, from {now}"));
-        }
-        if self.weather.restores && self.api.dice.roll(400) == 0 {
-            match self.backup.take() {
-                None => self.backup = Some(self.api.backup()),
-                Some(copy) => {
-                    self.api.restore(copy);
-                    self.restored = true;
-                    self.servers.iter_mut().for_each(Server::list_anew);
-                    self.look_at_all();
-                    self.tell(|| "the API's data is restored from a copy".to_owned());
-                }
-            }
-        }
-    }
-
-    /// Status never says more than happened.
-    fn check(&self) {
-        let records = self.api.all::<WipeRecord>();
-        for machine in self.api.all::<Machine>() {
-            let name = machine.metadata.name.clone().unwrap_or_default();
-            let Some(hardware) = self.machines.iter().find(|hardware| hardware.name == name) else { continue };
-            let state = machine.status.as_ref().and_then(|status| status.state.clone());
-            let occupancy = machine.spec.occupancy.as_ref();
-            let on_disk = |instance: &str| hardware.disk.whole && hardware.disk.marker.as_ref().is_some_and(|marker| marker.instance == instance);
-            if let Some(occupancy) = occupancy.filter(|occupancy| occupancy.state == OccupancyState::Provisioned && occupancy.wipe.is_some()) {
-                assert!(on_disk(&occupancy.instance_id) || self.restored, "{name} is Provisioned, but its disk has {:?}", hardware.disk);
-            }
-            let free = machine.spec.claim_ref.is_none() && state == Some(MachineState::Available) && !machine.spec.cordoned;
-            if free && !self.restored {
-                assert!(hardware.disk.marker.is_none(), "{name} is free, but its disk has {:?}", hardware.disk);
-            }
-        }
-        assert!(records.iter().all(|record| !record.spec.disks.is_empty()), "a record of nothing");
-    }
-
-    /// Every Machine and every Deployment is where it is to be, or says what it waits for.
-    ///
-    /// # Panics
-    /// One is not.
-    pub fn all_is_said(&self) {
-        for machine in self.api.all::<Machine>() {
-            let says = ready(&machine);
-            assert!(!says.is_empty(), "{:?} says nothing", machine.metadata.name);
-            let state = machine.status.as_ref().and_then(|status| status.state.clone());
-            let rests = matches!(state, Some(MachineState::Available | MachineState::Provisioned | MachineState::Accepted));
-            // Somebody has to come; and was told so.
-            let waits = ["Set spec", "set spec", "remove spec.claimRef", "Correct", "delete the Deployment"].iter().any(|words| says.contains(words));
-            assert!(rests || waits, "{:?} is left {state:?}: {says}", machine.metadata.name);
-        }
-        for deployment in self.api.all::<Deployment>() {
-            let status = deployment.status.clone().unwrap_or_default();
-            let ready = status.conditions.iter().any(|condition| condition.type_ == types::READY && condition.status == "True");
-            assert!(ready || status.progress.is_some_and(|says| !says.is_empty()), "{:?} says nothing", deployment.metadata.name);
-            assert!(deployment.metadata.deletion_timestamp.is_none(), "{:?} is not let go", deployment.metadata.name);
-        }
     }
 }
 
 fn ready(machine: &Machine) -> String {
     let conditions = machine.status.iter().flat_map(|status| &status.conditions);
     conditions.filter(|condition| condition.type_ == types::READY).map(|condition| condition.message.clone()).collect()
-}
-
-fn wish(name: &str, profile: &str) -> Deployment {
-    let profile = ProfileRef { name: Some(profile.to_owned()), inline: None };
-    let mut deployment = Deployment::new(name, DeploymentSpec { profile, ..DeploymentSpec::default() });
-    deployment.metadata.namespace = Some("default".to_owned());
-    deployment
-}
-
-/// The namespace, a Subnet that two agents serve, two profiles, and machines that were accepted.
-fn furnish(api: &Memory, machines: u8) {
-    let mut namespace = Namespace::default();
-    namespace.metadata.name = Some("default".to_owned());
-    api.put(&namespace);
-    let ranges = vec![AddressRange { from: "192.168.10.100".parse().unwrap(), to: "192.168.10.199".parse().unwrap() }];
-    let spec = SubnetSpec { mode: Mode::Dhcp, ranges, ..SubnetSpec::of("192.168.10.0/24".parse().unwrap()) };
-    let mut subnet = Subnet::new("lab", spec);
-    let server = |node: &str, last: u8| SubnetServer {
-        node: node.to_owned(),
-        interface: "eth0".to_owned(),
-        address: format!("192.168.10.{last}"),
-        authority: Some("Alone".to_owned()),
-        foreign_server: None,
-        lacks: Vec::new(),
-        limited: None,
-        other_addresses: Vec::new(),
-        ramdisk: true,
-        version: None,
-    };
-    subnet.status = Some(SubnetStatus { servers: vec![server("n1", 1), server("n2", 2)], ..SubnetStatus::default() });
-    api.put(&subnet);
-    let image = Image {
-        url: "http://example.com/golden.raw".to_owned(),
-        checksum: format!("sha256:{}", "0".repeat(64)),
-        format: None,
-        grow: false,
-        datasource: athanor_crds::bootprofile::Datasource::default(),
-    };
-    let live = BootProfileSpec { live: Some(Live {}), kernel: Some("http://example.com/vmlinuz".to_owned()), ..BootProfileSpec::default() };
-    for (name, spec) in [("golden", BootProfileSpec { image: Some(image), ..BootProfileSpec::default() }), ("live", live)] {
-        let mut profile = BootProfile::new(name, spec);
-        profile.metadata.namespace = Some("default".to_owned());
-        api.put(&profile);
-    }
-    for number in 0..machines {
-        api.put(&crate::machine(number));
-    }
 }
