@@ -252,7 +252,7 @@ pub(crate) async fn update(global: &Global, what: Update) -> anyhow::Result<()> 
         bail!("nothing to change: give --profile, --hostname, --address, --packages, --ssh-key, or for one that waits --mac or --machine");
     }
     api.patch(&name, &connect::patch_params(), &Patch::Merge(json!({ "spec": spec }))).await?;
-    out(&format!("deployment/{name} updated; its machine is served the change at its next request\n"));
+    out(&format!("deployment/{name} updated; its machine is served the change within a second\n"));
     Ok(())
 }
 

@@ -74,6 +74,10 @@ pub(crate) async fn accept(global: &Global, args: AcceptArgs) -> anyhow::Result<
         args.names.iter().map(|name| named(&machines, name)).collect::<anyhow::Result<_>>()?
     };
     if chosen.is_empty() {
+        let waiting = machines.iter().filter(|machine| !machine.spec.accepted).count();
+        if waiting > 0 {
+            anyhow::bail!("none of the {waiting} machines that wait fits; athanorctl get machines -o wide tells what they are");
+        }
         out("no machine waits to be accepted\n");
     }
     for machine in chosen {

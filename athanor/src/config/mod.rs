@@ -168,6 +168,12 @@ fn parse(file: &str, text: &str) -> anyhow::Result<Config> {
         bail!("{file}:{line}:{column}: {field}: {other} has this port already; choose another");
     }
     for (name, subnet) in &config.subnets {
+        if !athanor_apiserver::is_name(name) {
+            let (line, column) = tree.locate(&["subnets", name]);
+            bail!(
+                "{file}:{line}:{column}: subnets: {name:?} cannot name a Subnet; use lower-case letters, digits, '-' and '.', such as rack-1"
+            );
+        }
         if subnet.cidr != subnet.cidr.trunc() {
             let (line, column) = tree.locate(&["subnets", name, "cidr"]);
             bail!(
@@ -253,6 +259,9 @@ mod tests {
             "athanor.yaml:4:11: subnets.lab.cidr: 192.168.10.7/24 has bits set behind its prefix; write 192.168.10.0/24"
         );
         assert!(message("subnets:\n  lab: {mode: dhcp}\n").starts_with("athanor.yaml:2:8: subnets.lab: cidr is missing"));
+        assert!(
+            message("subnets:\n  La b: {cidr: 10.0.0.0/24}\n").contains(":2:9: subnets: \"La b\" cannot name a Subnet; use lower-case")
+        );
         assert!(message("subnets: {lab: }\n").contains("subnets.lab: cidr is missing"));
         assert!(parse("athanor.yaml", "subnets:\nhttp:\n").is_ok());
         assert!(message("subnets: {lab: [}\n").starts_with("athanor.yaml:1:"));

@@ -87,6 +87,11 @@ fn required(kind: &Kind, field: &str, message: &str) -> ApiError {
 }
 
 /// A name of a DNS subdomain (RFC 1123).
+/// Whether something may be the name of an object: lower-case letters, digits, `-` and `.`, at most [`MAX_NAME`] of them.
+pub fn is_name(text: &str) -> bool {
+    text.len() <= MAX_NAME && is_subdomain(text)
+}
+
 fn is_subdomain(text: &str) -> bool {
     let part = |part: &str| {
         let edges = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
@@ -100,7 +105,7 @@ fn check_name(kind: &Kind, name: &str) -> Result<()> {
         let message = format!("Invalid value: {name:?}: a namespace's name is one label of at most {MAX_LABEL} characters, without '.'");
         return Err(ApiError::invalid(kind, name, &[Cause { reason: "FieldValueInvalid", field: "metadata.name".to_owned(), message }]));
     }
-    if name.len() <= MAX_NAME && is_subdomain(name) {
+    if is_name(name) {
         return Ok(());
     }
     let message = format!(

@@ -33,6 +33,7 @@ mod tls;
 mod verbs;
 mod watch;
 
+pub use admission::is_name;
 pub use auth::{Identity, Tokens, write_private};
 pub use error::OpenError;
 pub use router::{ApiServer, ApiService};
