@@ -49,6 +49,8 @@ pub(crate) struct Verdicts {
     kept: Mutex<BTreeMap<String, Verdict>>,
     current: watch::Sender<BTreeMap<String, Authority>>,
     suspicions: watch::Sender<BTreeMap<String, Ipv4Addr>>,
+    /// Whom a client of an interface chose instead of us, and when last.
+    chosen: Mutex<BTreeMap<String, (Ipv4Addr, Instant)>>,
 }
 
 impl Verdicts {
@@ -56,7 +58,8 @@ impl Verdicts {
         let file = data_dir.join("authority.json");
         // A damaged file only costs a probe.
         let kept = fs::read(&file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
-        Self { file, kept: Mutex::new(kept), current: watch::Sender::default(), suspicions: watch::Sender::default() }
+        let (current, suspicions) = (watch::Sender::default(), watch::Sender::default());
+        Self { file, kept: Mutex::new(kept), current, suspicions, chosen: Mutex::default() }
     }
 
     /// Whether we may answer with authority on an interface, now.
@@ -64,11 +67,21 @@ impl Verdicts {
         self.current.borrow().get(interface).cloned().unwrap_or(Authority::Probing)
     }
 
-    /// A client of this interface chose another server: the verdict that there is none is looked at again, once for each server.
+    /// A client of this interface chose another server: the verdict that there is none is looked at again.
     pub(crate) fn suspect(&self, interface: &str, server: Ipv4Addr) {
+        self.chosen.lock().unwrap_or_else(PoisonError::into_inner).insert(interface.to_owned(), (server, Instant::now()));
         if self.of(interface) == Authority::Alone {
-            self.suspicions.send_if_modified(|known| known.insert(interface.to_owned(), server) != Some(server));
+            self.suspicions.send_modify(|known| {
+                known.insert(interface.to_owned(), server);
+            });
         }
+    }
+
+    /// The server that a client chose lately. It offered that client something a moment before, whether it answers our probe or not: a server
+    /// that knows its clients by name ignores everybody else.
+    fn chosen_lately(&self, interface: &str) -> Option<Ipv4Addr> {
+        let chosen = self.chosen.lock().unwrap_or_else(PoisonError::into_inner);
+        chosen.get(interface).filter(|(_, when)| when.elapsed() < VERDICT_LIFETIME).map(|(server, _)| *server)
     }
 
     /// Wakes whenever a verdict changes.
@@ -142,7 +155,8 @@ pub(crate) async fn keep_current(shared: Arc<Shared>, duty: Duty) {
         let (name, mac, installation) = (interface.clone(), duty.mac, shared.options.installation.clone());
         let addresses = duty.link.addresses.clone();
         let probed = tokio::task::spawn_blocking(move || probe(&name, mac, &addresses, &installation)).await;
-        let pause = match probed {
+        let chosen = || shared.authority.chosen_lately(&interface).filter(|server| !shared.snapshot().is_ours(*server));
+        let pause = match probed.map(|probed| probed.map(|answered| answered.or_else(chosen))) {
             Ok(Ok(None)) => {
                 tracing::info!(%interface, "no other DHCP server answered");
                 shared.authority.set(&interface, Authority::Alone);

@@ -283,6 +283,7 @@ impl Server {
         };
         if let (MessageType::Request, Row::NotOurs, Some(server)) = (request.message, decision.row, request.server_id())
             && !self.duty.link.addresses.contains(&server)
+            && !snapshot.is_ours(server)
         {
             self.shared.authority.suspect(&self.duty.link.interface, server);
         }

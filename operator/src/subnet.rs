@@ -148,7 +148,7 @@ fn judge(subnet: &Subnet, others: &[Arc<Subnet>], status: &mut SubnetStatus, now
     match &foreign {
         Some(server) => {
             let message = format!(
-                "{server} also answers DHCP: known machines are still served, newcomers are not, and nobody is sent a NAK until it is gone. Stop it, or set spec.mode: proxy"
+                "{server} also answers DHCP: accepted machines are still served, others are not, and nobody is sent a NAK until it is gone. Stop it, or set spec.mode: proxy"
             );
             set(list, types::FOREIGN_DHCP, true, reasons::FOREIGN_SERVER, message);
         }

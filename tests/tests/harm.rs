@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use athanor_tests::{Capture, Firmware, Rack, Service, Vm, disk, dnsmasq, rack, tools, wait_for};
+use athanor_tests::{Capture, FakeIpxe, Firmware, Rack, Service, Vm, disk, dnsmasq, rack, tools, wait_for};
 
 /// A freshly started Athanor, as a person who changes nothing gets it: with what `config detect` writes.
 fn detected(rack: &Rack) -> anyhow::Result<Service<'_>> {
@@ -111,6 +111,28 @@ fn a_dnsmasq_that_was_there_first_keeps_all_its_clients() {
     let ours: Vec<_> = seen.iter().filter(|seen| seen.server.is_some_and(|server| server.to_string() == rack::HOST)).collect();
     assert!(ours.is_empty(), "we answered: {ours:?}");
     assert!(service.get("machine", &vm.name()).is_err(), "a newcomer registered beside a foreign server");
+}
+
+#[test]
+fn a_dnsmasq_that_knows_its_clients_by_name_is_seen_when_one_of_them_chooses_it() {
+    let rack = Rack::up().unwrap();
+    let other = rack.neighbour("192.168.10.2/24").unwrap();
+    let client = rack.guest().unwrap();
+    let link = tools::run(client.command("ip").args(["-o", "link", "show", "eth0"])).unwrap();
+    let mac = link.split_whitespace().skip_while(|word| *word != "link/ether").nth(1).unwrap().to_owned();
+    let _dnsmasq = dnsmasq::knowing_only(&rack, &other, &mac, "192.168.10.55").unwrap();
+    let service = Service::start(&rack).unwrap();
+    // It ignores the probe.
+    service
+        .wait("subnet", "lab", 20, |subnet| subnet["status"]["conditions"].to_string().contains("no other DHCP server answered"))
+        .unwrap();
+    // A machine registered itself meanwhile, and nobody accepted it.
+    let stranger = FakeIpxe::plug(&rack).unwrap();
+    assert!(!stranger.loader().unwrap().is_empty(), "{}", service.log());
+    tools::run(client.command("busybox").args(["udhcpc", "-i", "eth0", "-n", "-q", "-t", "10", "-T", "1", "-s", "/bin/true"])).unwrap();
+    let subnet = wait_foreign(&service);
+    assert!(subnet["status"]["conditions"].to_string().contains("192.168.10.2 also answers DHCP"), "{subnet}");
+    assert!(stranger.loader().is_err(), "nobody accepted it, and another server is there");
 }
 
 /// A machine that somebody else installed, in each of the three ways to its disk.

@@ -10,7 +10,7 @@ use std::{
 };
 
 use athanor_crds::{
-    Architecture, Firmware, SubnetSpec,
+    Architecture, Firmware, MachineState, SubnetSpec,
     machine::LocalBoot,
     subnet::{self, Mode, OnForeignServer, Serves},
 };
@@ -368,6 +368,9 @@ impl Scene<'_> {
     fn known(&self, plan: &BootPlan) -> Decision {
         if !self.proxy && *self.authority == Authority::Probing {
             return Decision::silence(Row::Held, "the probe for another DHCP server is not finished");
+        }
+        if let (Authority::Foreign(server), MachineState::Discovered, false) = (self.authority, &plan.state, self.proxy) {
+            return Decision::silence(Row::Limited, format!("nobody has accepted {}, and {server} also answers DHCP here", plan.machine));
         }
         let address = self.address(plan);
         if !self.proxy && address.is_none() {

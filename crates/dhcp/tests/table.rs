@@ -182,6 +182,9 @@ fn every_row_has_its_client() {
     proxy.subnet.mode = Mode::Proxy;
     probing.authority = Authority::Probing;
     foreign.authority = Authority::Foreign(Ipv4Addr::new(192, 168, 10, 2));
+    foreign.plan.state = MachineState::Available;
+    let mut nobodys = world();
+    nobodys.authority = foreign.authority.clone();
     everyone.subnet.serves = Serves::Everyone;
     let mine = [192, 168, 10, 100];
     for (world, ask, row, answer) in [
@@ -225,6 +228,8 @@ fn every_row_has_its_client() {
         (&probing, discover(KNOWN).ipxe(), Row::Held, "silence"),
         (&foreign, discover(STRANGER).ipxe(), Row::Limited, "silence"),
         (&foreign, discover(KNOWN).ipxe(), Row::Ipxe, "OFFER"),
+        (&nobodys, discover(KNOWN).ipxe(), Row::Limited, "silence"),
+        (&nobodys, discover(KNOWN), Row::Limited, "silence"),
         (&proxy, discover(KNOWN).pxe(7), Row::PxeUefi, "OFFER"),
         (&proxy, discover(KNOWN), Row::Address, "silence"),
         (&proxy, request(KNOWN).wants(mine), Row::NotOurs, "silence"),

@@ -22,6 +22,9 @@ pub enum MediaError {
     /// It is no ISO image.
     #[error("{path} is not an ISO 9660 image; check that the download is the .iso itself", path = .0.display())]
     NotIso(PathBuf),
+    /// It is a folder, a pipe or a device.
+    #[error("{path} is no file; name the .iso itself", path = .0.display())]
+    NoFile(PathBuf),
     /// It ends too early.
     #[error("{path} is cut off: it has {have} bytes{}; download it again", .needed.map(|needed| format!(" of at least {needed}")).unwrap_or_default(), path = .path.display())]
     Truncated {
@@ -82,7 +85,7 @@ impl MediaError {
         match self {
             Self::Missing(_) => "missing",
             Self::Outside { .. } => "outside",
-            Self::NotIso(_) => "not-iso",
+            Self::NotIso(_) | Self::NoFile(_) => "not-iso",
             Self::Truncated { .. } => "truncated",
             Self::Corrupt { .. } => "corrupt",
             Self::NotFound { .. } | Self::IsFolder { .. } | Self::LinkLoop { .. } => "not-found",

@@ -120,6 +120,10 @@ impl Iso {
             io::ErrorKind::NotFound => MediaError::Missing(path.to_owned()),
             _ => MediaError::Io { path: path.to_owned(), source },
         };
+        // A pipe would be waited for without end.
+        if !std::fs::metadata(path).map_err(io)?.is_file() {
+            return Err(MediaError::NoFile(path.to_owned()));
+        }
         let image = Arc::new(File::open(path).map_err(io)?);
         let meta = image.metadata().map_err(io)?;
         let (length, modified) = (meta.len(), meta.modified().ok());

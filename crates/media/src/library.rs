@@ -66,10 +66,6 @@ impl Library {
     pub fn iso(&self, path: &Path) -> Result<Arc<Iso>, MediaError> {
         let real = contained(path, &self.folders)?;
         let meta = fs::metadata(&real).map_err(|source| MediaError::Io { path: real.clone(), source })?;
-        if !meta.is_file() {
-            // Opening a FIFO would wait for somebody who writes into it.
-            return Err(MediaError::NotIso(real));
-        }
         let stamp = (meta.len(), meta.modified().ok(), meta.ino());
         let slot = self.slot(&real);
         let mut open = slot.lock().unwrap_or_else(PoisonError::into_inner);

@@ -94,6 +94,9 @@ fn missing_cut_and_wrong_files_say_so() {
         assert!(message(length).starts_with(&format!("{} is cut off: it has {length} bytes", cut.display())), "{}", message(length));
     }
     assert_eq!(message(1000), format!("{} is not an ISO 9660 image; check that the download is the .iso itself", cut.display()));
+    for odd in [folder.path(), Path::new("/dev/null")] {
+        assert_eq!(Iso::open(odd).unwrap_err().to_string(), format!("{} is no file; name the .iso itself", odd.display()));
+    }
     let gone = folder.path().join("gone.iso");
     assert_eq!(
         Iso::open(&gone).unwrap_err().to_string(),

@@ -111,6 +111,11 @@ impl Snapshot {
         self.by_token.get(token).and_then(|&index| self.plans.get(index))
     }
 
+    /// Whether a server is one of ours: another agent on the segment is no other server.
+    pub fn is_ours(&self, server: Ipv4Addr) -> bool {
+        self.subnets.iter().any(|subnet| subnet.servers.contains(&server))
+    }
+
     /// The plan whose attempt a report token belongs to.
     pub fn by_report_token(&self, token: &str) -> Option<&Arc<BootPlan>> {
         self.by_report_token.get(token).and_then(|&index| self.plans.get(index))
