@@ -99,6 +99,41 @@ pub struct AgentReport {
     pub stranger: Option<MicroTime>,
 }
 
+impl AgentReport {
+    /// An agent asks, with its key, for work that is bound to one already or not. `agent` is what was known; returns whether that is news.
+    pub fn asked(agent: &mut Option<Self>, work: &str, is_bound: bool, key: &str, now: MicroTime) -> bool {
+        let known = agent.as_ref().is_some_and(|agent| agent.work == work);
+        if !known || !is_bound {
+            let same = known && agent.as_ref().is_some_and(|agent| agent.key == key);
+            if !same {
+                *agent = Some(Self { work: work.to_owned(), key: key.to_owned(), ..Self::default() });
+            }
+            return !same;
+        }
+        match agent.as_mut().filter(|agent| agent.key != key && agent.stranger.is_none()) {
+            Some(agent) => {
+                agent.stranger = Some(now);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// The agent with a key tells how a step goes; returns whether that is news. The end of a step stands.
+    pub fn told(&mut self, key: &str, report: StepReport, now: MicroTime) -> bool {
+        if self.work != report.work || self.key != key {
+            *self = Self { work: report.work.clone(), key: key.to_owned(), ..Self::default() };
+        }
+        match self.steps.iter_mut().find(|step| step.index == report.index) {
+            Some(known) if known.outcome.is_some() => return false,
+            Some(known) => *known = report,
+            None => self.steps.push(report),
+        }
+        self.told = Some(now);
+        true
+    }
+}
+
 /// An address that a client would not have (DHCPDECLINE).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Declined {

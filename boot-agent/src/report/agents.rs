@@ -12,17 +12,7 @@ impl Reporter {
     pub(crate) fn agent_asked(&self, plan: &BootPlan, key: &str) {
         let Some((mac, work)) = boot_mac(plan).zip(plan.work.as_ref()) else { return };
         self.with(mac, |client| {
-            let known = client.agent.as_ref().is_some_and(|agent| agent.work == work.work.id);
-            if !known || work.key.is_none() {
-                let same = client.agent.as_ref().is_some_and(|agent| known && agent.key == key);
-                if !same {
-                    client.agent = Some(AgentReport { work: work.work.id.clone(), key: key.to_owned(), ..AgentReport::default() });
-                    client.mark(true);
-                }
-                return;
-            }
-            if let Some(agent) = client.agent.as_mut().filter(|agent| agent.key != key && agent.stranger.is_none()) {
-                agent.stranger = Some(MicroTime(now()));
+            if AgentReport::asked(&mut client.agent, &work.work.id, work.key.is_some(), key, MicroTime(now())) {
                 client.mark(true);
             }
         });
@@ -32,26 +22,10 @@ impl Reporter {
     pub(crate) fn agent_told(&self, plan: &BootPlan, key: &str, report: StepReport) {
         let Some(mac) = boot_mac(plan) else { return };
         self.with(mac, |client| {
-            let agent = client.agent.get_or_insert_default();
-            if agent.work != report.work || agent.key != key {
-                *agent = AgentReport { work: report.work.clone(), key: key.to_owned(), ..AgentReport::default() };
-            }
             let ended = report.outcome.is_some();
-            let is_news = match agent.steps.iter_mut().find(|step| step.index == report.index) {
-                Some(known) if known.outcome.is_some() => false,
-                Some(known) => {
-                    *known = report;
-                    true
-                }
-                None => {
-                    agent.steps.push(report);
-                    true
-                }
-            };
             // What it has wiped or looked at runs nothing.
-            let over = ended && agent.work.starts_with(WORK_PREFIX);
-            if is_news {
-                agent.told = Some(MicroTime(now()));
+            let over = ended && report.work.starts_with(WORK_PREFIX);
+            if client.agent.get_or_insert_default().told(key, report, MicroTime(now())) {
                 client.mark(ended);
             }
             if over {

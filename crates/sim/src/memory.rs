@@ -273,9 +273,9 @@ pub fn machine(number: u8) -> Machine {
     machine
 }
 
-/// A Deployment of the profile `live` on any Machine.
-pub fn deployment(name: &str) -> Deployment {
-    let profile = ProfileRef { name: Some("live".to_owned()), inline: None };
+/// A Deployment of a profile on any Machine.
+pub fn deployment(name: &str, profile: &str) -> Deployment {
+    let profile = ProfileRef { name: Some(profile.to_owned()), inline: None };
     let mut deployment = Deployment::new(name, DeploymentSpec { profile, ..DeploymentSpec::default() });
     deployment.metadata.namespace = Some("default".to_owned());
     deployment

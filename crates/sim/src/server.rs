@@ -137,11 +137,6 @@ impl Server {
         self.seen = 0;
     }
 
-    /// The plan of a machine.
-    pub fn plan(&self, mac: MacAddr) -> Option<&BootPlan> {
-        self.plans.get(&mac)
-    }
-
     fn is_fresh(&self, clock: &Virtual) -> bool {
         self.heard.is_some_and(|heard| clock.micros() - heard < FRESH)
     }
@@ -202,14 +197,7 @@ impl Server {
     fn asked(&mut self, mac: MacAddr, plan: &BootPlan, key: &str, clock: &Virtual) {
         let Some(work) = &plan.work else { return };
         let client = self.clients.entry(mac).or_default();
-        let known = client.agent.as_ref().is_some_and(|agent| agent.work == work.work.id);
-        if !known || work.key.is_none() {
-            if !client.agent.as_ref().is_some_and(|agent| known && agent.key == key) {
-                client.agent = Some(AgentReport { work: work.work.id.clone(), key: key.to_owned(), ..AgentReport::default() });
-                client.mark(true);
-            }
-        } else if let Some(agent) = client.agent.as_mut().filter(|agent| agent.key != key && agent.stranger.is_none()) {
-            agent.stranger = Some(micro(clock.micros()));
+        if AgentReport::asked(&mut client.agent, &work.work.id, work.key.is_some(), key, micro(clock.micros())) {
             client.mark(true);
         }
     }
@@ -234,25 +222,9 @@ impl Server {
 
     fn told(&mut self, mac: MacAddr, key: &str, report: StepReport, clock: &Virtual) {
         let client = self.clients.entry(mac).or_default();
-        let agent = client.agent.get_or_insert_default();
-        if agent.work != report.work || agent.key != key {
-            *agent = AgentReport { work: report.work.clone(), key: key.to_owned(), ..AgentReport::default() };
-        }
         let ended = report.outcome.is_some();
-        let is_news = match agent.steps.iter_mut().find(|step| step.index == report.index) {
-            Some(known) if known.outcome.is_some() => false,
-            Some(known) => {
-                *known = report;
-                true
-            }
-            None => {
-                agent.steps.push(report);
-                true
-            }
-        };
-        let over = ended && agent.work.starts_with(WORK_PREFIX);
-        if is_news {
-            agent.told = Some(micro(clock.micros()));
+        let over = ended && report.work.starts_with(WORK_PREFIX);
+        if client.agent.get_or_insert_default().told(key, report, micro(clock.micros())) {
             client.mark(ended);
         }
         if over {

@@ -28,7 +28,7 @@ fn play(seed: u64) {
     for step in 0..400 {
         let pick = format!("d{}", cluster.dice.roll(DEPLOYMENTS));
         match cluster.dice.roll(12) {
-            0 if !cluster.names("Deployment").contains(&pick) => cluster.put(&athanor_sim::deployment(&pick)),
+            0 if !cluster.names("Deployment").contains(&pick) => cluster.put(&athanor_sim::deployment(&pick, "live")),
             1 if step % 3 == 0 => cluster.delete_now::<Deployment>(&pick),
             2..=6 => drop(block_on(deployment::reconcile("default", &pick, &cluster, &clock, &ids))),
             _ => {

@@ -1,10 +1,10 @@
 //! People, who want things and do what a status tells them; and what happens to them.
 
-use athanor_crds::{Deployment, DeploymentSpec, Machine, bootprofile::ProfileRef, names};
+use athanor_crds::{Deployment, Machine, names};
 use k8s_openapi::api::core::v1::Secret;
 
 use super::{World, ready};
-use crate::{hardware::Runs, server::Server};
+use crate::{deployment, hardware::Runs, server::Server};
 
 impl World {
     /// People want things, and do what a status tells them.
@@ -45,7 +45,7 @@ impl World {
                 self.named += 1;
                 let profile = if self.api.dice.roll(4) == 0 { "live" } else { "golden" };
                 let name = format!("d{}", self.named);
-                self.api.put(&wish(&name, profile));
+                self.api.put(&deployment(&name, profile));
                 self.tell(|| format!("somebody wants {name}, {profile}"));
             } else if !deployments.is_empty() && self.api.dice.roll(3) == 0 {
                 self.delete(&deployments[self.api.dice.pick(deployments.len())]);
@@ -112,11 +112,4 @@ impl World {
             }
         }
     }
-}
-
-fn wish(name: &str, profile: &str) -> Deployment {
-    let profile = ProfileRef { name: Some(profile.to_owned()), inline: None };
-    let mut deployment = Deployment::new(name, DeploymentSpec { profile, ..DeploymentSpec::default() });
-    deployment.metadata.namespace = Some("default".to_owned());
-    deployment
 }
