@@ -41,6 +41,9 @@ pub struct Verdict {
     pub foreign: Option<Ipv4Addr>,
     /// When.
     pub at: Timestamp,
+    /// When a client last chose it instead of us: it may answer nobody's probe.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chosen: Option<Timestamp>,
 }
 
 /// The verdicts of an agent's interfaces.
@@ -50,7 +53,7 @@ pub(crate) struct Verdicts {
     current: watch::Sender<BTreeMap<String, Authority>>,
     suspicions: watch::Sender<BTreeMap<String, Ipv4Addr>>,
     /// Whom a client of an interface chose instead of us, and when last.
-    chosen: Mutex<BTreeMap<String, (Ipv4Addr, Instant)>>,
+    chosen: Mutex<BTreeMap<String, (Ipv4Addr, Timestamp)>>,
 }
 
 impl Verdicts {
@@ -69,7 +72,7 @@ impl Verdicts {
 
     /// A client of this interface chose another server: the verdict that there is none is looked at again.
     pub(crate) fn suspect(&self, interface: &str, server: Ipv4Addr) {
-        self.chosen.lock().unwrap_or_else(PoisonError::into_inner).insert(interface.to_owned(), (server, Instant::now()));
+        self.chosen.lock().unwrap_or_else(PoisonError::into_inner).insert(interface.to_owned(), (server, Timestamp::now()));
         if self.of(interface) == Authority::Alone {
             self.suspicions.send_modify(|known| {
                 known.insert(interface.to_owned(), server);
@@ -79,9 +82,12 @@ impl Verdicts {
 
     /// The server that a client chose lately. It offered that client something a moment before, whether it answers our probe or not: a server
     /// that knows its clients by name ignores everybody else.
-    fn chosen_lately(&self, interface: &str) -> Option<Ipv4Addr> {
-        let chosen = self.chosen.lock().unwrap_or_else(PoisonError::into_inner);
-        chosen.get(interface).filter(|(_, when)| when.elapsed() < VERDICT_LIFETIME).map(|(server, _)| *server)
+    /// An earlier process may have seen it.
+    fn chosen_lately(&self, interface: &str, place: &str) -> Option<(Ipv4Addr, Timestamp)> {
+        let seen = self.chosen.lock().unwrap_or_else(PoisonError::into_inner).get(interface).copied();
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let earlier = kept.get(place).and_then(|verdict| verdict.foreign.zip(verdict.chosen));
+        seen.into_iter().chain(earlier).find(|(_, when)| age(*when).is_some_and(|age| age < VERDICT_LIFETIME))
     }
 
     /// Wakes whenever a verdict changes.
@@ -107,9 +113,7 @@ impl Verdicts {
     fn fresh(&self, place: &str) -> Option<Duration> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let verdict = kept.get(place).filter(|verdict| verdict.foreign.is_none())?;
-        // A verdict from the future is none: the clock was set back.
-        let age = Duration::try_from(Timestamp::now().duration_since(verdict.at)).ok()?;
-        (age < VERDICT_LIFETIME).then_some(age)
+        age(verdict.at).filter(|age| *age < VERDICT_LIFETIME)
     }
 
     fn remember(&self, place: String, verdict: Verdict) {
@@ -120,6 +124,11 @@ impl Verdicts {
             tracing::warn!(file = %self.file.display(), %error, "verdict not kept; the next start probes again");
         }
     }
+}
+
+/// How long ago that was. What is of the future does not count: the clock was set back.
+fn age(when: Timestamp) -> Option<Duration> {
+    Duration::try_from(Timestamp::now().duration_since(when)).ok()
 }
 
 /// Whether any Subnet of an interface gives addresses on the strength of a verdict.
@@ -155,18 +164,20 @@ pub(crate) async fn keep_current(shared: Arc<Shared>, duty: Duty) {
         let (name, mac, installation) = (interface.clone(), duty.mac, shared.options.installation.clone());
         let addresses = duty.link.addresses.clone();
         let probed = tokio::task::spawn_blocking(move || probe(&name, mac, &addresses, &installation)).await;
-        let chosen = || shared.authority.chosen_lately(&interface).filter(|server| !shared.snapshot().is_ours(*server));
-        let pause = match probed.map(|probed| probed.map(|answered| answered.or_else(chosen))) {
+        let chosen = shared.authority.chosen_lately(&interface, &place).filter(|(server, _)| !shared.snapshot().is_ours(*server));
+        let pause = match probed.map(|probed| probed.map(|answered| answered.or(chosen.map(|(server, _)| server)))) {
             Ok(Ok(None)) => {
                 tracing::info!(%interface, "no other DHCP server answered");
                 shared.authority.set(&interface, Authority::Alone);
-                shared.authority.remember(place.clone(), Verdict { foreign: None, at: Timestamp::now() });
+                shared.authority.remember(place.clone(), Verdict { foreign: None, at: Timestamp::now(), chosen: None });
                 VERDICT_LIFETIME
             }
             Ok(Ok(Some(server))) => {
                 tracing::warn!(%interface, %server, "another DHCP server answers: newcomers are not served, nobody is sent a NAK");
                 shared.authority.set(&interface, Authority::Foreign(server));
-                shared.authority.remember(place.clone(), Verdict { foreign: Some(server), at: Timestamp::now() });
+                shared
+                    .authority
+                    .remember(place.clone(), Verdict { foreign: Some(server), at: Timestamp::now(), chosen: chosen.map(|(_, when)| when) });
                 FOREIGN_AGAIN
             }
             Ok(Err(error)) => {

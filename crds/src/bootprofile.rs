@@ -26,9 +26,10 @@ use crate::schema::{self, NAME, rules};
     printcolumn(name = "Type", type_ = "string", json_path = ".status.type"),
     printcolumn(name = "Arch", type_ = "string", json_path = ".spec.architecture"),
     printcolumn(name = "Supported", type_ = "string", json_path = ".status.conditions[?(@.type=='Supported')].status"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
     printcolumn(name = "Kernel", type_ = "string", json_path = ".spec.kernel", priority = 1),
     printcolumn(name = "Media", type_ = "string", json_path = ".spec.media.path", priority = 1),
-    printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type=='Supported')].message", priority = 1),
+    printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].message", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
@@ -47,11 +48,11 @@ pub struct BootProfileSpec {
     pub media: Option<Media>,
     /// The kernel: a path in the media, or an http(s) URL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 1024))]
+    #[schemars(length(min = 1, max = 1024), regex(pattern = r"^[^\x00-\x1f\x7f]+$"))]
     pub kernel: Option<String>,
     /// Initial ramdisks, in order: paths in the media, or http(s) URLs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 8), inner(length(min = 1, max = 1024)))]
+    #[schemars(length(max = 8), inner(length(min = 1, max = 1024), regex(pattern = r"^[^\x00-\x1f\x7f]+$")))]
     pub initrds: Vec<String>,
     /// The kernel's arguments.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -122,13 +123,14 @@ impl fmt::Display for Architecture {
 #[schemars(extend("x-kubernetes-validations" = rules(&[
     ("has(self.path) != has(self.url)", "give exactly one of path and url", ""),
     ("!has(self.url) || has(self.checksum)", "media from a url needs a checksum", ".checksum"),
+    ("!has(self.path) || self.path.split('/').all(s, s != '.' && s != '..')", "has a step . or .. in it; write the path as it is without them", ".path"),
     ("!has(self.prefix) || !(self.prefix.split('/')[0] in ['b', 'l', 'v1', 'healthz']) && self.prefix.split('/').all(s, s != '.' && s != '..')",
      "is a folder of the server's own (b, l, v1, healthz), or leads out of its folder; choose another name", ".prefix"),
 ])))]
 pub struct Media {
     /// An ISO file below the configured `mediaDirs`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 1024))]
+    #[schemars(length(min = 1, max = 1024), regex(pattern = r"^[^\x00-\x1f\x7f]+$"))]
     pub path: Option<String>,
     /// An ISO file to fetch.
     #[serde(default, skip_serializing_if = "Option::is_none")]

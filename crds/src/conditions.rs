@@ -121,6 +121,8 @@ pub mod reasons {
     pub const SUPPORTED: &str = "Supported";
     /// BootProfile: it contradicts itself in a way that the schema cannot say.
     pub const INVALID: &str = "Invalid";
+    /// Subnet: newcomers shall register in a namespace that does not exist.
+    pub const NO_NAMESPACE: &str = "NoNamespace";
     /// Subnet: more newcomers came than its limits let in.
     pub const LIMIT_REACHED: &str = "LimitReached";
     /// Something was started on the Machine that no Deployment owns.
@@ -129,7 +131,7 @@ pub mod reasons {
     pub const UNREADABLE: &str = "Unreadable";
     /// BootProfile: another one serves other media under its prefix.
     pub const PREFIX_TAKEN: &str = "PrefixTaken";
-    /// Deployment: a file that its profile names cannot be served.
+    /// Deployment, BootProfile: a file that the profile names cannot be served.
     pub const CONTENT_UNAVAILABLE: &str = "ContentUnavailable";
     /// Machine: three loaders within a minute, and no script.
     pub const LOADER_AGAIN: &str = "LoaderAgain";
@@ -191,7 +193,7 @@ pub fn observe(conditions: &mut [Condition], generation: Option<i64>) {
 }
 
 /// Reasons that tell of something a person should look at, rather than of a step on the way.
-const TROUBLE: [&str; 22] = [
+const TROUBLE: [&str; 23] = [
     reasons::UNKNOWN_OCCUPANT,
     reasons::UNREADABLE,
     reasons::PREFIX_TAKEN,
@@ -206,6 +208,7 @@ const TROUBLE: [&str; 22] = [
     reasons::MACHINE_TAKEN,
     reasons::NO_ADDRESS,
     reasons::NO_FREE_MACHINE,
+    reasons::NO_NAMESPACE,
     reasons::NO_SERVER,
     reasons::NOT_SUPPORTED,
     reasons::OVERLAP,

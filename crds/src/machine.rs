@@ -364,6 +364,9 @@ pub struct MachineStatus {
     /// The attempt under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempt: Option<Attempt>,
+    /// The generation of its Deployment that its boot plan is made of: the change that is served.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub planned_generation: Option<i64>,
     /// What goes wrong, and when it is tried again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,

@@ -175,6 +175,9 @@ impl AddressRange {
     }
 }
 
+/// What is said of a text that is no network.
+pub const NO_CIDR: &str = "must be a network, like 192.168.10.0/24; a prefix has 0 to 32 bits, or 128 with IPv6";
+
 /// Who gets an address.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]

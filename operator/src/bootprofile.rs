@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use athanor_crds::{
-    BootProfile,
+    BootProfile, Deployment,
     bootprofile::BootProfileStatus,
     conditions::{self, reasons, types},
 };
@@ -26,6 +26,17 @@ fn same_prefix(profile: &BootProfile, others: &[Arc<BootProfile>]) -> Option<Str
     ))
 }
 
+/// What agents found wrong with its files, when they looked for a Machine that is to boot it. Nobody looks before.
+fn unservable(profile: &str, deployments: &[Arc<Deployment>]) -> Option<String> {
+    deployments.iter().filter(|deployment| deployment.spec.profile.name.as_deref() == Some(profile)).find_map(|deployment| {
+        let ready = conditions::find(&deployment.status.as_ref()?.conditions, types::READY)?;
+        let current = ready.observed_generation == deployment.metadata.generation;
+        (current && ready.reason == reasons::CONTENT_UNAVAILABLE).then(|| {
+            format!("{} (Deployment {})", ready.message.trim_start_matches(&format!("profile {profile}: ")), deployment.name_any())
+        })
+    })
+}
+
 /// Writes a profile's conditions.
 ///
 /// # Errors
@@ -43,10 +54,12 @@ pub async fn reconcile(namespace: &str, name: &str, cluster: &impl Cluster, cloc
     conditions::set(&mut new.conditions, now, types::SUPPORTED, support.supported, support.reason, support.message.clone());
     let fault = ipxe::words("spec.cmdline", profile.spec.cmdline.as_deref().unwrap_or_default()).err();
     let others = cluster.list::<BootProfile>(None).await?;
-    let (ready, reason, message) = match (fault, same_prefix(&profile, &others)) {
-        (Some(fault), _) => (false, reasons::INVALID, fault.to_string()),
-        (None, Some(conflict)) => (false, reasons::PREFIX_TAKEN, conflict),
-        (None, None) => (support.supported, support.reason, support.message),
+    let users = cluster.list::<Deployment>(Some(namespace)).await?;
+    let (ready, reason, message) = match (fault, same_prefix(&profile, &others), unservable(name, &users)) {
+        (Some(fault), ..) => (false, reasons::INVALID, fault.to_string()),
+        (None, Some(conflict), _) => (false, reasons::PREFIX_TAKEN, conflict),
+        (None, None, Some(problem)) if support.supported => (false, reasons::CONTENT_UNAVAILABLE, problem),
+        (None, None, _) => (support.supported, support.reason, support.message),
     };
     conditions::set(&mut new.conditions, now, types::READY, ready, reason, message);
     conditions::observe(&mut new.conditions, new.observed_generation);

@@ -10,7 +10,7 @@ use athanor_crds::{
 };
 use athanor_wire::agent::{self, Served};
 use k8s_openapi::{
-    api::coordination::v1::Lease,
+    api::{coordination::v1::Lease, core::v1::Namespace},
     apimachinery::pkg::apis::meta::v1::Condition,
     jiff::{SignedDuration, Timestamp},
 };
@@ -43,7 +43,9 @@ pub async fn reconcile(name: &str, cluster: &impl Cluster, clock: &impl Clock) -
         servers,
         conditions: old.conditions.clone(),
     };
-    judge(&subnet, &others, &mut new, now);
+    let place = &subnet.spec.newcomers.namespace;
+    let homeless = subnet.spec.mode != Mode::Off && cluster.get::<Namespace>(None, place).await?.is_none();
+    judge(&subnet, &others, homeless, &mut new, now);
     tell_quarantined(&inside, &mut new.conditions, now);
     tell_accepting(&subnet, &mut new.conditions, now);
     tell_lacking(&mut new, now);
@@ -135,7 +137,8 @@ fn tell_accepting(subnet: &Subnet, conditions: &mut Vec<Condition>, now: Timesta
     }
 }
 
-fn judge(subnet: &Subnet, others: &[Arc<Subnet>], status: &mut SubnetStatus, now: Timestamp) {
+/// `homeless`: there is no namespace that newcomers could register in.
+fn judge(subnet: &Subnet, others: &[Arc<Subnet>], homeless: bool, status: &mut SubnetStatus, now: Timestamp) {
     let spec = &subnet.spec;
     let overlapping = others.iter().find(|other| {
         let cidr = other.spec.cidr;
@@ -183,6 +186,14 @@ fn judge(subnet: &Subnet, others: &[Arc<Subnet>], status: &mut SubnetStatus, now
         }
         (None, None, Mode::Off) => {
             (false, reasons::MODE_WITHOUT_AUTHORITY, "mode off: nothing is served; set spec.mode to dhcp or proxy".to_owned())
+        }
+        (None, None, _) if homeless => {
+            let message = format!(
+                "spec.newcomers.namespace: there is no namespace {0}, so no newcomer can register; create it (kubectl create namespace {0}) or name another. \
+                 Known machines are served",
+                spec.newcomers.namespace
+            );
+            (false, reasons::NO_NAMESPACE, message)
         }
         (None, None, _) if status.servers.is_empty() => (
             false,

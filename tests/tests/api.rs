@@ -372,3 +372,95 @@ fn a_method_that_means_nothing_does_nothing() {
     assert!(said.contains("resourceVersion should not be set on objects to be created"), "{said}");
     assert!(service.get("machine", "m1").is_ok());
 }
+
+/// The API as curl sees it, for what kubectl never sends.
+struct Curl<'a> {
+    rack: &'a Rack,
+    token: String,
+}
+
+impl<'a> Curl<'a> {
+    fn of(service: &Service<'_>, rack: &'a Rack) -> Self {
+        let config: serde_json::Value = serde_saphyr::from_str(&std::fs::read_to_string(service.kubeconfig()).unwrap()).unwrap();
+        Self { rack, token: config["users"][0]["user"]["token"].as_str().unwrap().to_owned() }
+    }
+
+    /// The answer to a request on the Machines of the default namespace: its code and its body.
+    fn machines(&self, method: &str, path: &str, content_type: &str, body: &str) -> (String, String) {
+        let mut curl = self.rack.command("curl");
+        curl.args(["-sk", "-w", "\n%{http_code}", "-X", method, "-H", &format!("authorization: Bearer {}", self.token)]);
+        curl.args(["-H", &format!("content-type: {content_type}")]);
+        if !body.is_empty() {
+            curl.args(["--data-binary", body]);
+        }
+        curl.arg(format!("https://127.0.0.1:7480/apis/metal.athanor.dev/v1alpha1/namespaces/default/machines{path}"));
+        let said = tools::run(&mut curl).unwrap();
+        let (body, code) = said.rsplit_once('\n').unwrap();
+        (code.to_owned(), body.to_owned())
+    }
+}
+
+#[test]
+fn requests_that_kubectl_never_sends_are_answered_as_kubernetes_answers_them() {
+    let rack = Rack::up().unwrap();
+    let service = Service::start(&rack).unwrap();
+    if !service.is_embedded() {
+        return;
+    }
+    let curl = Curl::of(&service, &rack);
+    let machine = |more: &str, spec: &str| {
+        format!(
+            "{{\"apiVersion\": \"metal.athanor.dev/v1alpha1\", \"kind\": \"Machine\", \"metadata\": {{\"name\": \"m1\"{more}}}, \"spec\": {{{spec}}}}}"
+        )
+    };
+    let (json, merge, apply) = ("application/json", "application/merge-patch+json", "application/apply-patch+yaml");
+    let one = "\"interfaces\": [{\"mac\": \"52:54:00:aa:00:21\"}]";
+    assert_eq!(curl.machines("POST", "", json, &machine("", one)).0, "201");
+    let held = "{\"metadata\": {\"finalizers\": [\"metal.athanor.dev/machine\", \"example.com/mine\"]}}";
+    assert_eq!(curl.machines("PATCH", "/m1", merge, held).0, "200");
+    let interface = "{\"mac\": \"52:54:00:aa:00:21\"}";
+    for (method, path, content_type, body, code, says) in [
+        ("POST", "", "text/plain", machine("", one), "415", "the body of the request was in an unknown format"),
+        (
+            "POST",
+            "?fieldValidation=Strict",
+            json,
+            machine("", &format!("{one}, \"accepted\": true, \"accepted\": false")),
+            "400",
+            "duplicate field \\\"spec.accepted\\\"",
+        ),
+        ("PUT", "/m1", json, machine("", one), "422", "metadata.resourceVersion: Invalid value: 0: must be specified for an update"),
+        (
+            "PATCH",
+            "/m1?fieldManager=me",
+            apply,
+            machine("", &format!("\"interfaces\": [{interface}, {interface}]")),
+            "422",
+            "spec.interfaces[1]: Duplicate value",
+        ),
+        ("DELETE", "/m1?propagationPolicy=Foo", json, String::new(), "422", "propagationPolicy: Unsupported value: \\\"Foo\\\""),
+        ("DELETE", "/m1", json, "{\"propagationPolicy\": \"Foo\"}".to_owned(), "422", "propagationPolicy: Unsupported value: \\\"Foo\\\""),
+        ("GET", "?resourceVersion=x", json, String::new(), "400", "resourceVersion: Invalid value: \\\"x\\\""),
+        ("GET", "?resourceVersion=999999999", json, String::new(), "504", "Too large resource version: 999999999"),
+        ("GET", "?resourceVersionMatch=Exact", json, String::new(), "422", "forbidden unless resourceVersion is provided"),
+        ("GET", "?resourceVersion=1&resourceVersionMatch=Exact", json, String::new(), "410", "is too old"),
+        ("GET", "?resourceVersion=1&resourceVersionMatch=NotOlderThan", json, String::new(), "200", "m1"),
+        ("GET", "?resourceVersion=0", json, String::new(), "200", "m1"),
+        // It waits for its finalizers from here on.
+        ("DELETE", "/m1?propagationPolicy=Background", json, String::new(), "200", "deletionTimestamp"),
+        ("POST", "", json, machine("", one), "409", "object is being deleted: machines.metal.athanor.dev \\\"m1\\\" already exists"),
+        (
+            "PATCH",
+            "/m1",
+            merge,
+            "{\"metadata\": {\"finalizers\": [\"example.com/mine\", \"example.com/new\"]}}".to_owned(),
+            "422",
+            "no new finalizers can be added if the object is being deleted, found new finalizers \\\"example.com/new\\\"",
+        ),
+    ] {
+        let (got, said) = curl.machines(method, path, content_type, &body);
+        assert!(got == code && said.contains(says), "{method} {path} {body}\n{got}: {said}");
+    }
+    assert_eq!(curl.machines("PATCH", "/m1", merge, "{\"metadata\": {\"finalizers\": null}}").0, "200");
+    assert_eq!(curl.machines("GET", "/m1", json, "").0, "404");
+}

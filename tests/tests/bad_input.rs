@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use athanor_tests::{Guest, Rack, Service, rack::Process, tools, wait_for};
+use athanor_tests::{FakeIpxe, Guest, Rack, Service, rack::Process, tools, wait_for};
 
 /// The error of a command that must fail, without `error: `.
 fn refused(command: &mut Command) -> String {
@@ -131,15 +131,19 @@ fn objects_that_cannot_go_on_say_why() {
     let said = refused(&mut service.ctl_command("deploy --machine e --type preseed --hostname third --wait").unwrap());
     assert!(said.contains("deployment/third will not run: profile preseed: preseed profiles are stored"), "{said}");
 
-    // What only shows when a machine would boot it.
+    // What only shows when a machine would boot it. The profile says it, too.
     for (profile, words) in [
         ("gone", "gone.iso does not exist; put the ISO there, or correct spec.media.path"),
         ("link", "/etc/passwd is not below a mediaDir"),
     ] {
         service.ctl(&format!("update deployment first --profile {profile}")).unwrap();
         says("deployment", "first", words);
+        says("bootprofile", profile, words);
     }
+    let table = service.ctl("get boot").unwrap();
+    assert!(table.contains("READY"), "{table}");
     service.ctl("update deployment first --profile live").unwrap();
+    service.wait("bootprofile", "link", 10, |link| !link["status"]["conditions"].to_string().contains("mediaDir")).unwrap();
     says("deployment", "first", "switch it on");
 
     // A profile of another architecture: for a Machine that is claimed, and for one that shall be.
@@ -257,4 +261,60 @@ fn services_that_cannot_start_say_who_stands_in_the_way() {
     fs::remove_file(rack.file("athanor.yaml")).unwrap();
     let said = refused(&mut Service::start_command(&rack).unwrap());
     assert!(said.contains("cannot read") && said.contains("`athanor config detect > athanor.yaml` writes one"), "{said}");
+}
+
+#[test]
+fn an_installation_that_lost_a_file_is_not_begun_anew_without_a_word() {
+    let rack = Rack::up().unwrap();
+    let mut service = Service::start(&rack).unwrap();
+    if !service.is_embedded() {
+        return;
+    }
+    service.ctl("create machine a --mac 52:54:00:aa:00:41").unwrap();
+    service.kill();
+    let start = || refused(&mut Service::start_command(&rack).unwrap());
+    let data = rack.file("data").display().to_string();
+    let store = rack.file("data/store.redb");
+    let kept = fs::read(&store).unwrap();
+    let lost = |how: &str| {
+        format!(
+            "error: dataDir: {data}/store.redb {how}, but an installation lived in {data}: put a copy of the file back. To begin anew, without its \
+             machines and unable to wipe what it wrote to their disks, move the folder away"
+        )
+    };
+    fs::write(&store, "").unwrap();
+    assert_eq!(start(), lost("is empty"));
+    fs::remove_file(&store).unwrap();
+    assert_eq!(start(), lost("is gone"));
+    fs::write(&store, &kept[..kept.len() / 2]).unwrap();
+    assert!(start().contains("put a copy of it back"));
+    fs::write(&store, kept).unwrap();
+    let (key, aside) = (rack.file("data/pki/ca.key"), rack.file("ca.key"));
+    fs::rename(&key, &aside).unwrap();
+    let says = format!("error: the certificate authority's key {data}/pki/ca.key is gone; put a copy of it back, or remove the folder");
+    assert!(start().starts_with(&says), "{}", start());
+    fs::rename(&aside, &key).unwrap();
+    // An id that is blank is told of; a certificate that is gone is made again by the same key.
+    fs::write(rack.file("data/installation"), "").unwrap();
+    fs::remove_file(rack.file("data/pki/ca.crt")).unwrap();
+    service.restart().unwrap();
+    assert!(service.log().contains("the installation's id is blank and drawn anew"), "{}", service.log());
+    assert!(service.ctl("get machine a").is_ok());
+}
+
+#[test]
+fn newcomers_have_a_namespace_or_somebody_says_that_they_have_none() {
+    let rack = Rack::up().unwrap();
+    let service = Service::start_with(&rack, |config| config.replace("newcomers: {", "newcomers: {namespace: cellar, ")).unwrap();
+    if !service.is_embedded() {
+        // A real cluster's namespaces are not ours to make.
+        return;
+    }
+    assert!(service.banner().contains("namespace cellar was created for newcomers"), "{}", service.banner());
+    let client = FakeIpxe::plug(&rack).unwrap();
+    service.wait("subnet", "lab", 20, |subnet| subnet["status"]["conditions"].to_string().contains("Probed")).unwrap();
+    assert!(!client.loader().unwrap().is_empty(), "{}", service.log());
+    service.apply("apiVersion: metal.athanor.dev/v1alpha1\nkind: Subnet\nmetadata: {name: attic}\nspec: {cidr: 10.7.0.0/24, mode: dhcp, interfaces: [br0], newcomers: {namespace: attic}}\n").unwrap();
+    says(&service, "subnet", "attic", "there is no namespace attic, so no newcomer can register");
+    assert!(service.ctl("-n cellar get machines").unwrap().contains(&client.name()));
 }

@@ -121,7 +121,7 @@ fn a_dnsmasq_that_knows_its_clients_by_name_is_seen_when_one_of_them_chooses_it(
     let link = tools::run(client.command("ip").args(["-o", "link", "show", "eth0"])).unwrap();
     let mac = link.split_whitespace().skip_while(|word| *word != "link/ether").nth(1).unwrap().to_owned();
     let _dnsmasq = dnsmasq::knowing_only(&rack, &other, &mac, "192.168.10.55").unwrap();
-    let service = Service::start(&rack).unwrap();
+    let mut service = Service::start(&rack).unwrap();
     // It ignores the probe.
     service
         .wait("subnet", "lab", 20, |subnet| subnet["status"]["conditions"].to_string().contains("no other DHCP server answered"))
@@ -133,6 +133,10 @@ fn a_dnsmasq_that_knows_its_clients_by_name_is_seen_when_one_of_them_chooses_it(
     let subnet = wait_foreign(&service);
     assert!(subnet["status"]["conditions"].to_string().contains("192.168.10.2 also answers DHCP"), "{subnet}");
     assert!(stranger.loader().is_err(), "nobody accepted it, and another server is there");
+    // Who starts anew knows it still.
+    service.restart().unwrap();
+    wait_foreign(&service);
+    assert!(stranger.loader().is_err(), "the other server was forgotten at a restart");
 }
 
 /// A machine that somebody else installed, in each of the three ways to its disk.

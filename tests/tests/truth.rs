@@ -38,14 +38,16 @@ fn what_is_served_is_what_the_objects_say_now() {
     assert!(machine.http(&kernel).unwrap() == fs::read(&guest.kernel).unwrap());
     assert!(machine.tftp(&kernel).unwrap() == fs::read(&guest.kernel).unwrap());
 
-    // An updated Deployment is served at the next request, a deleted one no longer.
-    service.ctl(&format!("update deployment --mac {} --profile two", machine.mac)).unwrap();
-    let initrd = fs::read(&guest.initrd).unwrap();
-    wait_for("the update over HTTP", Duration::from_secs(1), || {
-        if machine.http(&kernel).unwrap() == initrd { Ok(()) } else { Err("the old kernel".to_owned()) }
-    })
-    .unwrap();
-    assert!(machine.tftp(&kernel).unwrap() == initrd);
+    // An updated Deployment is served at the next request, each time; a deleted one no longer.
+    let (initrd, vmlinuz) = (fs::read(&guest.initrd).unwrap(), fs::read(&guest.kernel).unwrap());
+    for round in 0..5 {
+        for (profile, file) in [("two", &initrd), ("one", &vmlinuz), ("two", &initrd)] {
+            let said = service.ctl(&format!("update deployment --mac {} --profile {profile}", machine.mac)).unwrap();
+            assert!(said.contains("its machine is served the change from now on"), "{said}");
+            assert!(machine.http(&kernel).unwrap() == *file, "the old kernel over HTTP, round {round}");
+            assert!(machine.tftp(&kernel).unwrap() == *file, "the old kernel over TFTP, round {round}");
+        }
+    }
     service.ctl(&format!("delete deployment --mac {}", machine.mac)).unwrap();
     let deleted = Instant::now();
     wait_for("the deletion", Duration::from_secs(1), || machine.http(&kernel).map_or_else(|_| Ok(()), |_| Err("still served".to_owned())))

@@ -4,7 +4,10 @@ use std::{io::Read as _, path::PathBuf};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use kube::api::{Patch, PatchParams};
+use kube::{
+    api::{Patch, PatchParams},
+    core::Status,
+};
 use serde_json::Value;
 
 use super::{Global, connect, get, kinds::Kind, out};
@@ -61,11 +64,17 @@ async fn apply_one(client: &kube::Client, global: &Global, object: Value, force:
     params.force = force;
     match get::api(client, &global, &kind).patch(&name, &params, &Patch::Apply(&object)).await {
         // Another manager's field: a registered Machine's are its agent's until somebody takes them over.
-        Err(kube::Error::Api(status)) if status.code == 409 && !force => {
+        Err(kube::Error::Api(status)) if is_of_manager(&status) && !force => {
             bail!("{}; --force-conflicts takes the fields over", status.message)
         }
         other => drop(other?),
     }
     out(&format!("{}/{name} applied\n", kind.singular));
     Ok(())
+}
+
+/// Whether a conflict is about who manages a field, and not about which version was read.
+fn is_of_manager(status: &Status) -> bool {
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    status.code == 409 && causes.into_iter().any(|cause| cause.reason == "FieldManagerConflict")
 }

@@ -1,10 +1,14 @@
 //! `create` and `update`: flags in, one object out. The object that each line makes is a golden test and a table in the docs.
 
-use std::{net::IpAddr, path::PathBuf};
+use std::{
+    net::IpAddr,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, bail};
 use athanor_crds::{
-    Architecture, BootProfileSpec, Deployment, DeploymentSpec, MachineSpec, SubnetSpec,
+    Architecture, BootProfileSpec, Deployment, DeploymentSpec, Machine, MachineSpec, SubnetSpec,
     bootprofile::{Installer, InstallerType, Live, Media, ProfileRef},
     deployment::{MachineClaim, User},
     machine::{AddressClaim, Interface},
@@ -20,6 +24,11 @@ use kube::{
 use serde_json::{Value, json};
 
 use super::{Global, connect, kinds::Kind, lifecycle, out};
+
+/// How long an `update` waits for the operator; it takes milliseconds.
+const PLANNED: Duration = Duration::from_secs(2);
+/// How soon it looks again.
+const PLANNED_AGAIN: Duration = Duration::from_millis(10);
 
 /// What can be created.
 #[derive(Debug, Subcommand)]
@@ -163,7 +172,7 @@ pub(crate) struct SubnetArgs {
     #[arg(long)]
     name: String,
     /// The network, like 192.168.10.0/24
-    #[arg(long)]
+    #[arg(long, value_parser = cidr)]
     cidr: IpNet,
     /// What is served: dhcp, proxy or off
     #[arg(long, value_parser = mode, default_value = "dhcp")]
@@ -178,6 +187,10 @@ pub(crate) struct SubnetArgs {
 
 fn mac(text: &str) -> Result<MacAddr, String> {
     text.parse().map_err(|error: athanor_wire::ParseMacError| error.to_string())
+}
+
+fn cidr(text: &str) -> Result<IpNet, String> {
+    text.parse().map_err(|_| athanor_crds::subnet::NO_CIDR.to_owned())
 }
 
 fn architecture(text: &str) -> Result<Architecture, String> {
@@ -251,9 +264,30 @@ pub(crate) async fn update(global: &Global, what: Update) -> anyhow::Result<()> 
     if spec == json!({}) {
         bail!("nothing to change: give --profile, --hostname, --address, --packages, --ssh-key, or for one that waits --mac or --machine");
     }
-    api.patch(&name, &connect::patch_params(), &Patch::Merge(json!({ "spec": spec }))).await?;
-    out(&format!("deployment/{name} updated; its machine is served the change within a second\n"));
+    let updated = api.patch(&name, &connect::patch_params(), &Patch::Merge(json!({ "spec": spec }))).await?;
+    let served = match is_planned(&client, global, &updated).await? {
+        Some(true) => "; its machine is served the change from now on",
+        Some(false) => "; its machine is not served the change yet, see athanorctl get deployments -o wide",
+        None => "",
+    };
+    out(&format!("deployment/{name} updated{served}\n"));
     Ok(())
+}
+
+/// Waits a moment until the boot plan of a Deployment's machine is made of what was just written. `None` where it has no machine.
+async fn is_planned(client: &Client, global: &Global, deployment: &Deployment) -> anyhow::Result<Option<bool>> {
+    let Some(name) = deployment.status.as_ref().and_then(|status| status.machine.as_ref()) else { return Ok(None) };
+    let machines = Api::<Machine>::namespaced(client.clone(), &global.namespace);
+    let since = Instant::now();
+    while since.elapsed() < PLANNED {
+        let machine = machines.get_opt(name).await?;
+        let planned = machine.and_then(|machine| machine.status).and_then(|status| status.planned_generation);
+        if planned >= deployment.metadata.generation {
+            return Ok(Some(true));
+        }
+        tokio::time::sleep(PLANNED_AGAIN).await;
+    }
+    Ok(Some(false))
 }
 
 /// A deployment that has a machine stays on it.
@@ -361,6 +395,7 @@ fn boot_spec(args: &BootArgs) -> anyhow::Result<(BootProfileSpec, String)> {
         media,
         ..BootProfileSpec::default()
     };
+    athanor_plan::ipxe::words("--cmdline", spec.cmdline.as_deref().unwrap_or_default())?;
     match args.type_.installer() {
         None => spec.live = Some(Live {}),
         Some(type_) => spec.installer = Some(Installer { type_, template: None }),
@@ -378,6 +413,9 @@ fn absolute(path: &str) -> String {
 }
 
 fn look_inside(path: &std::path::Path, spec: &BootProfileSpec) -> anyhow::Result<String> {
+    if path.is_relative() {
+        return Ok(format!("; {} is looked up below the mediaDirs of the services", path.display()));
+    }
     if !path.exists() {
         // The services may be on another machine; their agents tell what is missing there.
         return Ok(format!("; {} is not on this machine, so it was not looked into", path.display()));

@@ -38,7 +38,11 @@ pub(crate) struct DeployArgs {
 pub(crate) async fn deploy(global: &Global, args: DeployArgs) -> anyhow::Result<ExitCode> {
     let client = connect::client(global).await?;
     let profile = match (&args.deployment.profile, args.type_) {
-        (Some(_), _) | (None, None) => None,
+        (Some(profile), Some(type_)) => {
+            check_type(&client, global, profile, type_).await?;
+            None
+        }
+        (_, None) => None,
         (None, Some(type_)) => Some(only_profile(&client, global, &args.deployment, type_).await?),
     };
     let spec = deployment_spec(&args.deployment, profile)?;
@@ -49,6 +53,17 @@ pub(crate) async fn deploy(global: &Global, args: DeployArgs) -> anyhow::Result<
         return Ok(ExitCode::SUCCESS);
     }
     wait::follow_deployment(&client, global, &name, args.timeout).await
+}
+
+/// A profile that is named beside `--type` is of that type. One that is not there yet may come.
+async fn check_type(client: &Client, global: &Global, name: &str, type_: ProfileType) -> anyhow::Result<()> {
+    let profile = Api::<BootProfile>::namespaced(client.clone(), &global.namespace).get_opt(name).await?;
+    match profile.map(|profile| profile.spec.type_name()) {
+        Some(is) if is != type_.name() => {
+            bail!("--type {}: profile {name} is of type {is}; leave one of the two flags out", type_.name())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The only profile of a type and the machine's architecture; several or none are listed.

@@ -1,19 +1,27 @@
 //! `explain`: what a machine asked, which row matched, what it was answered, and why. It reads BootReports only, so it is the same in a
 //! cluster.
 
+use std::time::{Duration, Instant};
+
 use anyhow::Context as _;
 use athanor_crds::{BootReport, Machine, bootreport::BootEvent, conditions, conditions::types, names};
 use athanor_wire::MacAddr;
-use clap::Args;
+use clap::{Args, builder::NonEmptyStringValueParser};
 use jiff::tz::TimeZone;
 use kube::{Api, Client, ResourceExt as _, api::ListParams};
 
 use super::{Global, connect, lifecycle, out};
 
+/// How long an agent may keep what it saw to itself: it waits five seconds whether a newcomer becomes a Machine.
+const ON_ITS_WAY: Duration = Duration::from_secs(8);
+/// How soon a report that is not there is looked for again.
+const AGAIN: Duration = Duration::from_millis(500);
+
 /// Arguments of `explain`.
 #[derive(Debug, Args)]
 pub(crate) struct ExplainArgs {
     /// A MAC address in any common spelling, or the name of a machine
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
     machine: String,
     /// How many events, at the most
     #[arg(long, default_value_t = 64)]
@@ -49,7 +57,7 @@ async fn of_machine(client: &Client, machine: &Machine, events: usize) -> anyhow
     let ready = conditions::find(&status.conditions, types::READY);
     let why = ready.map(|ready| format!(" ({}): {}", ready.reason, ready.message)).unwrap_or_default();
     let mut text = format!("{} is machine {}: {state}{why}.\n\n", mac.unwrap_or_else(|| "a BMC".to_owned()), machine.name_any());
-    let report = Api::<BootReport>::namespaced(client.clone(), &namespace).get_opt(&machine.name_any()).await?;
+    let report = report(client, &namespace, &machine.name_any()).await?;
     match &report {
         Some(report) => text.push_str(&timeline(report, events)),
         None => text.push_str("It has asked nothing yet. Switch it on; the network must come first in its boot order.\n"),
@@ -63,8 +71,21 @@ async fn of_machine(client: &Client, machine: &Machine, events: usize) -> anyhow
     Ok(text)
 }
 
+/// A report, which may be on its way: agents gather what they saw before they write it.
+async fn report(client: &Client, namespace: &str, name: &str) -> anyhow::Result<Option<BootReport>> {
+    let reports = Api::<BootReport>::namespaced(client.clone(), namespace);
+    let since = Instant::now();
+    loop {
+        let found = reports.get_opt(name).await?;
+        if found.is_some() || since.elapsed() >= ON_ITS_WAY {
+            return Ok(found);
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
 async fn of_stranger(client: &Client, mac: MacAddr, events: usize) -> anyhow::Result<String> {
-    let report = Api::<BootReport>::namespaced(client.clone(), names::SYSTEM_NAMESPACE).get_opt(&names::stranger_report(mac)).await?;
+    let report = report(client, names::SYSTEM_NAMESPACE, &names::stranger_report(mac)).await?;
     let Some(report) = report else {
         return Ok(format!(
             "{mac} has asked nothing that reached an agent. Is it on a segment that is served (athanorctl get subnets), and does it boot from the network?\n"

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, bail};
 use athanor_crds::{BootReport, MachineInventory};
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, builder::NonEmptyStringValueParser};
 use futures::{AsyncBufReadExt as _, StreamExt as _};
 use kube::{
     Api, Client,
@@ -18,6 +18,7 @@ pub(crate) struct GetArgs {
     /// What: machines, deployments, boot, subnets, …; several with commas; or KIND/NAME
     kind: String,
     /// Which; a machine also by a MAC address
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
     names: Vec<String>,
     /// How
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
@@ -39,6 +40,7 @@ pub(crate) struct DescribeArgs {
     /// What: machine, deployment, boot, subnet
     kind: String,
     /// Which; a machine also by a MAC address
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
     name: String,
 }
 
@@ -201,8 +203,12 @@ async fn table(client: &Client, global: &Global, kind: &Kind, args: &GetArgs) ->
     let all = all.context("nothing was asked for")?;
     let mut printer = Printer::new(&all, wide, args.all_namespaces && kind.namespaced);
     if all["rows"].as_array().is_none_or(Vec::is_empty) && !args.watch {
-        let place = if args.all_namespaces { "any namespace".to_owned() } else { format!("namespace {}", global.namespace) };
-        eprintln!("no {} in {place}", kind.plural);
+        let place = match (kind.namespaced, args.all_namespaces) {
+            (false, _) => String::new(),
+            (true, true) => " in any namespace".to_owned(),
+            (true, false) => format!(" in namespace {}", global.namespace),
+        };
+        eprintln!("no {}{place}", kind.plural);
         return Ok(());
     }
     out(&printer.print(&all));

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use athanor_crds::{Deployment, Machine};
 use athanor_wire::MacAddr;
-use clap::Args;
+use clap::{Args, builder::NonEmptyStringValueParser};
 use kube::{
     Api, Client, ResourceExt,
     api::{DeleteParams, ListParams, Patch},
@@ -18,7 +18,7 @@ use super::{Global, connect, get, kinds::Kind, out, wait};
 #[derive(Debug, Args)]
 pub(crate) struct AcceptArgs {
     /// Machines, by name or MAC address
-    #[arg(required_unless_present = "all")]
+    #[arg(required_unless_present = "all", value_parser = NonEmptyStringValueParser::new())]
     names: Vec<String>,
     /// Every machine that waits
     #[arg(long, conflicts_with = "names")]
@@ -48,7 +48,7 @@ pub(crate) struct DeleteArgs {
     /// What: machine, deployment, boot, subnet
     kind: String,
     /// Which
-    #[arg(required_unless_present = "mac")]
+    #[arg(required_unless_present = "mac", value_parser = NonEmptyStringValueParser::new())]
     name: Option<String>,
     /// The deployment on the machine with this MAC address
     #[arg(long, alias = "MAC", conflicts_with = "name")]
@@ -134,8 +134,13 @@ pub(crate) async fn delete(global: &Global, args: DeleteArgs) -> anyhow::Result<
     } else {
         None
     };
-    get::api(&client, global, &kind).delete(&name, &DeleteParams::default()).await?;
-    out(&format!("{}/{name} deleted\n", kind.singular));
+    let held = get::api(&client, global, &kind).delete(&name, &DeleteParams::default()).await?.is_left();
+    let what = match (&machine, held) {
+        (_, false) => "deleted",
+        (Some(_), true) => "is being deleted: its machine is released first (--wait waits for that)",
+        (None, true) => "is being deleted",
+    };
+    out(&format!("{}/{name} {what}\n", kind.singular));
     match machine {
         Some(machine) if args.wait => wait::follow_release(&client, global, &machine, args.timeout).await,
         _ => Ok(()),

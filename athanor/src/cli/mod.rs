@@ -156,7 +156,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Start { what: Start::Services { config, logging } } => {
             logging.start()?;
-            Box::pin(services::start(config::load(&config)?)).await?;
+            Box::pin(services::start(config::load(&config)?, &config)).await?;
         }
         Command::Start { what: Start::Operator { operator, logging } } => {
             logging.start()?;

@@ -1,6 +1,7 @@
 //! The configuration file: what `start services` reads and `config detect` writes.
 
 mod detect;
+mod networks;
 mod tree;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
@@ -156,9 +157,13 @@ fn parse(file: &str, text: &str) -> anyhow::Result<Config> {
         Ok(config) => config,
         Err(error) => {
             let path = error.path().to_string();
-            let (line, column) = tree.locate(&path.split('.').collect::<Vec<_>>());
-            let what = error.inner().to_string();
-            let what = if what == "invalid socket address syntax" { "must be an address and a port, like 127.0.0.1:7480" } else { &what };
+            let (line, column) = tree.locate(&path.split(['.', '[', ']']).filter(|step| !step.is_empty()).collect::<Vec<_>>());
+            let what = match error.inner().to_string().as_str() {
+                "invalid socket address syntax" => "must be an address and a port, like 127.0.0.1:7480".to_owned(),
+                "invalid IP address syntax" if path.ends_with(".cidr") => athanor_crds::subnet::NO_CIDR.to_owned(),
+                "invalid IP address syntax" => "must be an IP address, like 192.168.10.7".to_owned(),
+                other => other.to_owned(),
+            };
             bail!("{file}:{line}:{column}: {path}: {what}");
         }
     };
@@ -167,21 +172,18 @@ fn parse(file: &str, text: &str) -> anyhow::Result<Config> {
         let (line, column) = tree.locate(&field.split('.').collect::<Vec<_>>());
         bail!("{file}:{line}:{column}: {field}: {other} has this port already; choose another");
     }
-    for (name, subnet) in &config.subnets {
+    for name in config.subnets.keys() {
         if !athanor_apiserver::is_name(name) {
             let (line, column) = tree.locate(&["subnets", name]);
             bail!(
                 "{file}:{line}:{column}: subnets: {name:?} cannot name a Subnet; use lower-case letters, digits, '-' and '.', such as rack-1"
             );
         }
-        if subnet.cidr != subnet.cidr.trunc() {
-            let (line, column) = tree.locate(&["subnets", name, "cidr"]);
-            bail!(
-                "{file}:{line}:{column}: subnets.{name}.cidr: {} has bits set behind its prefix; write {}",
-                subnet.cidr,
-                subnet.cidr.trunc()
-            );
-        }
+    }
+    if let Some(fault) = networks::fault(&config.subnets) {
+        let steps: Vec<&str> = fault.path.iter().map(String::as_str).collect();
+        let (line, column) = tree.locate(&steps);
+        bail!("{file}:{line}:{column}: {}: {}", fault.path.join("."), fault.why);
     }
     Ok(config)
 }
@@ -261,6 +263,13 @@ mod tests {
         assert!(message("subnets:\n  lab: {mode: dhcp}\n").starts_with("athanor.yaml:2:8: subnets.lab: cidr is missing"));
         assert!(
             message("subnets:\n  La b: {cidr: 10.0.0.0/24}\n").contains(":2:9: subnets: \"La b\" cannot name a Subnet; use lower-case")
+        );
+        let range = GOOD.replace("10.199", "11.199");
+        assert_eq!(message(&range), "athanor.yaml:7:41: subnets.lab.ranges.0.to: 192.168.11.199 is not inside 192.168.10.0/24");
+        let cidr = GOOD.replace("10.0/24", "10.0/33");
+        assert_eq!(
+            message(&cidr),
+            "athanor.yaml:4:11: subnets.lab.cidr: must be a network, like 192.168.10.0/24; a prefix has 0 to 32 bits, or 128 with IPv6"
         );
         assert!(message("subnets: {lab: }\n").contains("subnets.lab: cidr is missing"));
         assert!(parse("athanor.yaml", "subnets:\nhttp:\n").is_ok());

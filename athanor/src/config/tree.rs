@@ -132,11 +132,15 @@ impl Node {
         }
     }
 
-    /// Line and column of the value at a path of keys.
+    /// Line and column of the value at a path of keys, and of places in lists.
     pub(crate) fn locate(&self, path: &[&str]) -> (u64, u64) {
         match (path, &self.tree) {
             ([first, rest @ ..], Tree::Map(entries)) => {
                 entries.iter().find(|(key, _)| key.name == *first).map_or((self.line, self.column), |(_, value)| value.locate(rest))
+            }
+            ([first, rest @ ..], Tree::List(items)) => {
+                let item = first.parse::<usize>().ok().and_then(|index| items.get(index));
+                item.map_or((self.line, self.column), |item| item.locate(rest))
             }
             _ => (self.line, self.column),
         }

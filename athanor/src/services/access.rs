@@ -15,6 +15,8 @@ use serde_json::{Value, json};
 
 /// The admin's kubeconfig in the data folder.
 const KUBECONFIG: &str = "admin.kubeconfig";
+/// The installation's id in the data folder.
+const INSTALLATION: &str = "installation";
 
 /// From now on, what this process creates is for its owner only.
 pub(crate) fn keep_private() {
@@ -43,16 +45,46 @@ pub(crate) fn make_folder(data: &Path) -> anyhow::Result<()> {
     }
 }
 
-/// The installation's id, drawn once.
+/// The store's file.
+pub(crate) fn store(data: &Path) -> PathBuf {
+    data.join("store.redb")
+}
+
+/// Refuses a folder that an installation lived in and that has lost its objects: what began anew there would take the disks of its machines for
+/// strangers', and nobody would have been told.
+pub(crate) fn refuse_a_lost_store(data: &Path) -> anyhow::Result<()> {
+    let store = store(data);
+    let lost = match fs::metadata(&store) {
+        Ok(meta) if meta.len() == 0 => "is empty",
+        Ok(_) => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => "is gone",
+        Err(error) => return Err(error).with_context(|| format!("{} cannot be read", store.display())),
+    };
+    // Written when the store was there: a first start that was cut off has none of them.
+    if !data.join(INSTALLATION).exists() && !data.join(KUBECONFIG).exists() {
+        return Ok(());
+    }
+    bail!(
+        "dataDir: {} {lost}, but an installation lived in {}: put a copy of the file back. To begin anew, without its machines and unable to wipe \
+         what it wrote to their disks, move the folder away",
+        store.display(),
+        data.display()
+    );
+}
+
+/// The installation's id, drawn once, after the store was made.
 pub(crate) fn installation(data: &Path) -> anyhow::Result<String> {
-    let file = data.join("installation");
-    if let Ok(text) = fs::read_to_string(&file)
-        && !text.trim().is_empty()
-    {
-        return Ok(text.trim().to_owned());
+    let file = data.join(INSTALLATION);
+    match fs::read_to_string(&file) {
+        Ok(text) if !text.trim().is_empty() => return Ok(text.trim().to_owned()),
+        Ok(_) => {
+            tracing::warn!(file = %file.display(), "the installation's id is blank and drawn anew: agents elsewhere that have the old one take this one for a stranger")
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error).with_context(|| format!("{} cannot be read", file.display())),
     }
     let id = uuid::Uuid::new_v4().to_string();
-    fs::write(&file, &id).with_context(|| format!("{} cannot be written", file.display()))?;
+    write_private(&file, id.as_bytes()).with_context(|| format!("{} cannot be written", file.display()))?;
     Ok(id)
 }
 

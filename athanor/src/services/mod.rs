@@ -9,16 +9,17 @@ use std::{
     net::{IpAddr, Ipv4Addr},
     path::Path,
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, bail};
-use athanor_apiserver::{ApiServer, Identity, Pki, Tokens};
+use athanor_apiserver::{ApiServer, Identity, OpenError, Pki, Tokens};
 use athanor_boot_agent::{Options, interfaces};
 use athanor_crds::{Subnet, SubnetSpec, rights::Role};
+use k8s_openapi::api::core::v1::Namespace;
 use kube::{
     Api, Client,
-    api::{DeleteParams, ListParams, Patch, PatchParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
 use prometheus_client::registry::Registry;
 use serde_json::json;
@@ -40,19 +41,24 @@ use crate::config::Config;
 const FROM_CONFIG: &str = "metal.athanor.dev/from-config";
 /// Who manages them.
 const CONFIG_MANAGER: &str = "athanor-config";
+/// How long a process that was killed may take to let go of the store.
+const STORE_PATIENCE: Duration = Duration::from_secs(2);
+/// How soon the store is tried again: a start must not feel it.
+const STORE_AGAIN: Duration = Duration::from_millis(50);
 
 /// Runs until SIGINT or SIGTERM.
 ///
 /// # Errors
 /// A file, a port or the store cannot be had.
-pub(crate) async fn start(config: Config) -> anyhow::Result<()> {
+pub(crate) async fn start(config: Config, file: &Path) -> anyhow::Result<()> {
     let began = Instant::now();
     let data = &config.data_dir;
     access::keep_private();
     access::allow_many_files();
     access::make_folder(data)?;
+    access::refuse_a_lost_store(data)?;
+    let server = open_store(&access::store(data)).await?;
     let installation = access::installation(data)?;
-    let server = ApiServer::open(&data.join("store.redb"))?;
     let pki = Pki::open(&data.join("pki"), &addresses())?;
     let tokens = access::ensure_admin(data, &pki, config.api.listen)?;
     let listener = listen(&config).await?;
@@ -86,13 +92,24 @@ pub(crate) async fn start(config: Config) -> anyhow::Result<()> {
         ended = &mut agent => { ended??; bail!("the boot plane ended"); }
     }
     let _ = is_ready.send(true);
-    banner(&config, &applied, began);
+    banner(&config, file, &applied, began);
     wait_for_signal().await?;
     tracing::info!("stopping");
     let _ = stop.send(true);
     // What is under way has a moment; what was acknowledged is on disk.
-    let _ = tokio::time::timeout(std::time::Duration::from_secs(5), async { tokio::join!(api, operator, agent) }).await;
+    let _ = tokio::time::timeout(Duration::from_secs(5), async { tokio::join!(api, operator, agent) }).await;
     Ok(())
+}
+
+/// Opens the store. Who was killed a moment ago may hold it for a moment still.
+async fn open_store(path: &Path) -> anyhow::Result<Arc<ApiServer>> {
+    let until = Instant::now() + STORE_PATIENCE;
+    loop {
+        match ApiServer::open(path) {
+            Err(OpenError::InUse(_)) if Instant::now() < until => tokio::time::sleep(STORE_AGAIN).await,
+            opened => return Ok(opened?),
+        }
+    }
 }
 
 async fn serve_api(server: Arc<ApiServer>, listener: TcpListener, pki: Pki, tokens: Tokens, stop: impl Future<Output = ()>) {
@@ -127,7 +144,9 @@ fn hostname() -> String {
 
 /// The Subnets that there are, and what the file took back or away.
 struct Applied {
-    subnets: Vec<SubnetSpec>,
+    subnets: Vec<(String, SubnetSpec)>,
+    /// Namespaces for newcomers that there were not yet.
+    namespaces: Vec<String>,
     /// Names of those that left the file.
     removed: Vec<String>,
     /// Fields that somebody had changed since, in words.
@@ -136,6 +155,7 @@ struct Applied {
 
 /// The Subnets of the file become objects; those that the file had before and has no more go.
 async fn apply_subnets(client: &Client, config: &Config) -> anyhow::Result<Applied> {
+    let namespaces = ensure_namespaces(client, config).await?;
     let api: Api<Subnet> = Api::all(client.clone());
     let mut taken_back = Vec::new();
     for (name, spec) in &config.written {
@@ -165,13 +185,41 @@ async fn apply_subnets(client: &Client, config: &Config) -> anyhow::Result<Appli
             .await
             .with_context(|| format!("subnets.{old}: it left the configuration, but cannot be deleted"))?;
     }
-    let subnets = api.list(&ListParams::default()).await?.items.into_iter().map(|subnet| subnet.spec).collect();
-    Ok(Applied { subnets, removed, taken_back })
+    let all = api.list(&ListParams::default()).await?.items;
+    let subnets = all.into_iter().map(|subnet| (subnet.metadata.name.unwrap_or_default(), subnet.spec)).collect();
+    Ok(Applied { subnets, namespaces, removed, taken_back })
 }
 
-fn banner(config: &Config, applied: &Applied, began: Instant) {
+/// Where the file lets newcomers register, they can: whoever writes it need not have kubectl. Returns what was made.
+async fn ensure_namespaces(client: &Client, config: &Config) -> anyhow::Result<Vec<String>> {
+    let api: Api<Namespace> = Api::all(client.clone());
+    let mut made = Vec::new();
+    for (name, spec) in &config.subnets {
+        let namespace = &spec.newcomers.namespace;
+        if api.get_opt(namespace).await?.is_some() {
+            continue;
+        }
+        let object = serde_json::from_value(json!({ "metadata": { "name": namespace } }))?;
+        api.create(&PostParams::default(), &object)
+            .await
+            .with_context(|| format!("subnets.{name}.newcomers.namespace: {namespace} cannot be created"))?;
+        made.push(namespace.clone());
+    }
+    Ok(made)
+}
+
+/// Names of Subnets that overlap, two by two.
+fn overlaps(subnets: &[(String, SubnetSpec)]) -> Vec<(&str, &str)> {
+    let meet = |one: &SubnetSpec, other: &SubnetSpec| one.cidr.contains(&other.cidr) || other.cidr.contains(&one.cidr);
+    let pairs = subnets.iter().enumerate().flat_map(|(index, one)| subnets[index + 1..].iter().map(move |other| (one, other)));
+    pairs.filter(|(one, other)| meet(&one.1, &other.1)).map(|(one, other)| (one.0.as_str(), other.0.as_str())).collect()
+}
+
+fn banner(config: &Config, file: &Path, applied: &Applied, began: Instant) {
     let mut out = format!("athanor {}\n", env!("CARGO_PKG_VERSION"));
-    out.push_str(&format!("  api    https://{:<24} athanor kubeconfig > ~/.kube/athanor\n", config.api.listen));
+    let elsewhere = config.data_dir != crate::config::default_data_dir();
+    let option = if elsewhere { format!(" --config {}", file.display()) } else { String::new() };
+    out.push_str(&format!("  api    https://{:<24} athanor kubeconfig{option} > ~/.kube/athanor\n", config.api.listen));
     let served = served(&applied.subnets);
     for (interface, spec, address) in &served {
         let ranges: Vec<String> = spec.ranges.iter().map(|range| format!("{}–{}", range.from, range.to)).collect();
@@ -182,6 +230,12 @@ fn banner(config: &Config, applied: &Applied, began: Instant) {
     out.push_str(&format!("  metrics http://{}/metrics\n", config.metrics.listen));
     for name in &applied.removed {
         out.push_str(&format!("  note   Subnet {name} left the configuration and was removed\n"));
+    }
+    for made in &applied.namespaces {
+        out.push_str(&format!("  note   namespace {made} was created for newcomers\n"));
+    }
+    for (one, other) in overlaps(&applied.subnets) {
+        out.push_str(&format!("  note   Subnets {one} and {other} overlap: change one of the two (athanorctl get subnets)\n"));
     }
     for told in &applied.taken_back {
         out.push_str(&format!("  note   {told}\n"));
@@ -200,12 +254,12 @@ fn banner(config: &Config, applied: &Applied, began: Instant) {
 }
 
 /// The interfaces that serve each Subnet, and the address that each answers from.
-fn served(subnets: &[SubnetSpec]) -> Vec<(String, &SubnetSpec, Ipv4Addr)> {
+fn served(subnets: &[(String, SubnetSpec)]) -> Vec<(String, &SubnetSpec, Ipv4Addr)> {
     let mut rows = Vec::new();
     for interface in interfaces().into_iter().filter(|interface| interface.up && interface.mac.is_some()) {
         let addresses: Vec<IpAddr> = interface.addresses.iter().map(|(ip, _)| IpAddr::V4(*ip)).collect();
         let Some((address, _)) = interface.addresses.first() else { continue };
-        let here = subnets.iter().filter(|spec| spec.is_served_on(&interface.name, &addresses));
+        let here = subnets.iter().map(|(_, spec)| spec).filter(|spec| spec.is_served_on(&interface.name, &addresses));
         rows.extend(here.map(|spec| (interface.name.clone(), spec, *address)));
     }
     rows

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use athanor_tftp_server::{Client, Datagram, End, ErrorCode, Event, Packet, ReadRequest, Run, Server, codec};
+use athanor_tftp_server::{Client, Datagram, End, ErrorCode, Event, MAX_UNCONFIRMED, Packet, ReadRequest, Run, Server, codec};
 use tokio::task::JoinSet;
 
 use sockets::{Sockets, Source};
@@ -207,6 +207,7 @@ impl Shell {
             End::TimedOut => "timed-out",
             End::Failed(_) => "failed",
             End::Replaced => "replaced",
+            End::Limited => "limited",
         });
         let answer = match &event.end {
             End::Complete => {
@@ -225,6 +226,7 @@ impl Shell {
             End::TimedOut => format!("the client fell silent after {} bytes", event.bytes),
             End::Failed(why) => why.clone(),
             End::Replaced => "the client asked for something else".to_owned(),
+            End::Limited => format!("not answered yet: {MAX_UNCONFIRMED} transfers of this address were begun and never acknowledged"),
         };
         self.tell(event.peer, &event.file, answer);
     }

@@ -14,6 +14,7 @@
 
 mod admission;
 mod auth;
+mod body;
 mod discovery;
 mod error;
 mod events;

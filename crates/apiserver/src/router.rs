@@ -27,12 +27,11 @@ use tower::Service;
 use crate::{
     admission::Unknown,
     auth::{Identity, Tokens},
-    discovery,
+    body, discovery,
     error::{ApiError, OpenError, Result},
     kinds::{self, Kind},
     list::{self, Continue, List},
     path::{self, Target},
-    protobuf,
     selector::Selector,
     store::Store,
     table::View,
@@ -43,12 +42,13 @@ use crate::{
 
 /// The largest request body; etcd's limit is half of it.
 const MAX_BODY: usize = 3 << 20;
-/// How deep an object may nest; ours nest to about ten.
-const MAX_DEPTH: usize = 40;
 /// Connections at once: every kubectl holds one or two, every controller a few.
 const MAX_CONNECTIONS: usize = 512;
 /// How long a client may take for its TLS handshake, its request's head, or its body.
 const PATIENCE: Duration = Duration::from_secs(15);
+
+/// What may become of dependents; nothing here has any but by its finalizer.
+const PROPAGATION: [&str; 3] = ["Background", "Foreground", "Orphan"];
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 
@@ -214,6 +214,7 @@ impl ApiServer {
             Some(Err(_)) => return Err(ApiError::bad_request("limit: must be a number of objects")),
         };
         let from = get("continue").map(Continue::parse).transpose()?;
+        call.check_revision(self.store.revision())?;
         let list = List { target: target.clone(), selector: call.selector(&target.kind, None)?, view: View::of(&call.accept), limit, from };
         Ok(written(StatusCode::OK, list::write(&self.store, &list, Timestamp::now())?, &[]))
     }
@@ -251,38 +252,25 @@ impl ApiServer {
             _ => Unknown::Warn,
         };
         let options = WriteOptions { manager: &manager, force: call.flag("force"), dry_run: call.dry_run()?, unknown, now: now() };
+        let read = if call.method == Method::PATCH { body::text(&call.body)? } else { body::object(&call.content_type, &call.body)? };
+        if unknown == Unknown::Strict && !read.twice.is_empty() {
+            let list: Vec<String> = read.twice.iter().map(|path| format!("duplicate field {path:?}")).collect();
+            return Err(ApiError::bad_request(format!("strict decoding error: {}", list.join(", "))));
+        }
         let written = match (call.method.as_str(), name) {
-            ("POST", None) => verbs::create(&self.store, target, call.object()?, &options)?,
-            ("PUT", Some(name)) => verbs::replace(&self.store, target, name, call.object()?, &options)?,
-            ("PATCH", Some(name)) => {
-                let patch = match call.content_type.split(';').next().unwrap_or_default().trim() {
-                    "application/merge-patch+json" => Patch::Merge(call.object()?),
-                    "application/json-patch+json" => Patch::Json(call.object()?),
-                    "application/strategic-merge-patch+json" => Patch::Strategic(call.object()?),
-                    "application/apply-patch+yaml" => {
-                        if !call.query.contains_key("fieldManager") {
-                            return Err(ApiError::bad_request(
-                                "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
-                            ));
-                        }
-                        Patch::Apply(call.object()?)
-                    }
-                    other => {
-                        return Err(ApiError::new(
-                            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                            "UnsupportedMediaType",
-                            format!("content type {other:?} is no kind of patch"),
-                        ));
-                    }
-                };
-                verbs::patch(&self.store, target, name, patch, &options)?
-            }
+            ("POST", None) => verbs::create(&self.store, target, read.value, &options)?,
+            ("PUT", Some(name)) => verbs::replace(&self.store, target, name, read.value, &options)?,
+            ("PATCH", Some(name)) => verbs::patch(&self.store, target, name, call.patch(read.value)?, &options)?,
             (method, _) => {
                 return Err(ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", format!("{method} is not possible here")));
             }
         };
+        let mut warnings = written.warnings;
+        if options.unknown == Unknown::Warn {
+            warnings.extend(read.twice.iter().map(|path| format!("duplicate field {path:?}")));
+        }
         let seen = View::of(&call.accept).one(&target.kind, written.object, Timestamp::now());
-        Ok(reply(written.code, &seen, &written.warnings))
+        Ok(reply(written.code, &seen, &warnings))
     }
 
     fn delete(&self, call: &Call, target: &Target, name: &str) -> Result<Response<Body>> {
@@ -311,9 +299,17 @@ impl ApiServer {
 impl Call {
     /// What a delete insists on: an option that cannot be read is not one that may be left out.
     fn delete_options(&self) -> Result<DeleteOptions> {
-        let body = if self.body.is_empty() { json!({}) } else { self.object()? };
+        let body = if self.body.is_empty() { json!({}) } else { body::object(&self.content_type, &self.body)?.value };
         let options: meta::DeleteOptions =
             serde_json::from_value(body).map_err(|error| ApiError::bad_request(format!("the DeleteOptions cannot be read: {error}")))?;
+        let policy = options.propagation_policy.as_deref().or_else(|| self.query.get("propagationPolicy").map(String::as_str));
+        if let Some(word) = policy.filter(|word| !PROPAGATION.contains(word)) {
+            let message = format!(
+                "DeleteOptions.meta.k8s.io \"\" is invalid: propagationPolicy: Unsupported value: {word:?}: supported values: \"Background\", \
+                 \"Foreground\", \"Orphan\""
+            );
+            return Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message));
+        }
         let preconditions = options.preconditions.unwrap_or_default();
         let dry_run = self.dry_run()? || dry_run(options.dry_run.iter().flatten().map(String::as_str))?;
         Ok(DeleteOptions { uid: preconditions.uid, resource_version: preconditions.resource_version, dry_run })
@@ -338,26 +334,49 @@ impl Call {
         Ok(selector)
     }
 
-    /// The body as JSON, or as YAML, of which JSON is a part.
-    fn object(&self) -> Result<Value> {
-        let broken = |why: String| ApiError::bad_request(format!("the body cannot be read: {why}"));
-        match self.content_type.split(';').next().unwrap_or_default().trim() {
-            protobuf::CONTENT_TYPE => return protobuf::object(&self.body),
-            cbor if cbor.contains("cbor") => {
-                let message = format!("the body is {cbor:?}; this server speaks JSON and YAML");
-                return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType", message));
-            }
-            _ => {}
+    /// A patch, of the kind that the content type says.
+    fn patch(&self, body: Value) -> Result<Patch> {
+        match body::essence(&self.content_type) {
+            "application/merge-patch+json" => Ok(Patch::Merge(body)),
+            "application/json-patch+json" => Ok(Patch::Json(body)),
+            "application/strategic-merge-patch+json" => Ok(Patch::Strategic(body)),
+            "application/apply-patch+yaml" if !self.query.contains_key("fieldManager") => Err(ApiError::bad_request(
+                "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
+            )),
+            "application/apply-patch+yaml" => Ok(Patch::Apply(body)),
+            other => Err(body::unknown(format!("content type {other:?} is no kind of patch"))),
         }
-        let value = match serde_json::from_slice(&self.body) {
-            Ok(value) => value,
-            Err(_) => {
-                let text = std::str::from_utf8(&self.body).map_err(|error| broken(error.to_string()))?;
-                serde_saphyr::from_str(text).map_err(|error| broken(error.to_string().lines().next().unwrap_or_default().to_owned()))?
-            }
+    }
+
+    /// The revision that a list is to be of, checked as kube-apiserver does it: this server has only the newest.
+    fn check_revision(&self, newest: u64) -> Result<()> {
+        let get = |name: &str| self.query.get(name).map(String::as_str).filter(|text| !text.is_empty());
+        let matching = get("resourceVersionMatch");
+        let invalid = |why: String| {
+            let message = format!("ListOptions.meta.k8s.io \"\" is invalid: {why}");
+            ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message)
         };
-        // Who manages what nests deeper than the object, and what is stored must be readable again.
-        if depth(&value) > MAX_DEPTH { Err(broken(format!("it nests deeper than {MAX_DEPTH} levels"))) } else { Ok(value) }
+        if let Some(word) = matching.filter(|word| !matches!(*word, "Exact" | "NotOlderThan")) {
+            let why = format!("resourceVersionMatch: Unsupported value: {word:?}: supported values: \"Exact\", \"NotOlderThan\"");
+            return Err(invalid(why));
+        }
+        let Some(text) = get("resourceVersion") else {
+            let why = "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided";
+            return if matching.is_some() { Err(invalid(why.to_owned())) } else { Ok(()) };
+        };
+        let wanted: u64 = text
+            .parse()
+            .map_err(|_| ApiError::bad_request(format!("resourceVersion: Invalid value: {text:?}: must be a revision of this server")))?;
+        if wanted > newest {
+            let message = format!("Too large resource version: {wanted}, current: {newest}");
+            return Err(ApiError::new(StatusCode::GATEWAY_TIMEOUT, "Timeout", message));
+        }
+        if matching == Some("Exact") && wanted != newest {
+            return Err(ApiError::gone(format!(
+                "The resourceVersion for the provided list is too old: {wanted}; this server has only the newest, {newest}"
+            )));
+        }
+        Ok(())
     }
 
     /// Who manages what is written: as the client says, else the first word of its user agent.
@@ -391,14 +410,6 @@ fn dry_run<'a>(mut words: impl Iterator<Item = &'a str>) -> Result<bool> {
     }
     let message = format!("dryRun: Unsupported value: {word:?}: supported values: \"All\"");
     Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message))
-}
-
-fn depth(value: &Value) -> usize {
-    match value {
-        Value::Object(fields) => 1 + fields.values().map(depth).max().unwrap_or(0),
-        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
-        _ => 0,
-    }
 }
 
 fn now() -> String {

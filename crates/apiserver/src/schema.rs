@@ -278,6 +278,30 @@ fn check_fields(schema: &Value, fields: &Map<String, Value>, path: &str, pattern
     }
 }
 
+/// Items of list-maps and sets that stand twice: merged one by one, the last of them would win without a word.
+pub(crate) fn duplicates(schema: &Value, value: &Value) -> Vec<Cause> {
+    let mut causes = Vec::new();
+    find_duplicates(schema, value, "", &mut causes);
+    causes
+}
+
+fn find_duplicates(schema: &Value, value: &Value, path: &str, causes: &mut Vec<Cause>) {
+    match value {
+        Value::Array(items) => {
+            check_unique(schema, items, path, causes);
+            for (index, item) in items.iter().enumerate() {
+                find_duplicates(&schema["items"], item, &format!("{path}[{index}]"), causes);
+            }
+        }
+        Value::Object(fields) => {
+            for (name, field) in fields {
+                find_duplicates(schema["properties"].get(name).unwrap_or(&Value::Null), field, &join(path, name), causes);
+            }
+        }
+        _ => {}
+    }
+}
+
 /// A list-map holds each key once, a set each value.
 fn check_unique(schema: &Value, items: &[Value], path: &str, causes: &mut Vec<Cause>) {
     let keys: Option<Vec<&str>> = match schema["x-kubernetes-list-type"].as_str() {

@@ -32,6 +32,9 @@ pub enum TlsError {
         /// Why.
         source: rcgen::Error,
     },
+    /// The authority has a certificate and no key.
+    #[error("the certificate authority's key {path} is gone; put a copy of it back, or remove the folder to have a new authority made, whom no kubeconfig handed out before trusts", path = .0.display())]
+    KeyGone(std::path::PathBuf),
     /// rustls refuses it.
     #[error("the server certificate is not usable: {0}")]
     Server(#[from] rustls::Error),
@@ -58,15 +61,21 @@ impl Pki {
         };
         let authority = |source| TlsError::Authority { path: folder.to_owned(), source };
         fs::create_dir_all(folder).map_err(io(folder))?;
-        if !key_file.exists() || !certificate_file.exists() {
-            let key = KeyPair::generate().map_err(authority)?;
+        if !certificate_file.exists() {
+            let key = if key_file.exists() {
+                read_key(&key_file).map_err(io(&key_file))?.map_err(authority)?
+            } else {
+                KeyPair::generate().map_err(authority)?
+            };
             let certificate = authority_params().self_signed(&key).map_err(authority)?;
             write_private(&key_file, key.serialize_pem().as_bytes()).map_err(io(&key_file))?;
-            fs::write(&certificate_file, certificate.pem()).map_err(io(&certificate_file))?;
+            write_private(&certificate_file, certificate.pem().as_bytes()).map_err(io(&certificate_file))?;
+        } else if !key_file.exists() {
+            // Everybody who trusts the certificate would be turned away without a word.
+            return Err(TlsError::KeyGone(key_file));
         }
         let ca_pem = fs::read_to_string(&certificate_file).map_err(io(&certificate_file))?;
-        let key_pem = fs::read_to_string(&key_file).map_err(io(&key_file))?;
-        let key = KeyPair::from_pem(&key_pem).map_err(authority)?;
+        let key = read_key(&key_file).map_err(io(&key_file))?.map_err(authority)?;
         let issuer = Issuer::new(authority_params(), key);
         let server = server_config(&issuer, addresses).map_err(|error| match error {
             ServerError::Make(source) => authority(source),
@@ -74,6 +83,10 @@ impl Pki {
         })?;
         Ok(Self { ca_pem, server: Arc::new(server) })
     }
+}
+
+fn read_key(file: &Path) -> io::Result<Result<KeyPair, rcgen::Error>> {
+    Ok(KeyPair::from_pem(&fs::read_to_string(file)?))
 }
 
 enum ServerError {

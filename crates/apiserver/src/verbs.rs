@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{
     admission::{self, Unknown},
-    error::{ApiError, Result},
+    error::{ApiError, Cause, Result},
     events, patch,
     path::Target,
     selector::Selector,
@@ -99,6 +99,11 @@ pub(crate) fn create(store: &Store, target: &Target, mut object: Value, options:
     let writer = Writer { manager: options.manager, status: false, force: false, now: &options.now };
     ssa::record_update(kind, None, &mut object, &writer);
     let object = store.update(&key(target, &name), |existing| match existing {
+        Some(existing) if existing["metadata"]["deletionTimestamp"].is_string() => {
+            let mut error = ApiError::already_exists(kind, &name);
+            error.message = format!("object is being deleted: {}", error.message);
+            Err(error)
+        }
         Some(_) => Err(ApiError::already_exists(kind, &name)),
         None => Ok(rehearse(Outcome::Put(object), options.dry_run)),
     })?;
@@ -183,7 +188,19 @@ fn forget_old_events(store: &Store) -> Result<()> {
 }
 
 pub(crate) fn replace(store: &Store, target: &Target, name: &str, object: Value, options: &WriteOptions<'_>) -> Result<Written> {
-    change(store, target, name, options, |_| Ok(object))
+    let versioned = object["metadata"]["resourceVersion"].as_str().is_some_and(|version| !version.is_empty());
+    change(store, target, name, options, |_| {
+        // Only Kubernetes' own kinds may be replaced blindly.
+        if !versioned && !target.kind.is_core() {
+            let cause = Cause {
+                reason: "FieldValueInvalid",
+                field: "metadata.resourceVersion".to_owned(),
+                message: "Invalid value: 0: must be specified for an update".to_owned(),
+            };
+            return Err(ApiError::invalid(&target.kind, name, &[cause]));
+        }
+        Ok(object)
+    })
 }
 
 pub(crate) fn patch(store: &Store, target: &Target, name: &str, patch: Patch, options: &WriteOptions<'_>) -> Result<Written> {
@@ -223,6 +240,7 @@ fn change(
         admission::identify(target, &mut new)?;
         let mut new = events::to_stored(kind, new);
         check_preconditions(target, name, live, &new)?;
+        check_finalizers(target, name, live, &new)?;
         warnings = admission::shape(kind, &mut new, options.unknown)?;
         admission::carry_metadata(kind, live, &mut new, target.status);
         encode_texts(target, &mut new);
@@ -257,6 +275,26 @@ fn check_preconditions(target: &Target, name: &str, live: &Value, new: &Value) -
     Ok(())
 }
 
+/// An object that waits for deletion gets no new finalizers.
+fn check_finalizers(target: &Target, name: &str, live: &Value, new: &Value) -> Result<()> {
+    let list = |object: &Value| object["metadata"]["finalizers"].as_array().cloned().unwrap_or_default();
+    let (before, after) = (list(live), list(new));
+    let added: Vec<&Value> = after.iter().filter(|finalizer| !before.contains(finalizer)).collect();
+    if target.status || live["metadata"]["deletionTimestamp"].is_null() || added.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<String> = added.iter().map(ToString::to_string).collect();
+    let cause = Cause {
+        reason: "FieldValueForbidden",
+        field: "metadata.finalizers".to_owned(),
+        message: format!(
+            "Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers {}",
+            names.join(", ")
+        ),
+    };
+    Err(ApiError::invalid(&target.kind, name, &[cause]))
+}
+
 /// An object that waits for deletion goes with its last finalizer.
 fn put_or_remove(object: Value) -> Outcome {
     let held = object["metadata"]["finalizers"].as_array().is_some_and(|finalizers| !finalizers.is_empty());
@@ -283,7 +321,13 @@ fn apply(store: &Store, target: &Target, name: &str, mut config: Value, options:
     let warnings = admission::shape(kind, &mut shaped, options.unknown)?;
     // The configuration is pruned but not defaulted: a default is nobody's wish.
     match &kind.schema {
-        Some(structure) => drop(crate::schema::prune(structure, &mut config)),
+        Some(structure) => {
+            drop(crate::schema::prune(structure, &mut config));
+            let twice = crate::schema::duplicates(structure, &config);
+            if !twice.is_empty() {
+                return Err(ApiError::invalid(kind, name, &twice));
+            }
+        }
         None => config = shaped,
     }
     encode_texts(target, &mut config);
@@ -307,6 +351,7 @@ fn apply(store: &Store, target: &Target, name: &str, mut config: Value, options:
         }
         admission::carry_metadata(kind, live, &mut new, target.status);
         keep_type(target, live, &mut new);
+        check_finalizers(target, name, live, &new)?;
         admission::validate(kind, name, &new, Some(live))?;
         if ssa::without_managers(&new) == ssa::without_managers(live)
             && new["metadata"]["managedFields"] == live["metadata"]["managedFields"]

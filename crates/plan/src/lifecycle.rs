@@ -202,7 +202,7 @@ pub fn decide(machine: &Machine, facts: &Facts<'_>) -> Decision {
 fn newcomer(name: &str, facts: &Facts<'_>) -> Decision {
     let mut what_to_do = format!("accept it: athanorctl accept {name}");
     if let Some(obstacle) = &facts.no_address {
-        what_to_do.push_str(&format!("; it has no address: {}", obstacle.message));
+        what_to_do.push_str(&format!("; it does not have the address that it should: {}", obstacle.message));
     }
     let decision = Decision::wait(MachineState::Discovered, reasons::NOT_ACCEPTED, what_to_do);
     if facts.accepted_by_subnet {

@@ -23,7 +23,7 @@ pub mod server;
 pub mod transfer;
 
 pub use codec::{ErrorCode, Packet, ReadRequest};
-pub use server::{Client, Datagram, End, Event, Server};
+pub use server::{Client, Datagram, End, Event, MAX_UNCONFIRMED, Server};
 
 /// Bytes that can be read at an offset.
 pub trait Content {

@@ -62,6 +62,8 @@ pub enum End {
     Failed(String),
     /// The client asked for something else from the same port.
     Replaced,
+    /// It never began: too many transfers of its address were never acknowledged. The client is sent nothing.
+    Limited,
 }
 
 /// Something to report.
@@ -146,6 +148,8 @@ impl<C: Content> Server<C> {
         let refuse = |message: &str| Datagram { lane, to: peer, run: Run::one(codec::error(ErrorCode::NotDefined, message)) };
         if self.by_source.get(&peer.ip()).is_some_and(|count| *count >= MAX_UNCONFIRMED) {
             // Silence: a real client asks again, and by then has acknowledged something; a forged one is not sent even an ERROR.
+            let (file, took) = (request.file.clone(), Duration::ZERO);
+            events.push(Event { peer, file, bytes: 0, took, shape: (0, 0), end: End::Limited });
             return;
         }
         if self.transfers.len() >= MAX_TRANSFERS && !self.make_room(now, events) {

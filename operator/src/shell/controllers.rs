@@ -153,12 +153,13 @@ impl Feeds {
             })
     }
 
-    /// A profile looks at the other profiles: two may want one prefix.
+    /// A profile looks at the other profiles, since two may want one prefix, and at who uses it, since agents look for its files then.
     pub(super) fn profile_controller(&mut self) -> Controller<BootProfile> {
-        let (profiles, others) = (self.profiles.store(), self.profiles.store());
+        let (profiles, others, used) = (self.profiles.store(), self.profiles.store(), self.profiles.store());
         Controller::for_shared_stream(self.profiles.changes(), profiles)
             .with_config(config())
             .watches_shared_stream(self.profiles.changes(), move |changed| keys(&others.state_filter(|other| !same(other, &*changed))))
+            .watches_shared_stream(self.deployments.changes(), move |user| keys(&used.state_filter(|profile| uses(&user, profile))))
     }
 
     /// A Subnet looks at the other Subnets, the agents' Leases and its addresses.
