@@ -11,7 +11,7 @@ test-cluster: build image ; ./scripts/setup.sh nodes && ./scripts/cluster.sh >/d
 fuzz: build ; FUZZ_SECONDS=$${FUZZ_SECONDS:-60} cargo test --workspace --locked --no-fail-fast --test fuzz -- --test-threads=2
 soak: build ; FUZZ_SECONDS=600 $(MAKE) fuzz && ./scripts/same-image.sh
 lint: setup ; cargo fmt --check && cargo clippy --workspace --all-targets --all-features --locked -- -D warnings && cargo clippy -p athanor-local-disk --target x86_64-unknown-uefi --locked -- -D warnings && cargo fetch -q --locked && $(TOOLS)/cargo-deny --offline check bans licenses sources
-golden: ; ATHANOR_GOLDEN=write INSTA_UPDATE=always cargo test -q --workspace --all-features --locked --lib --bins --test chart
+golden: ; ATHANOR_GOLDEN=write INSTA_UPDATE=always cargo test -q --workspace --all-features --locked --lib --bins --test chart --test lifecycle
 bench: setup ; ./scripts/setup.sh peers && cargo build --release -p athanor -p athanor-tests --locked && ATHANOR_TEST_LOG=info ATHANOR_BIN="$(TARGET)/release/athanor" "$(TARGET)/release/bench" $(SUITE)
 demo: setup ; cargo build --workspace --bins --all-features --locked && "$(TARGET)/debug/demo"
 image: setup ; ./scripts/image.sh

@@ -11,13 +11,13 @@ use std::{
 
 use athanor_crds::subnet::{self, Mode};
 use athanor_dhcp::{
-    Authority, CLIENT_PORT, SERVER_PORT,
+    Authority, CLIENT_PORT, Link, SERVER_PORT,
     probe::{TRIES, VERDICT_LIFETIME, WAIT, discover, foreign_server},
 };
 use athanor_plan::Snapshot;
 use athanor_sys::{EtherType, PacketSocket};
 use athanor_wire::MacAddr;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -52,8 +52,8 @@ pub(crate) struct Verdicts {
     kept: Mutex<BTreeMap<String, Verdict>>,
     current: watch::Sender<BTreeMap<String, Authority>>,
     suspicions: watch::Sender<BTreeMap<String, Ipv4Addr>>,
-    /// Whom a client of an interface chose instead of us, and when last.
-    chosen: Mutex<BTreeMap<String, (Ipv4Addr, Timestamp)>>,
+    /// Whom a client of a place chose instead of us, and when last.
+    chosen: Mutex<BTreeMap<String, (Ipv4Addr, Instant)>>,
 }
 
 impl Verdicts {
@@ -70,12 +70,15 @@ impl Verdicts {
         self.current.borrow().get(interface).cloned().unwrap_or(Authority::Probing)
     }
 
-    /// A client of this interface chose another server: the verdict that there is none is looked at again.
-    pub(crate) fn suspect(&self, interface: &str, server: Ipv4Addr) {
-        self.chosen.lock().unwrap_or_else(PoisonError::into_inner).insert(interface.to_owned(), (server, Timestamp::now()));
+    /// A client chose another server: the verdict that there is none is looked at again, and does not outlive us.
+    pub(crate) fn suspect(&self, link: &Link, server: Ipv4Addr) {
+        let (interface, place) = (&link.interface, place(link));
+        self.chosen.lock().unwrap_or_else(PoisonError::into_inner).insert(place.clone(), (server, Instant::now()));
         if self.of(interface) == Authority::Alone {
+            let now = Timestamp::now();
+            self.remember(place, Verdict { foreign: Some(server), at: now, chosen: Some(now) });
             self.suspicions.send_modify(|known| {
-                known.insert(interface.to_owned(), server);
+                known.insert(interface.clone(), server);
             });
         }
     }
@@ -83,11 +86,17 @@ impl Verdicts {
     /// The server that a client chose lately. It offered that client something a moment before, whether it answers our probe or not: a server
     /// that knows its clients by name ignores everybody else.
     /// An earlier process may have seen it.
-    fn chosen_lately(&self, interface: &str, place: &str) -> Option<(Ipv4Addr, Timestamp)> {
-        let seen = self.chosen.lock().unwrap_or_else(PoisonError::into_inner).get(interface).copied();
+    fn chosen_lately(&self, place: &str) -> Option<(Ipv4Addr, Timestamp)> {
+        let seen = self.chosen.lock().unwrap_or_else(PoisonError::into_inner).get(place).copied();
+        // A clock that is set does not move what this process saw itself.
+        if let Some((server, when)) = seen {
+            let ago = when.elapsed();
+            return (ago < VERDICT_LIFETIME)
+                .then(|| (server, Timestamp::now().saturating_sub(SignedDuration::try_from(ago).unwrap_or_default()).unwrap_or_default()));
+        }
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let earlier = kept.get(place).and_then(|verdict| verdict.foreign.zip(verdict.chosen));
-        seen.into_iter().chain(earlier).find(|(_, when)| age(*when).is_some_and(|age| age < VERDICT_LIFETIME))
+        let verdict = kept.get(place)?;
+        verdict.foreign.zip(verdict.chosen).filter(|(_, when)| age(*when).is_some_and(|age| age < VERDICT_LIFETIME))
     }
 
     /// Wakes whenever a verdict changes.
@@ -126,6 +135,11 @@ impl Verdicts {
     }
 }
 
+/// What a verdict is about: a wire. The same interface with other addresses may be on another one.
+fn place(link: &Link) -> String {
+    format!("{} {:?}", link.interface, link.addresses)
+}
+
 /// How long ago that was. What is of the future does not count: the clock was set back.
 fn age(when: Timestamp) -> Option<Duration> {
     Duration::try_from(Timestamp::now().duration_since(when)).ok()
@@ -141,8 +155,7 @@ fn needs_verdict(snapshot: &Snapshot, duty: &Duty) -> bool {
 /// Keeps the verdict of an interface current.
 pub(crate) async fn keep_current(shared: Arc<Shared>, duty: Duty) {
     let interface = duty.link.interface.clone();
-    // A verdict is about a wire: the same interface with other addresses may be on another one.
-    let place = format!("{interface} {:?}", duty.link.addresses);
+    let place = place(&duty.link);
     let (mut changes, mut suspicions) = (shared.changes(), shared.authority.suspicions.subscribe());
     // What an earlier process found out holds at once, and is looked at again: somebody may have come since.
     let mut suspected = true;
@@ -164,8 +177,8 @@ pub(crate) async fn keep_current(shared: Arc<Shared>, duty: Duty) {
         let (name, mac, installation) = (interface.clone(), duty.mac, shared.options.installation.clone());
         let addresses = duty.link.addresses.clone();
         let probed = tokio::task::spawn_blocking(move || probe(&name, mac, &addresses, &installation)).await;
-        let chosen = shared.authority.chosen_lately(&interface, &place).filter(|(server, _)| !shared.snapshot().is_ours(*server));
-        let pause = match probed.map(|probed| probed.map(|answered| answered.or(chosen.map(|(server, _)| server)))) {
+        let chosen = shared.authority.chosen_lately(&place).filter(|(server, _)| !shared.snapshot().is_ours(*server));
+        let pause = match probed.map(|probed| probed.map(|answered| chosen.map(|(server, _)| server).or(answered))) {
             Ok(Ok(None)) => {
                 tracing::info!(%interface, "no other DHCP server answered");
                 shared.authority.set(&interface, Authority::Alone);

@@ -168,7 +168,8 @@ impl Server {
             Answer::Lease(wish) => decision = self.lend(wish.clone(), bytes, decision.clone()),
             _ => self.give_back(&request, &decision, &leases),
         }
-        self.note(&snapshot, &request, &decision);
+        // What was held comes from no socket any more.
+        self.note(&snapshot, &request, &decision, from.port() == 0);
         if request.message == MessageType::Request && request.server_id().is_some() {
             self.chosen(request.mac);
         }
@@ -272,20 +273,21 @@ impl Server {
         let _ = self.shared.lending.try_send(order);
     }
 
-    fn note(&self, snapshot: &Snapshot, request: &Request, decision: &Decision) {
+    fn note(&self, snapshot: &Snapshot, request: &Request, decision: &Decision, was_held: bool) {
         let answer = match &decision.answer {
             Answer::Reply(reply) if decision.after.is_zero() => format!("{} {}", reply.message, decision.detail),
             Answer::Reply(reply) => {
                 let pause = decision.after.as_millis();
                 format!("{} {}; in {pause} ms, unless another agent is chosen before", reply.message, decision.detail)
             }
+            Answer::Register(_) | Answer::Lease(_) => format!("held: {}", decision.detail),
             _ => format!("no answer: {}", decision.detail),
         };
         if let (MessageType::Request, Row::NotOurs, Some(server)) = (request.message, decision.row, request.server_id())
             && !self.duty.link.addresses.contains(&server)
             && !snapshot.is_ours(server)
         {
-            self.shared.authority.suspect(&self.duty.link.interface, server);
+            self.shared.authority.suspect(&self.duty.link, server);
         }
         if let (Row::Decline, Some(ip), Some(subnet)) = (decision.row, request.wanted(), &decision.subnet)
             && snapshot.by_mac(request.mac).and_then(|plan| plan.address(request.mac, subnet)) == Some(ip.into())
@@ -294,7 +296,8 @@ impl Server {
         }
         self.shared.metrics.dhcp(decision.row);
         let client = athanor_dhcp::Client::of(request);
-        let asked = format!("{} {}", request.message, client.describe());
+        let again = if was_held { ", which was held" } else { "" };
+        let asked = format!("{} {}{again}", request.message, client.describe());
         let told = tracing::enabled!(tracing::Level::DEBUG).then(|| (asked.clone(), answer.clone()));
         // What is meant for others is noise: a busy segment has a lot of it.
         let boot = if decision.row == Row::Sibling {

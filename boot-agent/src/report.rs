@@ -149,9 +149,9 @@ impl Client {
         // A machine that waits asks the same every few seconds; once is enough to know.
         let seen = Seen { asked: plain(&seen.asked, 256), answer: plain(&seen.answer, 512), ..seen };
         let same = |last: &BootEvent| last.asked == seen.asked && last.answer == seen.answer && last.row == seen.row;
-        let repeated = self.events.back().is_some_and(same);
-        if !repeated {
-            self.push(seen);
+        match self.events.back_mut().filter(|last| same(last)) {
+            Some(last) => last.again = Some(last.again.unwrap_or_default().saturating_add(1)),
+            None => self.push(seen),
         }
     }
 
@@ -161,7 +161,7 @@ impl Client {
         }
         let Seen { protocol, asked, answer, row, .. } = seen;
         let boot = self.boot.clone();
-        self.events.push_back(BootEvent { time: MicroTime(now()), protocol: protocol.to_owned(), asked, answer, boot, row });
+        self.events.push_back(BootEvent { time: MicroTime(now()), protocol: protocol.to_owned(), asked, answer, boot, row, again: None });
         self.mark(false);
     }
 

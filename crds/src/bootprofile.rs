@@ -8,7 +8,10 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::schema::{self, NAME, rules};
+use crate::{
+    machine::SecretName,
+    schema::{self, NAME, rules},
+};
 
 /// How an operating system gets onto, or under, a machine: exactly one of live, installer, image, nfsRoot, iscsiRoot, script.
 #[derive(CustomResource, Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -191,6 +194,9 @@ impl fmt::Display for InstallerType {
 /// A disk image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules(&[
+    ("!has(self.ca) || self.url.startsWith('https://')", "is for https, and the url is http; leave it out, or fetch over https", ".ca"),
+])))]
 pub struct Image {
     /// Where it is.
     #[schemars(length(max = 2048), regex(pattern = r"^https?://[^\s]+$"))]
@@ -198,6 +204,13 @@ pub struct Image {
     /// `sha256:` or `sha512:` and the digest, or the URL of a checksum file.
     #[schemars(length(max = 2048), regex(pattern = r"^(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}|https?://[^\s]+)$"))]
     pub checksum: String,
+    /// Certificates, in PEM, of the authorities that its https server is checked with; the public ones without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 65536), regex(pattern = r"^\s*-----BEGIN CERTIFICATE-----[\s\S]*-----END CERTIFICATE-----\s*$"))]
+    pub ca: Option<String>,
+    /// Headers that its server wants to see with each request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub headers: Option<HeadersSource>,
     /// Its format; found by content where it is missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<ImageFormat>,
@@ -207,6 +220,14 @@ pub struct Image {
     /// How the operating system finds its documents, in cloud-init's words.
     #[serde(default)]
     pub datasource: Datasource,
+}
+
+/// A Secret whose keys are names of HTTP headers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HeadersSource {
+    /// Which Secret, of type `metal.athanor.dev/http-headers` or labelled so.
+    pub secret_ref: SecretName,
 }
 
 /// How documents for the first boot are laid out beside an image.

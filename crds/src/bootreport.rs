@@ -167,6 +167,11 @@ pub struct BootEvent {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub row: Option<String>,
+    /// How often the same was asked and answered after that with nothing in between, as far as it is known: that alone is not news enough to
+    /// be written at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub again: Option<u32>,
 }
 
 /// What became of an attempt.

@@ -16,6 +16,8 @@ pub const PLAN_SECRET_TYPE: &str = "metal.athanor.dev/boot-plan";
 pub const PLAN_SECRET_KEY: &str = "plan";
 /// The type of Secrets that machines may be given, and the label of others that are meant for them.
 pub const USER_DATA_TYPE: &str = "metal.athanor.dev/user-data";
+/// The type, or a label, of Secrets that are handed to machines as headers for the server of their image.
+pub const HTTP_HEADERS_TYPE: &str = "metal.athanor.dev/http-headers";
 /// Plans carry one label per subnet: this prefix and the subnet's name.
 pub const SUBNET_LABEL_PREFIX: &str = "subnet.metal.athanor.dev/";
 

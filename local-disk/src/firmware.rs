@@ -5,7 +5,7 @@ extern crate alloc;
 use alloc::{borrow::ToOwned, boxed::Box, format, vec::Vec};
 use core::fmt::Write as _;
 
-use athanor_local_disk::{Candidate, defaults, entries};
+use athanor_local_disk::{Candidate, defaults, entries, leads_elsewhere};
 use uefi::{
     CString16, Handle, Status,
     boot::{self, LoadImageSource, OpenProtocolAttributes, OpenProtocolParams, ScopedProtocol},
@@ -25,6 +25,9 @@ use uefi::{
 /// The loader that firmware looks for (UEFI 2.10 section 3.5.1.1).
 const DEFAULT: &str = if cfg!(target_arch = "aarch64") { r"\EFI\BOOT\BOOTAA64.EFI" } else { r"\EFI\BOOT\BOOTX64.EFI" };
 
+/// Bus, bridges, controller, port, disk, partition, file system: deeper is nobody's disk.
+const LAYERS: usize = 12;
+
 #[entry]
 fn main() -> Status {
     say("Athanor: starting the local disk");
@@ -33,7 +36,7 @@ fn main() -> Status {
     if start_first(&entries(&order, &volumes(), DEFAULT)) {
         return Status::SUCCESS;
     }
-    connect_all();
+    connect_disks();
     let volumes = volumes();
     if start_first(&entries(&order, &volumes, DEFAULT)) || start_first(&defaults(&volumes, DEFAULT)) {
         return Status::SUCCESS;
@@ -90,10 +93,22 @@ fn volumes() -> Vec<Vec<u8>> {
     handles.into_iter().filter(fixed).filter_map(path).collect()
 }
 
-fn connect_all() {
-    for handle in boot::locate_handle_buffer(boot::SearchType::AllHandles).iter().flat_map(|handles| handles.iter()) {
-        // Most handles are no controllers.
-        let _ = boot::connect_controller(*handle, &[], None, true);
+/// Connects what may lead to a disk, a layer at a time. Networks are left as they are: firmware's protocols on top of a network card that iPXE
+/// lends it for a while are still there when iPXE is not, and the next kernel finds them in memory that is somebody else's.
+fn connect_disks() {
+    let mut known = usize::MAX;
+    for _ in 0..LAYERS {
+        let handles = boot::find_handles::<DevicePath>().unwrap_or_default();
+        if handles.len() == known {
+            return;
+        }
+        known = handles.len();
+        for handle in handles {
+            if peek::<DevicePath>(handle).is_some_and(|path| !leads_elsewhere(path.as_bytes())) {
+                // Most handles are no controllers.
+                let _ = boot::connect_controller(handle, &[], None, false);
+            }
+        }
     }
 }
 

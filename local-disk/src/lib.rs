@@ -33,6 +33,11 @@ const HARD_DRIVE: u8 = 1;
 const FILE_PATH: u8 = 4;
 const END: u8 = 0x7f;
 
+/// Whether a device path leads to a network, or to what is plugged in from outside: nothing of it is a disk of this machine.
+pub fn leads_elsewhere(path: &[u8]) -> bool {
+    nodes(path).iter().any(|node| node[0] == MESSAGING && ELSEWHERE.contains(&node[1]))
+}
+
 /// The end of a device path.
 const END_ENTIRE: [u8; 4] = [END, 0xff, 4, 0];
 

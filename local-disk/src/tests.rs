@@ -31,6 +31,14 @@ fn option(attributes: u32, path: &[u8], data: &[u8]) -> Vec<u8> {
     [&attributes.to_le_bytes()[..], &u16::try_from(path.len()).unwrap().to_le_bytes(), &name, &path, data].concat()
 }
 
+#[test]
+fn networks_and_what_is_plugged_in_are_left_alone() {
+    let on = |more: Vec<u8>| [pci(3), more].concat();
+    assert!(!leads_elsewhere(&on(Vec::new())) && !leads_elsewhere(&on(partition(1, 8, 7))));
+    // MAC address, USB.
+    assert!(leads_elsewhere(&on(node(3, 11, &[0; 33]))) && leads_elsewhere(&on(node(3, 5, &[1, 0]))));
+}
+
 /// A candidate's way as a person reads it: the device, then the file.
 fn told(candidate: &Candidate) -> (String, u8) {
     let nodes = nodes(&candidate.path);

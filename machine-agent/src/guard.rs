@@ -63,7 +63,7 @@ pub fn may_wipe(order: &Wipe, disk: &Disk, found: Option<Marker>) -> Result<(), 
 
 #[cfg(test)]
 mod tests {
-    use athanor_wire::WipePolicy;
+    use athanor_wire::{WipePolicy, work::Headers};
 
     use super::*;
 
@@ -81,6 +81,8 @@ mod tests {
         let order = |overwrite| Write {
             url: String::new(),
             checksum: String::new(),
+            ca: None,
+            headers: Headers::default(),
             format: None,
             hints: None,
             grow: false,

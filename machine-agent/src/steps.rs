@@ -86,7 +86,7 @@ fn perform(assignment: &Assignment, http: &ureq::Agent, teller: &Teller<'_>, bla
 /// Puts the image on the disk that the hints or its size choose.
 fn write(order: &Write, http: &ureq::Agent, teller: &Teller<'_>) -> Result<String, AgentError> {
     let facts = inventory::take(Path::new("/"));
-    let fetcher = Http::new(http.clone());
+    let fetcher = Http::new(http.clone(), order)?;
     let image = Image::open(order, &fetcher)?;
     let choice = root_disk::choose(&facts.disks, order.hints.as_ref(), image.size().unwrap_or(0).max(marker::MIB))?;
     println!("athanor: writes to {}: {}", choice.name, choice.why);

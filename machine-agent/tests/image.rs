@@ -18,7 +18,7 @@ use athanor_machine_agent::{
 };
 use athanor_wire::{
     ImageFormat, hex,
-    work::{Documents, Marker, Write},
+    work::{Documents, Headers, Marker, Write},
 };
 use sha2::{Digest as _, Sha256};
 
@@ -48,6 +48,8 @@ fn order(url: &str, checksum: String) -> Write {
     Write {
         url: url.to_owned(),
         checksum,
+        ca: None,
+        headers: Headers::default(),
         format: None,
         hints: None,
         grow: false,
@@ -66,7 +68,7 @@ fn disk(size: usize) -> (tempfile::NamedTempFile, Disk) {
 }
 
 fn put(order: &Write, disk: &Disk) -> Result<Written, String> {
-    let http = Http::new(talk::agent(net::Names::default()));
+    let http = Http::new(talk::agent(net::Names::default()), order).map_err(|error| error.to_string())?;
     Image::open(order, &http).and_then(|image| image.write(disk, &())).map_err(|error| error.to_string())
 }
 
@@ -160,8 +162,9 @@ fn how_large_an_image_is_is_known_before_a_disk_is_chosen() {
         [(plain.clone(), length), (qcow2(&plain, &["-c"]), length), (compressed, length), (packed("gzip", &["-1c"], &plain), None)]
     {
         let server = Server::with(file.clone());
-        let http = Http::new(talk::agent(net::Names::default()));
-        assert_eq!(Image::open(&order(&server.url("disk.img"), sha256(&file)), &http).unwrap().size(), size);
+        let order = order(&server.url("disk.img"), sha256(&file));
+        let http = Http::new(talk::agent(net::Names::default()), &order).unwrap();
+        assert_eq!(Image::open(&order, &http).unwrap().size(), size);
     }
 }
 
@@ -179,9 +182,9 @@ fn a_write_whose_work_is_over_touches_the_disk_no_more() {
     let plain = image();
     let server = Server::with(plain.clone());
     let (_file, disk) = disk(plain.len());
-    let http = Http::new(talk::agent(net::Names::default()));
     let over = Over(AtomicBool::new(false));
     let order = order(&server.url("disk.img"), sha256(&plain));
+    let http = Http::new(talk::agent(net::Names::default()), &order).unwrap();
     let error = Image::open(&order, &http).unwrap().write(&Watched::new(&disk, &over.0), &over).unwrap_err().to_string();
     assert!(error.ends_with("the work is over"), "{error}");
     let mut first = vec![0xFF; 512];
@@ -297,6 +300,46 @@ fn a_file_that_is_not_there_says_so_at_once() {
     let error = put(&order(&server.url("other.img"), sha256(b"")), &target).unwrap_err();
     assert!(error.contains("the server answers 404; is the URL right?"), "{error}");
     assert!(std::fs::read(file.path()).unwrap().iter().all(|byte| *byte == 0xEE), "what was there is gone");
+}
+
+#[test]
+fn a_server_that_wants_headers_sees_them_and_nobody_else() {
+    let plain = image();
+    let server = Server::with(plain.clone());
+    server.demands("Authorization: Bearer s3cr3t");
+    let (_file, target) = disk(DISK);
+    let bare = order(&server.url("disk.img"), sha256(&plain));
+    let error = put(&bare, &target).unwrap_err();
+    assert!(error.contains("the server answers 401; look at spec.image.headers"), "{error}");
+    let headers = Headers([("Authorization".to_owned(), "Bearer s3cr3t".to_owned())].into());
+    let order = Write { headers, ..bare };
+    // Also when it begins again.
+    server.breaks_every(9 * MIB);
+    put(&order, &target).unwrap();
+    // A checksum file that is somewhere else is asked without.
+    let elsewhere = Server::with(Vec::new());
+    elsewhere.demands("Authorization: Bearer s3cr3t");
+    let error = put(&Write { checksum: elsewhere.url("SHA256SUMS"), ..order.clone() }, &target).unwrap_err();
+    assert!(error.contains("the server answers 401"), "{error}");
+    server.sends_to(elsewhere.url("disk.img"));
+    let error = put(&order, &target).unwrap_err();
+    assert!(error.contains("its server sends elsewhere, where its headers are nobody's to see") && elsewhere.asked() == 1, "{error}");
+}
+
+#[test]
+fn a_server_over_https_is_checked_with_the_authority_that_is_given() {
+    let plain = image();
+    let (url, ca) = server::over_tls(plain.clone());
+    let (_file, target) = disk(DISK);
+    put(&Write { ca: Some(ca), ..order(&url, sha256(&plain)) }, &target).unwrap();
+    let (_, stranger) = server::over_tls(Vec::new());
+    let error = put(&Write { ca: Some(stranger), ..order(&url, sha256(&plain)) }, &target).unwrap_err();
+    assert!(error.to_lowercase().contains("certificate"), "{error}");
+    let garbage = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    for (pem, says) in [("nothing", "there is no certificate in it"), (&garbage[..30], "give certificates in PEM")] {
+        let error = put(&Write { ca: Some(pem.to_owned()), ..order(&url, sha256(&plain)) }, &target).unwrap_err();
+        assert!(error.contains("spec.image.ca: ") && error.contains(says), "{error}");
+    }
 }
 
 #[test]

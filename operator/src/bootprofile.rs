@@ -28,13 +28,16 @@ fn same_prefix(profile: &BootProfile, others: &[Arc<BootProfile>]) -> Option<Str
 
 /// What agents found wrong with its files, when they looked for a Machine that is to boot it. Nobody looks before.
 fn unservable(profile: &str, deployments: &[Arc<Deployment>]) -> Option<String> {
-    deployments.iter().filter(|deployment| deployment.spec.profile.name.as_deref() == Some(profile)).find_map(|deployment| {
+    let users = deployments.iter().filter(|deployment| deployment.spec.profile.name.as_deref() == Some(profile));
+    let told = users.filter_map(|deployment| {
         let ready = conditions::find(&deployment.status.as_ref()?.conditions, types::READY)?;
-        let current = ready.observed_generation == deployment.metadata.generation;
-        (current && ready.reason == reasons::CONTENT_UNAVAILABLE).then(|| {
-            format!("{} (Deployment {})", ready.message.trim_start_matches(&format!("profile {profile}: ")), deployment.name_any())
-        })
-    })
+        // What is said of the profile that it had before is not said of this one.
+        let problem =
+            ready.message.strip_prefix(&format!("profile {profile}: ")).filter(|_| ready.reason == reasons::CONTENT_UNAVAILABLE)?;
+        Some((deployment.name_any(), problem.to_owned()))
+    });
+    // A list has no order: every look names the same.
+    told.min().map(|(name, problem)| format!("{problem} (Deployment {name})"))
 }
 
 /// Writes a profile's conditions.

@@ -1,6 +1,6 @@
 //! The Subnet controller: who serves it, whether anything stands in the way, how many addresses are in use.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use athanor_crds::{
     Address, Subnet,
@@ -21,15 +21,17 @@ use crate::{
     status::{self, Seen},
 };
 
+/// How soon a namespace that may come or go is looked for again: nobody watches namespaces for the few that are named.
+const NAMESPACE_AGAIN: Duration = Duration::from_secs(30);
 /// How many addresses or agents a condition names.
 const MOST_TOLD: usize = 8;
 
-/// Writes a Subnet's status.
+/// Writes a Subnet's status. Returns when to look again, if nothing happens before.
 ///
 /// # Errors
 /// A call failed; the caller tries again later.
-pub async fn reconcile(name: &str, cluster: &impl Cluster, clock: &impl Clock) -> Result<(), PortError> {
-    let Some(subnet) = cluster.get::<Subnet>(None, name).await? else { return Ok(()) };
+pub async fn reconcile(name: &str, cluster: &impl Cluster, clock: &impl Clock) -> Result<Option<Duration>, PortError> {
+    let Some(subnet) = cluster.get::<Subnet>(None, name).await? else { return Ok(None) };
     let others = cluster.list::<Subnet>(None).await?;
     let leases = cluster.list::<Lease>(Some(names::SYSTEM_NAMESPACE)).await?;
     let addresses = cluster.list::<Address>(None).await?;
@@ -52,7 +54,7 @@ pub async fn reconcile(name: &str, cluster: &impl Cluster, clock: &impl Clock) -
     conditions::observe(&mut new.conditions, new.observed_generation);
     let (old, new) = (Seen { status: &old, conditions: &old.conditions }, Seen { status: &new, conditions: &new.conditions });
     status::write(&subnet, old, new, cluster, clock).await?;
-    Ok(())
+    Ok((place != names::DEFAULT_NAMESPACE).then_some(NAMESPACE_AGAIN))
 }
 
 /// The agents that are alive and serve the Subnet.
@@ -151,7 +153,7 @@ fn judge(subnet: &Subnet, others: &[Arc<Subnet>], homeless: bool, status: &mut S
     match &foreign {
         Some(server) => {
             let message = format!(
-                "{server} also answers DHCP: accepted machines are still served, others are not, and nobody is sent a NAK until it is gone. Stop it, or set spec.mode: proxy"
+                "{server} also answers DHCP: accepted machines are still served, others are not, and nobody is sent a NAK until it is gone (one that a client chose counts for an hour). Stop it, or set spec.mode: proxy"
             );
             set(list, types::FOREIGN_DHCP, true, reasons::FOREIGN_SERVER, message);
         }
@@ -189,8 +191,7 @@ fn judge(subnet: &Subnet, others: &[Arc<Subnet>], homeless: bool, status: &mut S
         }
         (None, None, _) if homeless => {
             let message = format!(
-                "spec.newcomers.namespace: there is no namespace {0}, so no newcomer can register; create it (kubectl create namespace {0}) or name another. \
-                 Known machines are served",
+                "spec.newcomers.namespace: there is no namespace {0}, so no newcomer can register; create it (kubectl create namespace {0}) or name another",
                 spec.newcomers.namespace
             );
             (false, reasons::NO_NAMESPACE, message)

@@ -18,10 +18,12 @@ fn ramdisk(rack: &Rack) -> anyhow::Result<()> {
     Ok(std::os::unix::fs::symlink(kernel.parent().unwrap_or(&kernel), rack.file("ramdisk"))?)
 }
 
-/// Serves a folder on the rack's bridge.
+/// Serves a folder on the rack's bridge, to who has the password.
 fn file_server(rack: &Rack, folder: &Path) -> anyhow::Result<Process> {
+    let users = rack.file("httpd.conf");
+    fs::write(&users, "/:ada:s3cr3t\n")?;
     let mut server = rack.command("busybox");
-    server.args(["httpd", "-f", "-p", "192.168.10.1:8080", "-h"]).arg(folder);
+    server.args(["httpd", "-f", "-p", "192.168.10.1:8080", "-c"]).arg(users).arg("-h").arg(folder);
     Ok(Process(server.stdin(Stdio::null()).spawn()?))
 }
 
@@ -35,8 +37,10 @@ fn serving<'a>(rack: &'a Rack, image: &Path) -> anyhow::Result<(Service<'a>, Pro
     ramdisk(rack)?;
     let service = Service::start(rack)?;
     let images = file_server(rack, image.parent().unwrap_or(image))?;
+    // ada:s3cr3t
+    let secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: images}\ntype: metal.athanor.dev/http-headers\nstringData: {Authorization: Basic YWRhOnMzY3IzdA==}\n";
     let text = format!(
-        "apiVersion: metal.athanor.dev/v1alpha1\nkind: BootProfile\nmetadata: {{name: golden}}\nspec:\n  image:\n    url: http://192.168.10.1:8080/{}\n    checksum: {}\n",
+        "{secret}---\napiVersion: metal.athanor.dev/v1alpha1\nkind: BootProfile\nmetadata: {{name: golden}}\nspec:\n  image:\n    headers: {{secretRef: {{name: images}}}}\n    url: http://192.168.10.1:8080/{}\n    checksum: {}\n",
         image.file_name().unwrap_or_default().to_string_lossy(),
         sha256(image)?
     );

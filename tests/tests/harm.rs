@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use athanor_tests::{Capture, FakeIpxe, Firmware, Rack, Service, Vm, disk, dnsmasq, rack, tools, wait_for};
+use athanor_tests::{Capture, FakeIpxe, Firmware, Guest, Rack, Service, Vm, disk, dnsmasq, rack, tools, wait_for};
 
 /// A freshly started Athanor, as a person who changes nothing gets it: with what `config detect` writes.
 fn detected(rack: &Rack) -> anyhow::Result<Service<'_>> {
@@ -62,6 +62,30 @@ fn a_uefi_machine_without_an_operating_system_is_given_back_to_its_firmware() {
     vm.wait_console("no disk of this machine starts; the firmware goes on", 90).unwrap();
     // It does, and asks the network again in the end.
     assert_eq!(vm.console().matches("Athanor: starting the local disk").count(), 1, "{}", vm.console());
+}
+
+/// What was started and came back has left nothing behind that the next kernel trips over when it takes the machine from its firmware.
+#[test]
+fn a_uefi_machine_that_was_given_back_boots_what_it_is_given_next() {
+    let guest = Guest::make().unwrap();
+    let rack = Rack::up().unwrap();
+    let service =
+        Service::start_with(&rack, |config| config.replace("whileUnaccepted: Wait", "whileUnaccepted: LocalDiskThenWait")).unwrap();
+    let iso = service.add_media("guest.iso", &guest.iso).unwrap();
+    service
+        .ctl(&format!(
+            "create boot --name live --iso-path {} --kernel live/vmlinuz --initrd live/initrd.img --cmdline console=ttyS0",
+            iso.display()
+        ))
+        .unwrap();
+    let mut vm = Vm::plug(&rack, Firmware::Uefi, "52:54:00:aa:00:17").unwrap();
+    service.wait("subnet", "lab", 20, |subnet| subnet["status"]["conditions"].to_string().contains("Probed")).unwrap();
+    vm.power_on().unwrap();
+    vm.wait_console("no disk of this machine starts; the firmware goes on", 90).unwrap();
+    service.ctl(&format!("accept {}", vm.name())).unwrap();
+    service.ctl(&format!("deploy --machine {} --profile live --hostname web-1", vm.name())).unwrap();
+    let booted = service.wait_state("deployment", "web-1", "Provisioned", 120);
+    assert!(booted.is_ok(), "{booted:?}\n{}", vm.console());
 }
 
 /// Waits until somebody else is seen to answer.

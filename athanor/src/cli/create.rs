@@ -27,6 +27,8 @@ use super::{Global, connect, kinds::Kind, lifecycle, out};
 
 /// How long an `update` waits for the operator; it takes milliseconds.
 const PLANNED: Duration = Duration::from_secs(2);
+/// How long after that an agent may gather what else is new.
+const SERVED: Duration = Duration::from_millis(100);
 /// How soon it looks again.
 const PLANNED_AGAIN: Duration = Duration::from_millis(10);
 
@@ -283,6 +285,7 @@ async fn is_planned(client: &Client, global: &Global, deployment: &Deployment) -
         let machine = machines.get_opt(name).await?;
         let planned = machine.and_then(|machine| machine.status).and_then(|status| status.planned_generation);
         if planned >= deployment.metadata.generation {
+            tokio::time::sleep(SERVED).await;
             return Ok(Some(true));
         }
         tokio::time::sleep(PLANNED_AGAIN).await;

@@ -3,7 +3,6 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
 use athanor_crds::{BootReport, Machine, bootreport::BootEvent, conditions, conditions::types, names};
 use athanor_wire::MacAddr;
 use clap::{Args, builder::NonEmptyStringValueParser};
@@ -34,22 +33,30 @@ pub(crate) struct ExplainArgs {
 /// Nothing was ever heard of it, or the API says no.
 pub(crate) async fn explain(global: &Global, args: ExplainArgs) -> anyhow::Result<()> {
     let client = connect::client(global).await?;
-    let machines = Api::<Machine>::all(client.clone()).list(&ListParams::default()).await?.items;
     let mac: Option<MacAddr> = args.machine.parse().ok();
-    let found = match (lifecycle::named(&machines, &args.machine), mac) {
-        (Ok(machine), _) => Some(machine),
-        (Err(_), Some(_)) => None,
-        (Err(error), None) => return Err(error),
-    };
-    let text = match found {
-        Some(machine) => of_machine(&client, machine, args.events).await?,
-        None => of_stranger(&client, mac.context("not a MAC address")?, args.events).await?,
-    };
-    out(&text);
-    Ok(())
+    let since = Instant::now();
+    loop {
+        let (text, reported) = look(&client, &args, mac).await?;
+        if reported || since.elapsed() >= ON_ITS_WAY {
+            out(&text);
+            return Ok(());
+        }
+        // Agents gather what they saw before they write it, and a newcomer becomes a Machine meanwhile.
+        tokio::time::sleep(AGAIN).await;
+    }
 }
 
-async fn of_machine(client: &Client, machine: &Machine, events: usize) -> anyhow::Result<String> {
+/// What is known now, and whether an agent told anything.
+async fn look(client: &Client, args: &ExplainArgs, mac: Option<MacAddr>) -> anyhow::Result<(String, bool)> {
+    let machines = Api::<Machine>::all(client.clone()).list(&ListParams::default()).await?.items;
+    match (lifecycle::named(&machines, &args.machine), mac) {
+        (Ok(machine), _) => of_machine(client, machine, args.events).await,
+        (Err(_), Some(mac)) => of_stranger(client, mac, args.events).await,
+        (Err(error), None) => Err(error),
+    }
+}
+
+async fn of_machine(client: &Client, machine: &Machine, events: usize) -> anyhow::Result<(String, bool)> {
     let namespace = machine.namespace().unwrap_or_default();
     let mac = machine.spec.boot_interface().map(|interface| interface.mac.to_string());
     let status = machine.status.clone().unwrap_or_default();
@@ -57,7 +64,7 @@ async fn of_machine(client: &Client, machine: &Machine, events: usize) -> anyhow
     let ready = conditions::find(&status.conditions, types::READY);
     let why = ready.map(|ready| format!(" ({}): {}", ready.reason, ready.message)).unwrap_or_default();
     let mut text = format!("{} is machine {}: {state}{why}.\n\n", mac.unwrap_or_else(|| "a BMC".to_owned()), machine.name_any());
-    let report = report(client, &namespace, &machine.name_any()).await?;
+    let report = Api::<BootReport>::namespaced(client.clone(), &namespace).get_opt(&machine.name_any()).await?;
     match &report {
         Some(report) => text.push_str(&timeline(report, events)),
         None => text.push_str("It has asked nothing yet. Switch it on; the network must come first in its boot order.\n"),
@@ -68,30 +75,20 @@ async fn of_machine(client: &Client, machine: &Machine, events: usize) -> anyhow
     if !machine.spec.accepted {
         text.push_str(&format!("\nTo let it go on: athanorctl accept {}\n", machine.name_any()));
     }
-    Ok(text)
+    Ok((text, report.is_some()))
 }
 
-/// A report, which may be on its way: agents gather what they saw before they write it.
-async fn report(client: &Client, namespace: &str, name: &str) -> anyhow::Result<Option<BootReport>> {
-    let reports = Api::<BootReport>::namespaced(client.clone(), namespace);
-    let since = Instant::now();
-    loop {
-        let found = reports.get_opt(name).await?;
-        if found.is_some() || since.elapsed() >= ON_ITS_WAY {
-            return Ok(found);
-        }
-        tokio::time::sleep(AGAIN).await;
-    }
-}
-
-async fn of_stranger(client: &Client, mac: MacAddr, events: usize) -> anyhow::Result<String> {
-    let report = report(client, names::SYSTEM_NAMESPACE, &names::stranger_report(mac)).await?;
-    let Some(report) = report else {
-        return Ok(format!(
-            "{mac} has asked nothing that reached an agent. Is it on a segment that is served (athanorctl get subnets), and does it boot from the network?\n"
-        ));
-    };
-    Ok(format!("{mac} is no machine.\n\n{}", timeline(&report, events)))
+async fn of_stranger(client: &Client, mac: MacAddr, events: usize) -> anyhow::Result<(String, bool)> {
+    let report = Api::<BootReport>::namespaced(client.clone(), names::SYSTEM_NAMESPACE).get_opt(&names::stranger_report(mac)).await?;
+    Ok(match report {
+        Some(report) => (format!("{mac} is no machine.\n\n{}", timeline(&report, events)), true),
+        None => (
+            format!(
+                "{mac} has asked nothing that reached an agent. Is it on a segment that is served (athanorctl get subnets), and does it boot from the network?\n"
+            ),
+            false,
+        ),
+    })
 }
 
 /// The newest events of a report, oldest first, as a timeline.
@@ -111,7 +108,8 @@ pub(crate) fn timeline(report: &BootReport, most: usize) -> String {
             let time = event.time.0.to_zoned(TimeZone::system()).strftime("%H:%M:%S.%3f").to_string();
             let row = event.row.as_ref().map(|row| format!("  {row}")).unwrap_or_default();
             let at = if many { format!("  on {node}") } else { String::new() };
-            format!("{head}{time}  {:<5} {}\n              → {}{row}{at}\n", event.protocol, event.asked, event.answer)
+            let again = event.again.map(|count| format!("  and {count} times again")).unwrap_or_default();
+            format!("{head}{time}  {:<5} {}\n              → {}{row}{at}{again}\n", event.protocol, event.asked, event.answer)
         })
         .collect()
 }

@@ -105,7 +105,8 @@ fn look(wanted: Option<&str>) -> anyhow::Result<Findings> {
         .with_context(|| format!("cannot look for another DHCP server on {}; this needs CAP_NET_RAW: run as root", interface.name))?;
     Ok(Findings {
         others: names.iter().filter(|name| **name != interface.name).map(|name| (*name).to_owned()).collect(),
-        gateway: default_route.filter(|(name, _)| *name == interface.name).and_then(|(_, gateway)| gateway),
+        // A gateway of another network on the same wire is none for machines of this one.
+        gateway: default_route.filter(|(name, _)| *name == interface.name).and_then(|(_, gateway)| gateway).filter(|ip| net.contains(ip)),
         dns: resolvers(),
         neighbours: neighbours(&interface.name, net, own),
         ours: all.iter().flat_map(|interface| &interface.addresses).map(|(ip, _)| *ip).filter(|ip| net.contains(ip)).collect(),

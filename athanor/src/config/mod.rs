@@ -172,6 +172,14 @@ fn parse(file: &str, text: &str) -> anyhow::Result<Config> {
         let (line, column) = tree.locate(&field.split('.').collect::<Vec<_>>());
         bail!("{file}:{line}:{column}: {field}: {other} has this port already; choose another");
     }
+    if let Some(node) = config.node.as_ref().filter(|node| !athanor_apiserver::is_name(node)) {
+        let (line, column) = tree.locate(&["node"]);
+        bail!("{file}:{line}:{column}: node: {node:?} cannot name a node; use lower-case letters, digits, '-' and '.', such as cellar-1");
+    }
+    if config.data_dir.as_os_str().is_empty() {
+        let (line, column) = tree.locate(&["dataDir"]);
+        bail!("{file}:{line}:{column}: dataDir: is empty; name a folder, or leave it out for {}", default_data_dir().display());
+    }
     for name in config.subnets.keys() {
         if !athanor_apiserver::is_name(name) {
             let (line, column) = tree.locate(&["subnets", name]);
@@ -264,6 +272,10 @@ mod tests {
         assert!(
             message("subnets:\n  La b: {cidr: 10.0.0.0/24}\n").contains(":2:9: subnets: \"La b\" cannot name a Subnet; use lower-case")
         );
+        let accept = GOOD.to_owned() + "    newcomers: {accept: true}\n";
+        assert_eq!(message(&accept), "athanor.yaml:8:25: subnets.lab.newcomers.accept: \"true\" is not one of manual, always");
+        assert!(message("node: A b\n").starts_with("athanor.yaml:1:7: node: \"A b\" cannot name a node"));
+        assert!(message("dataDir: \"\"\n").starts_with("athanor.yaml:1:10: dataDir: is empty; name a folder"));
         let range = GOOD.replace("10.199", "11.199");
         assert_eq!(message(&range), "athanor.yaml:7:41: subnets.lab.ranges.0.to: 192.168.11.199 is not inside 192.168.10.0/24");
         let cidr = GOOD.replace("10.0/24", "10.0/33");

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use athanor_crds::SubnetSpec;
+use athanor_crds::{SubnetSpec, subnet::Mode};
 
 /// What is wrong, and where.
 pub(super) struct Fault {
@@ -22,11 +22,15 @@ pub(super) fn fault(subnets: &BTreeMap<String, SubnetSpec>) -> Option<Fault> {
         if cidr != cidr.trunc() {
             return within(vec!["cidr".to_owned()], format!("{cidr} has bits set behind its prefix; write {}", cidr.trunc()));
         }
-        if let Some((other, theirs)) = before
-            .iter()
-            .find(|(_, other)| other.cidr.contains(&cidr) || cidr.contains(&other.cidr))
-            .map(|(name, other)| (name, other.cidr))
-        {
+        let place = &spec.newcomers.namespace;
+        if !athanor_apiserver::is_name(place) || place.contains('.') {
+            let why = format!("{place:?} cannot name a namespace; name one, such as default");
+            return within(vec!["newcomers".to_owned(), "namespace".to_owned()], why);
+        }
+        // What is not served is in nobody's way.
+        let served = |spec: &SubnetSpec| spec.mode != Mode::Off;
+        let meets = |other: &SubnetSpec| served(other) && served(spec) && (other.cidr.contains(&cidr) || cidr.contains(&other.cidr));
+        if let Some((other, theirs)) = before.iter().find(|(_, other)| meets(other)).map(|(name, other)| (name, other.cidr)) {
             return within(vec!["cidr".to_owned()], format!("{cidr} overlaps that of {other} ({theirs}); change one of the two"));
         }
         if let Some((field, address)) = addresses(spec).into_iter().find(|(_, address)| !cidr.contains(address)) {
@@ -64,10 +68,11 @@ mod tests {
     fn networks_that_overlap_or_lie_elsewhere_are_told_with_their_place() {
         let read = |text: &str| serde_saphyr::from_str::<BTreeMap<String, SubnetSpec>>(text).unwrap();
         let told = |text: &str| fault(&read(text)).map(|fault| format!("{}: {}", fault.path.join("."), fault.why));
+        assert_eq!(told("a: {cidr: 10.0.0.0/16}\nb: {cidr: 10.0.1.0/24, mode: dhcp}\n"), None);
         assert_eq!(told("a: {cidr: 10.0.0.0/24, gateway: 10.0.0.1}\nb: {cidr: 10.0.1.0/24}\n"), None);
         for (text, says) in [
             (
-                "a: {cidr: 10.0.0.0/16}\nb: {cidr: 10.0.1.0/24}\n",
+                "a: {cidr: 10.0.0.0/16, mode: dhcp}\nb: {cidr: 10.0.1.0/24, mode: proxy}\n",
                 "subnets.b.cidr: 10.0.1.0/24 overlaps that of a (10.0.0.0/16); change one of the two",
             ),
             ("a: {cidr: 10.0.0.0/24, gateway: 10.0.1.1}\n", "subnets.a.gateway: 10.0.1.1 is not inside 10.0.0.0/24"),
@@ -75,6 +80,10 @@ mod tests {
             (
                 "a: {cidr: 10.0.0.0/24, ranges: [{from: 10.0.0.9, to: 10.0.0.5}]}\n",
                 "subnets.a.ranges.0: 10.0.0.9 is behind 10.0.0.5; write the lower address first",
+            ),
+            (
+                "a: {cidr: 10.0.0.0/24, newcomers: {namespace: \"\"}}\n",
+                "subnets.a.newcomers.namespace: \"\" cannot name a namespace; name one, such as default",
             ),
         ] {
             assert_eq!(told(text).as_deref(), Some(says));

@@ -174,6 +174,9 @@ pub(crate) fn check(file: &str, node: &Node, schema: &Value, path: &str) -> anyh
         _ => false,
     };
     if !fits {
+        if let (Tree::Scalar(_), true) = (&node.tree, schema["enum"].is_array()) {
+            return check_choice(&place, path, &node.shown(), schema);
+        }
         let name = match wanted {
             "object" => "a map",
             "array" => "a list",

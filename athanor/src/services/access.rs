@@ -38,6 +38,7 @@ pub(crate) fn make_folder(data: &Path) -> anyhow::Result<()> {
         Ok(()) => fs::set_permissions(data, fs::Permissions::from_mode(0o700)).with_context(|| {
             format!("dataDir: {} cannot be closed to others; it must belong to the user that runs athanor", data.display())
         }),
+        Err(_) if data.exists() => bail!("dataDir: {} is no folder; name one", data.display()),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             bail!("dataDir: {} cannot be made ({error}); run as root, or set dataDir to a folder of yours", data.display())
         }
@@ -70,6 +71,18 @@ pub(crate) fn refuse_a_lost_store(data: &Path) -> anyhow::Result<()> {
         store.display(),
         data.display()
     );
+}
+
+/// Tells what is about to be made anew in a folder that was lived in: who has the old one is turned away.
+pub(crate) fn tell_what_is_lost(data: &Path) {
+    if !data.join(INSTALLATION).exists() {
+        return;
+    }
+    for (path, what) in [("pki/ca.crt", "certificate authority"), ("tokens.json", "tokens")] {
+        if !data.join(path).exists() {
+            tracing::warn!(path, what, "gone from the data folder and made anew: kubeconfigs that were handed out before are turned away");
+        }
+    }
 }
 
 /// The installation's id, drawn once, after the store was made.

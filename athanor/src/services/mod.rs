@@ -50,18 +50,21 @@ const STORE_AGAIN: Duration = Duration::from_millis(50);
 ///
 /// # Errors
 /// A file, a port or the store cannot be had.
-pub(crate) async fn start(config: Config, file: &Path) -> anyhow::Result<()> {
+pub(crate) async fn start(mut config: Config, file: &Path) -> anyhow::Result<()> {
     let began = Instant::now();
     let data = &config.data_dir;
     access::keep_private();
     access::allow_many_files();
     access::make_folder(data)?;
     access::refuse_a_lost_store(data)?;
+    access::tell_what_is_lost(data);
     let server = open_store(&access::store(data)).await?;
     let installation = access::installation(data)?;
     let pki = Pki::open(&data.join("pki"), &addresses())?;
-    let tokens = access::ensure_admin(data, &pki, config.api.listen)?;
     let listener = listen(&config).await?;
+    // Port 0 is any that is free.
+    config.api.listen = listener.local_addr()?;
+    let tokens = access::ensure_admin(&config.data_dir, &pki, config.api.listen)?;
     let (stop, stopped) = watch::channel(false);
     let (operator_metrics, agent_metrics) = (athanor_operator::Metrics::default(), athanor_boot_agent::Metrics::default());
     let mut registry = Registry::default();
@@ -78,7 +81,7 @@ pub(crate) async fn start(config: Config, file: &Path) -> anyhow::Result<()> {
         node: config.node.clone().unwrap_or_else(hostname),
         installation,
         installed_by: None,
-        data_dir: data.clone(),
+        data_dir: config.data_dir.clone(),
         media_dirs: config.media_dirs.clone(),
         loader_dirs: config.loader_dirs.clone(),
         ramdisk_dir: Some(config.ramdisk_dir.clone()),
@@ -139,7 +142,8 @@ fn addresses() -> Vec<IpAddr> {
 
 fn hostname() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_lowercase();
-    if name.is_empty() { "athanor".to_owned() } else { name }
+    // Objects are named by it.
+    if athanor_apiserver::is_name(&name) { name } else { "athanor".to_owned() }
 }
 
 /// The Subnets that there are, and what the file took back or away.
@@ -242,7 +246,8 @@ fn banner(config: &Config, file: &Path, applied: &Applied, began: Instant) {
     }
     let missing = config.media_dirs.iter().filter(|folder| !folder.is_dir());
     for folder in missing {
-        out.push_str(&format!("  note   mediaDirs: {} does not exist yet; put ISOs there\n", folder.display()));
+        let what = if folder.exists() { "is no folder; name one" } else { "does not exist yet; put ISOs there" };
+        out.push_str(&format!("  note   mediaDirs: {} {what}\n", folder.display()));
     }
     let next = if served.is_empty() {
         "No interface of this machine serves a Subnet, so no machine is met: add one to subnets (athanor config detect), or see athanorctl get subnets -o wide"

@@ -8,7 +8,7 @@ mod reports;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use athanor_crds::{Subnet, names};
@@ -45,6 +45,8 @@ fn creation() -> PostParams {
 
 /// Changes that come together become one snapshot.
 const GATHER: Duration = Duration::from_millis(5);
+/// How long they are gathered while there is always another: what came first is waited for.
+const GATHER_AT_MOST: Duration = Duration::from_millis(50);
 /// How often the files of orders are looked at. A look costs microseconds while an image stays the same.
 const CONTENT_LOOK: Duration = Duration::from_secs(5);
 /// Of how many orders at once: one image on a share that hangs holds up few others.
@@ -178,7 +180,10 @@ async fn watch_one_history(shared: &Arc<Shared>, client: Client, listed: &mut Op
             },
             _ = loaders.changed() => {}
         }
-        while let Ok(Some(more)) = tokio::time::timeout(GATHER, changes.next()).await {
+        let since = Instant::now();
+        while since.elapsed() < GATHER_AT_MOST
+            && let Ok(Some(more)) = tokio::time::timeout(GATHER, changes.next()).await
+        {
             touched.extend(world.take(shared, more));
         }
         if !(world.plans_listed && world.subnets_listed) {

@@ -186,7 +186,9 @@ fn matches(tag: &str, etag: &str) -> bool {
 /// A machine asked what to do: what it told about itself, and what it was told.
 fn note_script(shared: &Shared, request: &Request<Incoming>, path: &str, found: &Found, mac: Option<MacAddr>) {
     let Some(plan) = &found.plan else { return };
-    let query: HashMap<_, _> = form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes()).collect();
+    // iPXE writes a plus as it is and a blank as %20 (RFC 3986), which is not how forms are written.
+    let query = request.uri().query().unwrap_or_default().replace('+', "%2B");
+    let query: HashMap<_, _> = form_urlencoded::parse(query.as_bytes()).collect();
     let fact = |name: &str| query.get(name).map(|text| text::plain(text.trim(), 128)).filter(|text| !text.is_empty());
     let facts = Inventory {
         vendor: fact("vendor"),

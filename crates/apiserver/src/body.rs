@@ -1,4 +1,4 @@
-//! Request bodies: JSON, YAML, or the protobuf that kubectl sends for deletes.
+//! Request bodies: JSON, YAML, or the protobuf that kubectl sends for kinds of Kubernetes' own.
 
 use std::{collections::HashSet, fmt};
 
@@ -37,13 +37,34 @@ pub(crate) fn object(content_type: &str, body: &[u8]) -> Result<Read> {
     }
 }
 
+/// The kinds of patches that there are.
+pub(crate) const PATCHES: [&str; 4] = [
+    "application/merge-patch+json",
+    "application/json-patch+json",
+    "application/strategic-merge-patch+json",
+    "application/apply-patch+yaml",
+];
+
+/// Reads the body of a patch.
+///
+/// # Errors
+/// It is of another type, which is said before anything is read: clients that know several try the next one then.
+pub(crate) fn patch(content_type: &str, body: &[u8]) -> Result<Read> {
+    let kind = essence(content_type);
+    if !PATCHES.contains(&kind) {
+        let list = PATCHES.join(", ");
+        return Err(unknown(format!("the body of the request was in an unknown format ({kind:?}) - accepted media types include: {list}")));
+    }
+    text(body)
+}
+
 /// A content type without its parameters.
 pub(crate) fn essence(content_type: &str) -> &str {
     content_type.split(';').next().unwrap_or_default().trim()
 }
 
 /// No body of this type is read here.
-pub(crate) fn unknown(message: String) -> ApiError {
+fn unknown(message: String) -> ApiError {
     ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType", message)
 }
 
@@ -51,7 +72,7 @@ pub(crate) fn unknown(message: String) -> ApiError {
 ///
 /// # Errors
 /// It is neither.
-pub(crate) fn text(body: &[u8]) -> Result<Read> {
+fn text(body: &[u8]) -> Result<Read> {
     let broken = |why: String| ApiError::bad_request(format!("the body cannot be read: {why}"));
     let value = match serde_json::from_slice(body) {
         Ok(value) => value,

@@ -12,7 +12,7 @@ pub enum OpenError {
     #[error("the store {0} is used by another athanor process; stop that one first")]
     InUse(std::path::PathBuf),
     /// The file or its folder cannot be used.
-    #[error("the store {path} cannot be opened: {source}; put a copy of it back, or move it away to begin anew (machines register again)", path = .path.display())]
+    #[error("the store {path} cannot be opened: {source}; put a copy of it back, or move the data folder away to begin anew (machines register again)", path = .path.display())]
     Store {
         /// The file.
         path: std::path::PathBuf,

@@ -252,7 +252,11 @@ impl ApiServer {
             _ => Unknown::Warn,
         };
         let options = WriteOptions { manager: &manager, force: call.flag("force"), dry_run: call.dry_run()?, unknown, now: now() };
-        let read = if call.method == Method::PATCH { body::text(&call.body)? } else { body::object(&call.content_type, &call.body)? };
+        let read = if call.method == Method::PATCH {
+            body::patch(&call.content_type, &call.body)?
+        } else {
+            body::object(&call.content_type, &call.body)?
+        };
         if unknown == Unknown::Strict && !read.twice.is_empty() {
             let list: Vec<String> = read.twice.iter().map(|path| format!("duplicate field {path:?}")).collect();
             return Err(ApiError::bad_request(format!("strict decoding error: {}", list.join(", "))));
@@ -343,8 +347,8 @@ impl Call {
             "application/apply-patch+yaml" if !self.query.contains_key("fieldManager") => Err(ApiError::bad_request(
                 "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
             )),
-            "application/apply-patch+yaml" => Ok(Patch::Apply(body)),
-            other => Err(body::unknown(format!("content type {other:?} is no kind of patch"))),
+            // Of the four kinds there are, which is all that is read.
+            _ => Ok(Patch::Apply(body)),
         }
     }
 
@@ -369,7 +373,11 @@ impl Call {
             .map_err(|_| ApiError::bad_request(format!("resourceVersion: Invalid value: {text:?}: must be a revision of this server")))?;
         if wanted > newest {
             let message = format!("Too large resource version: {wanted}, current: {newest}");
-            return Err(ApiError::new(StatusCode::GATEWAY_TIMEOUT, "Timeout", message));
+            let mut error = ApiError::new(StatusCode::GATEWAY_TIMEOUT, "Timeout", message);
+            // Informers look for the cause: they list again from the beginning then.
+            let cause = json!({ "reason": "ResourceVersionTooLarge", "message": "Too large resource version" });
+            error.details = Some(json!({ "causes": [cause], "retryAfterSeconds": 1 }));
+            return Err(error);
         }
         if matching == Some("Exact") && wanted != newest {
             return Err(ApiError::gone(format!(

@@ -33,7 +33,7 @@ pub enum TlsError {
         source: rcgen::Error,
     },
     /// The authority has a certificate and no key.
-    #[error("the certificate authority's key {path} is gone; put a copy of it back, or remove the folder to have a new authority made, whom no kubeconfig handed out before trusts", path = .0.display())]
+    #[error("the certificate authority's key {path} is gone; put a copy of it back, or remove {folder} to have a new authority made, whom no kubeconfig handed out before trusts", path = .0.display(), folder = .0.parent().unwrap_or(.0).display())]
     KeyGone(std::path::PathBuf),
     /// rustls refuses it.
     #[error("the server certificate is not usable: {0}")]

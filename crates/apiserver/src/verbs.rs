@@ -190,8 +190,8 @@ fn forget_old_events(store: &Store) -> Result<()> {
 pub(crate) fn replace(store: &Store, target: &Target, name: &str, object: Value, options: &WriteOptions<'_>) -> Result<Written> {
     let versioned = object["metadata"]["resourceVersion"].as_str().is_some_and(|version| !version.is_empty());
     change(store, target, name, options, |_| {
-        // Only Kubernetes' own kinds may be replaced blindly.
-        if !versioned && !target.kind.is_core() {
+        // Only the oldest of Kubernetes' own kinds may be replaced blindly.
+        if !versioned && !matches!(target.kind.group.as_str(), "" | "events.k8s.io") {
             let cause = Cause {
                 reason: "FieldValueInvalid",
                 field: "metadata.resourceVersion".to_owned(),

@@ -3,6 +3,7 @@
 //! To add a row: a variant of [`Row`] with its name, and the place in [`decide`] where it speaks.
 
 mod dynamic;
+mod options;
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -376,6 +377,13 @@ impl Scene<'_> {
         if !self.proxy && address.is_none() {
             return Decision::silence(Row::Held, format!("{} has no address in {} yet", plan.machine, self.subnet.name));
         }
+        // Until the operator knows where its servers are, it may have given one of their addresses away; it takes it back when it does.
+        if let Some(ip) = address.filter(|ip| !self.proxy && self.context.link.addresses.contains(ip)) {
+            return Decision::silence(
+                Row::Held,
+                format!("{} was given {ip}, which is this server's own; it gets another one", plan.machine),
+            );
+        }
         let (row, file) = self.boot_file(plan);
         if self.proxy && file.is_none() {
             return Decision::silence(row, "mode proxy, and no boot file for it");
@@ -487,16 +495,12 @@ impl Scene<'_> {
             options.push((option::MESSAGE, detail.clone().into_bytes()));
         } else {
             if let Some(grant) = grant {
-                lease_options(grant.seconds, &mut options);
+                options::lease(grant.seconds, &mut options);
             }
             if !self.proxy {
                 self.network_options(plan, &mut options);
             }
-            if let Some(file) = &file {
-                options.push((option::TFTP_SERVER_NAME, self.server.to_string().into_bytes()));
-                options.push((option::BOOT_FILE_NAME, file.clone().into_bytes()));
-            }
-            self.boot_options(file.is_some(), &mut options);
+            self.boot_options(file.as_deref(), &mut options);
         }
         for echoed in [option::CLIENT_ID, option::CLIENT_MACHINE_ID, option::RELAY_AGENT] {
             if let Some(value) = self.request.options.get(echoed) {
@@ -512,70 +516,6 @@ impl Scene<'_> {
             subnet: None,
             after: Duration::ZERO,
         }
-    }
-
-    fn network_options(&self, plan: Option<&BootPlan>, options: &mut Vec<(u8, Vec<u8>)>) {
-        let spec = &self.subnet.spec;
-        let v4 = |ips: &[IpAddr]| -> Vec<u8> {
-            ips.iter().filter_map(|ip| if let IpAddr::V4(v4) = ip { Some(v4.octets()) } else { None }).flatten().collect()
-        };
-        if let Some(mask) = spec.mask() {
-            options.push((option::SUBNET_MASK, mask.octets().to_vec()));
-        }
-        if let IpAddr::V4(broadcast) = spec.cidr.broadcast() {
-            options.push((option::BROADCAST_ADDRESS, broadcast.octets().to_vec()));
-        }
-        let gateway: Vec<IpAddr> = spec.gateway.into_iter().collect();
-        for (code, value) in
-            [(option::ROUTER, v4(&gateway)), (option::DOMAIN_NAME_SERVER, v4(&spec.dns)), (option::NTP_SERVERS, v4(&spec.ntp))]
-        {
-            if !value.is_empty() {
-                options.push((code, value));
-            }
-        }
-        if let Some(domain) = &spec.domain {
-            options.push((option::DOMAIN_NAME, domain.clone().into_bytes()));
-        }
-        if let Some(hostname) = plan.and_then(|plan| plan.hostname.as_ref()) {
-            options.push((option::HOST_NAME, hostname.clone().into_bytes()));
-        }
-        for raw in &spec.options {
-            options.retain(|(code, _)| *code != raw.code);
-            options.push((raw.code, raw.bytes()));
-        }
-    }
-
-    /// Options 60 and 43, by mode and firmware: EDK2 would take an offer with 60 = PXEClient for a BINL answer and ask port 4011, while BIOS
-    /// PXE wants to see it, with a discovery control (43.6 = 8) that says not to look for boot servers.
-    fn boot_options(&self, has_file: bool, options: &mut Vec<(u8, Vec<u8>)>) {
-        let class = |text: &[u8]| (option::VENDOR_CLASS, text.to_vec());
-        let no_discovery = (option::VENDOR_SPECIFIC, vec![6, 1, 8, 255]);
-        match self.client {
-            Client::HttpClient(_) if has_file => options.push(class(b"HTTPClient")),
-            Client::PxeClient(arch) if arch.machine().is_some_and(|(_, firmware)| firmware == Firmware::Bios) && has_file => {
-                options.push(class(b"PXEClient"));
-                options.push(no_discovery);
-            }
-            Client::PxeClient(_) | Client::Ipxe { .. } if self.proxy => options.push(class(b"PXEClient")),
-            Client::RaspberryPi => {
-                // A menu with one entry of the name its ROM looks for.
-                let mut menu = vec![6, 1, 3, 10, 4, 0];
-                menu.extend(b"PXE");
-                menu.extend([9, 23, 0, 0, 20]);
-                menu.extend(b"Raspberry Pi Boot   ");
-                menu.push(255);
-                options.push((option::VENDOR_SPECIFIC, menu));
-                options.push(class(b"PXEClient"));
-            }
-            _ => {}
-        }
-    }
-}
-
-fn lease_options(lease: u32, options: &mut Vec<(u8, Vec<u8>)>) {
-    // RFC 2131 section 4.4.5: T1 at half the lease, T2 at seven eighths.
-    for (code, seconds) in [(option::LEASE_TIME, lease), (option::RENEWAL_TIME, lease / 2), (option::REBINDING_TIME, lease / 8 * 7)] {
-        options.push((code, seconds.to_be_bytes().to_vec()));
     }
 }
 

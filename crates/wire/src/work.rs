@@ -85,6 +85,12 @@ pub struct Write {
     pub url: String,
     /// `sha256:…` or `sha512:…` of the file as it is fetched, or the URL of a checksum file.
     pub checksum: String,
+    /// Certificates of the authorities that an https server is checked with, in PEM; the public ones without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<String>,
+    /// What its server wants to see with each request: secrets.
+    #[serde(default, skip_serializing_if = "Headers::is_empty")]
+    pub headers: Headers,
     /// Its format, where it was declared; else its first bytes tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<ImageFormat>,
@@ -102,6 +108,24 @@ pub struct Write {
     /// Whether data that was there before may be overwritten.
     #[serde(default)]
     pub overwrite: bool,
+}
+
+/// HTTP headers whose values are nobody's to read but the server's.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Headers(pub BTreeMap<String, String>);
+
+impl Headers {
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl std::fmt::Debug for Headers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
 }
 
 /// The format of a disk image.

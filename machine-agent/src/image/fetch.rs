@@ -2,11 +2,16 @@
 
 use std::{
     io::{self, Read},
+    sync::Arc,
     time::Duration,
 };
 
-use athanor_wire::hex;
+use athanor_wire::{
+    hex,
+    work::{Headers, Write},
+};
 use sha2::{Digest as _, Sha256, Sha512};
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 
 use crate::AgentError;
 
@@ -41,13 +46,46 @@ pub trait Fetcher: Sync {
 #[derive(Debug)]
 pub struct Http {
     agent: ureq::Agent,
+    /// Who vouches for https servers, where the public authorities do not.
+    roots: Option<Arc<Vec<Certificate<'static>>>>,
+    headers: Headers,
+    /// The only server that is sent the headers.
+    origin: String,
 }
 
 impl Http {
-    /// One that speaks through an agent.
-    pub fn new(agent: ureq::Agent) -> Self {
-        Self { agent }
+    /// One that speaks through an agent, as an order says.
+    ///
+    /// # Errors
+    /// What should be certificates are none.
+    pub fn new(agent: ureq::Agent, order: &Write) -> Result<Self, AgentError> {
+        let roots = order.ca.as_deref().map(certificates).transpose()?;
+        Ok(Self { agent, roots, headers: order.headers.clone(), origin: origin(&order.url).to_owned() })
     }
+
+    /// What a request to this URL is sent besides.
+    fn headers_for(&self, url: &str) -> impl Iterator<Item = (&String, &String)> {
+        let theirs = (origin(url) == self.origin).then_some(&self.headers.0);
+        theirs.into_iter().flatten()
+    }
+}
+
+/// Scheme, host and port.
+fn origin(url: &str) -> &str {
+    let after = url.find("://").map_or(0, |at| at + 3);
+    let end = url[after..].find(['/', '?', '#']).map_or(url.len(), |at| after + at);
+    &url[..end]
+}
+
+fn certificates(pem: &str) -> Result<Arc<Vec<Certificate<'static>>>, AgentError> {
+    let wrong = |why: String| AgentError::Image(format!("spec.image.ca: {why}; give certificates in PEM"));
+    let mut found = Vec::new();
+    for item in parse_pem(pem.as_bytes()) {
+        if let PemItem::Certificate(certificate) = item.map_err(|error| wrong(error.to_string()))? {
+            found.push(certificate);
+        }
+    }
+    if found.is_empty() { Err(wrong("there is no certificate in it".to_owned())) } else { Ok(Arc::new(found)) }
 }
 
 impl Fetcher for Http {
@@ -102,12 +140,37 @@ impl Body<'_> {
                 request = request.header("if-range", etag);
             }
         }
-        let response = request.call().map_err(|error| self.failed(error))?;
+        let mut sent = false;
+        for (name, value) in self.http.headers_for(&self.url) {
+            request = request.header(name, value);
+            sent = true;
+        }
+        let mut config = request.config();
+        if let Some(roots) = &self.http.roots {
+            config = config.tls_config(TlsConfig::builder().root_certs(RootCerts::Specific(roots.clone())).build());
+        }
+        // Whoever is sent on could be told what only this server is to know.
+        if sent {
+            config = config.max_redirects(0);
+        }
+        let response = config.build().call().map_err(|error| match &error {
+            // Nobody becomes another by being asked again.
+            ureq::Error::Io(inner) if inner.kind() == io::ErrorKind::InvalidData => {
+                let who = if self.http.roots.is_some() { "spec.image.ca" } else { "the public authorities; give its own in spec.image.ca" };
+                AgentError::Image(format!("{}: {inner}: its certificate must be vouched for by {who}", self.url))
+            }
+            _ => self.failed(error),
+        })?;
         let status = response.status().as_u16();
         let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let (etag, length) = (header("etag"), header("content-length").and_then(|length| length.parse::<u64>().ok()));
         match status {
             200 | 206 => {}
+            300..=399 => {
+                let why = "its server sends elsewhere, where its headers are nobody's to see; name the URL that it leads to";
+                return Err(AgentError::Image(format!("{}: {why}", self.url)));
+            }
+            401 | 403 => return Err(AgentError::Image(format!("{}: the server answers {status}; look at spec.image.headers", self.url))),
             // It will be there no sooner than somebody does something.
             400..=499 => return Err(AgentError::Image(format!("{}: the server answers {status}; is the URL right?", self.url))),
             _ => return Err(self.failed(format!("the server answers {status}"))),
@@ -279,6 +342,13 @@ fn find(text: &str, name: &str) -> Option<Expected> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn headers_are_for_one_server() {
+        assert_eq!(origin("https://a.example:8443/x/y?z"), "https://a.example:8443");
+        assert_eq!(origin("https://a.example?z"), "https://a.example");
+        assert_ne!(origin("http://a.example/x"), origin("https://a.example/x"));
+    }
 
     #[test]
     fn a_digest_is_found_in_the_files_people_publish() {

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 use athanor_crds::{Deployment, DeploymentSpec, Machine, bootprofile::Datasource, conditions::reasons, deployment::SecretSource, names};
 use athanor_plan::lifecycle::Obstacle;
-use athanor_wire::work::Documents;
+use athanor_wire::work::{Documents, Headers};
 use base64::Engine as _;
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt as _;
@@ -19,6 +19,12 @@ const MAX_DOCUMENTS: usize = 256 << 10;
 /// Between the parts of user-data; no text of a person has it.
 const BOUNDARY: &str = "=-athanor-part-of-user-data-=";
 
+/// What a machine-agent is handed with an image, out of Secrets.
+pub(crate) struct Handed {
+    pub(crate) documents: Documents,
+    pub(crate) headers: Headers,
+}
+
 /// What the Secrets say, each text as it stands there.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Given {
@@ -27,7 +33,7 @@ pub(super) struct Given {
     meta_data: Option<String>,
 }
 
-fn obstacle(field: &str, says: impl std::fmt::Display) -> Obstacle {
+pub(super) fn obstacle(field: &str, says: impl std::fmt::Display) -> Obstacle {
     Obstacle { reason: reasons::SECRET_UNUSABLE, message: format!("{field}: {says}") }
 }
 
@@ -48,11 +54,8 @@ pub(super) async fn read(
     for ((field, source), place) in sources(&deployment.spec).into_iter().zip(places) {
         let Some(source) = source else { continue };
         let secret = cluster.get::<Secret>(namespace.as_deref(), &source.secret_ref.name).await?;
-        let is_bmc = machines.iter().filter(|machine| machine.namespace() == namespace).any(|machine| {
-            let credentials = machine.spec.bmc.as_ref().and_then(|bmc| bmc.credentials.as_ref());
-            credentials.is_some_and(|credentials| credentials.name == source.secret_ref.name)
-        });
-        let text = match text(field, source, secret.as_ref(), is_bmc) {
+        let usable = usable(field, &source.secret_ref.name, secret.as_ref(), names::USER_DATA_TYPE, namespace.as_deref(), machines);
+        let text = match usable.and_then(|secret| text(field, source, secret)) {
             Ok(text) => text,
             Err(obstacle) => return Ok(Err(obstacle)),
         };
@@ -66,17 +69,32 @@ pub(super) async fn read(
     Ok(Ok(given))
 }
 
-/// The text of a Secret that was meant for this.
-fn text(field: &str, source: &SecretSource, secret: Option<&Secret>, is_bmc: bool) -> Result<String, Obstacle> {
-    let (name, key) = (&source.secret_ref.name, &source.secret_ref.key);
+/// A Secret that was meant for machines, by its type or a label. Whoever may write Deployments and profiles need not be able to read Secrets.
+pub(super) fn usable<'a>(
+    field: &str,
+    name: &str,
+    secret: Option<&'a Secret>,
+    kind: &str,
+    namespace: Option<&str>,
+    machines: &[std::sync::Arc<Machine>],
+) -> Result<&'a Secret, Obstacle> {
     let secret = secret.ok_or_else(|| obstacle(field, format!("there is no Secret {name} in this namespace; create it")))?;
-    let kind = names::USER_DATA_TYPE;
     if secret.type_.as_deref() != Some(kind) && !secret.labels().contains_key(kind) {
         return Err(obstacle(field, format!("Secret {name} is not meant for machines; give it the type {kind}, or the label {kind}")));
     }
+    let is_bmc = machines.iter().filter(|machine| machine.metadata.namespace.as_deref() == namespace).any(|machine| {
+        let credentials = machine.spec.bmc.as_ref().and_then(|bmc| bmc.credentials.as_ref());
+        credentials.is_some_and(|credentials| credentials.name == name)
+    });
     if is_bmc {
         return Err(obstacle(field, format!("Secret {name} has the credentials of a BMC, which no machine is given; name another")));
     }
+    Ok(secret)
+}
+
+/// The text of a key of a Secret.
+fn text(field: &str, source: &SecretSource, secret: &Secret) -> Result<String, Obstacle> {
+    let (name, key) = (&source.secret_ref.name, &source.secret_ref.key);
     let bytes = secret.data.as_ref().and_then(|data| data.get(key));
     let bytes = bytes.ok_or_else(|| obstacle(field, format!("Secret {name} has no key {key}; add it, or name another")))?;
     String::from_utf8(bytes.0.clone()).map_err(|_| obstacle(field, format!("key {key} of Secret {name} is no text in UTF-8")))

@@ -2,6 +2,7 @@
 
 mod addresses;
 mod documents;
+mod headers;
 mod plan;
 mod status;
 mod work;
@@ -25,11 +26,12 @@ use athanor_plan::{
     lifecycle::{self, Act, Decision, Facts, Obstacle},
     support,
 };
-use athanor_wire::{Inventory, StepReport, work::Documents};
+use athanor_wire::{Inventory, StepReport};
 use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::Time};
 use kube::{Resource as _, ResourceExt as _};
 use serde_json::json;
 
+use self::documents::Handed;
 use crate::{Clock, Cluster, Ids, PortError, finalizer};
 
 /// How soon Secrets that could not be used are read again: nobody watches all Secrets of a cluster for the few that are named.
@@ -47,7 +49,7 @@ pub(crate) struct World {
     pub(crate) deployment: Option<Deployment>,
     pub(crate) profile: Option<Result<(String, BootProfileSpec), Obstacle>>,
     /// What is put beside its image, while that is not written yet.
-    pub(crate) documents: Option<Result<Documents, Obstacle>>,
+    pub(crate) documents: Option<Result<Handed, Obstacle>>,
     pub(crate) reports: Vec<NodeReport>,
     pub(crate) inventory: Option<MachineInventory>,
     pub(crate) inventories: Vec<Arc<MachineInventory>>,
@@ -180,7 +182,7 @@ async fn documents_of(
     profile: Option<&Result<(String, BootProfileSpec), Obstacle>>,
     machines: &[Arc<Machine>],
     cluster: &impl Cluster,
-) -> Result<Option<Result<Documents, Obstacle>>, PortError> {
+) -> Result<Option<Result<Handed, Obstacle>>, PortError> {
     let state = machine.spec.occupancy.as_ref().map(|occupancy| occupancy.state);
     let Some(Ok((_, profile))) = profile else { return Ok(None) };
     let Some(image) =
@@ -189,7 +191,9 @@ async fn documents_of(
         return Ok(None);
     };
     let given = documents::read(deployment, machines, cluster).await?;
-    Ok(Some(given.and_then(|given| documents::of(deployment, &given, image.datasource))))
+    let headers = headers::read(profile, deployment.namespace().as_deref(), machines, cluster).await?;
+    let documents = given.and_then(|given| documents::of(deployment, &given, image.datasource));
+    Ok(Some(documents.and_then(|documents| Ok(Handed { documents, headers: headers? }))))
 }
 
 /// The profile of a Deployment, by name or written in place.

@@ -45,8 +45,9 @@ pub(crate) async fn write(
         (Some(_), Some(issued)) => Some(issued),
         (Some(occupancy), None) => old.attempt.clone().filter(|attempt| attempt.id == occupancy.attempt),
     };
-    // The plan was written before.
-    new.planned_generation = world.deployment.as_ref().and_then(|deployment| deployment.metadata.generation);
+    // The plan was written before; whoever has nothing to boot or to do is served no Deployment.
+    let served = obstacle.is_none() && (decision.order || decision.work == Some(Purpose::Provision));
+    new.planned_generation = world.deployment.as_ref().filter(|_| served).and_then(|deployment| deployment.metadata.generation);
     new.failure = failure(&old, decision, machine);
     set_conditions(&mut new, decision, obstacle.as_ref(), world, clock);
     set_wiped(&mut new, decision, world, clock);

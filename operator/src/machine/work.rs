@@ -157,16 +157,18 @@ async fn steps(world: &World, purpose: Purpose, cluster: &impl Cluster, ids: &im
 
 fn write(world: &World, deployment: &Deployment, profile: &BootProfileSpec, installation: String) -> Option<Step> {
     let image = profile.image.as_ref()?;
-    let Some(Ok(documents)) = &world.documents else { return None };
+    let Some(Ok(handed)) = &world.documents else { return None };
     let attempt = world.machine.spec.occupancy.as_ref().map(|occupancy| occupancy.attempt.clone()).unwrap_or_default();
     let instance = deployment.spec.instance_id.clone().unwrap_or_default();
     Some(Step::Write(Box::new(Write {
         url: image.url.clone(),
         checksum: image.checksum.clone(),
+        ca: image.ca.clone(),
+        headers: handed.headers.clone(),
         format: image.format,
         hints: world.machine.spec.root_device_hints.clone(),
         grow: image.grow,
-        documents: Some(documents.clone()),
+        documents: Some(handed.documents.clone()),
         marker: Marker { installation, instance, attempt },
         overwrite: lifecycle::may_overwrite(&world.machine),
     })))

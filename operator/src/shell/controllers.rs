@@ -8,7 +8,10 @@ use athanor_crds::{
     names,
 };
 use futures::{Stream, StreamExt as _};
-use k8s_openapi::api::{coordination::v1::Lease, core::v1::Secret};
+use k8s_openapi::{
+    api::{coordination::v1::Lease, core::v1::Secret},
+    apimachinery::pkg::apis::meta::v1::Condition,
+};
 use kube::{
     Api, Client, ResourceExt as _,
     runtime::{
@@ -159,7 +162,14 @@ impl Feeds {
         Controller::for_shared_stream(self.profiles.changes(), profiles)
             .with_config(config())
             .watches_shared_stream(self.profiles.changes(), move |changed| keys(&others.state_filter(|other| !same(other, &*changed))))
-            .watches_shared_stream(self.deployments.changes(), move |user| keys(&used.state_filter(|profile| uses(&user, profile))))
+            .watches_shared_stream(self.deployments.changes(), move |user| {
+                let in_trouble = user.status.as_ref().is_some_and(|status| is_unservable(&status.conditions));
+                // Also one that it has left.
+                keys(&used.state_filter(|profile| {
+                    let blamed = profile.status.as_ref().is_some_and(|status| is_unservable(&status.conditions));
+                    ns(profile) == ns(&*user) && (blamed || (in_trouble && uses(&user, profile)))
+                }))
+            })
     }
 
     /// A Subnet looks at the other Subnets, the agents' Leases and its addresses.
@@ -203,6 +213,11 @@ fn may_help(machine: &Machine, deployment: &Deployment) -> bool {
 
 fn uses(deployment: &Deployment, profile: &BootProfile) -> bool {
     deployment.spec.profile.name == profile.metadata.name && ns(deployment) == ns(profile)
+}
+
+/// Whether agents could not serve a file.
+fn is_unservable(list: &[Condition]) -> bool {
+    conditions::find(list, types::READY).is_some_and(|ready| ready.reason == reasons::CONTENT_UNAVAILABLE)
 }
 
 /// Whether another Machine owns one of its MAC addresses, as far as was last known.

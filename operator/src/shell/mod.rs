@@ -132,7 +132,7 @@ pub async fn run(client: Client, metrics: Metrics, stop: impl Future<Output = ()
     });
     let stopped = stop.clone();
     let subnets = drive(feeds.subnet_controller(&client), stop, &context, |key, context| async move {
-        subnet::reconcile(&key.name, &context.cluster, &SystemClock).await.map(|()| None)
+        subnet::reconcile(&key.name, &context.cluster, &SystemClock).await
     });
     let _watching = feeds.start(&client);
     let housekeeping = async {

@@ -34,6 +34,8 @@ pub(super) fn furnish(api: &Memory, machines: u8) {
     let image = Image {
         url: "http://example.com/golden.raw".to_owned(),
         checksum: format!("sha256:{}", "0".repeat(64)),
+        ca: None,
+        headers: None,
         format: None,
         grow: false,
         datasource: Datasource::default(),

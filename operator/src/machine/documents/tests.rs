@@ -23,8 +23,14 @@ fn secret(type_: &str) -> Secret {
 #[test]
 fn a_secret_is_used_when_it_was_meant_for_that() {
     let source = |key: &str| SecretSource { secret_ref: SecretKey { name: "s".into(), key: key.into() } };
-    let says =
-        |key: &str, secret: Option<Secret>, bmc: bool| text("spec.userData", &source(key), secret.as_ref(), bmc).map_err(|no| no.message);
+    let with_bmc = json!({ "apiVersion": "metal.athanor.dev/v1alpha1", "kind": "Machine", "metadata": { "name": "m", "namespace": "default" },
+        "spec": { "interfaces": [], "bmc": { "address": "redfish://10.0.0.1", "credentials": { "name": "s" } } } });
+    let with_bmc: std::sync::Arc<Machine> = serde_json::from_value(with_bmc).unwrap();
+    let says = |key: &str, secret: Option<Secret>, bmc: bool| {
+        let machines: Vec<_> = bmc.then(|| with_bmc.clone()).into_iter().collect();
+        let usable = usable("spec.userData", "s", secret.as_ref(), names::USER_DATA_TYPE, Some("default"), &machines);
+        usable.and_then(|secret| text("spec.userData", &source(key), secret)).map_err(|no| no.message)
+    };
     let good = || Some(secret(names::USER_DATA_TYPE));
     assert_eq!(says("value", good(), false).unwrap(), "#cloud-config\n");
     let mut labelled = secret("Opaque");
