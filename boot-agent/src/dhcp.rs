@@ -10,7 +10,7 @@ use std::{
 
 use athanor_crds::subnet::{Mode, OnForeignServer};
 use athanor_dhcp::{
-    Answer, Context, Decision, Destination, Lease, Newcomer, PROXY_PORT, Reply, Request, Row, SERVER_PORT, Wish, decide,
+    Answer, Authority, Context, Decision, Destination, Lease, Newcomer, PROXY_PORT, Reply, Request, Row, SERVER_PORT, Wish, decide,
     held::{Admission, Held},
     packet::{MAX_PACKET, MessageType},
     reply::{destination, encode},
@@ -39,6 +39,8 @@ struct Server {
     held: Mutex<Held<Vec<u8>>>,
     /// Clients that are no machines and wait for their lease.
     borrowers: Mutex<Held<Vec<u8>>>,
+    /// Clients that asked while another server was looked for.
+    unprobed: Mutex<Held<Vec<u8>>>,
     /// Clients that chose a server lately, and when.
     chose: Mutex<HashMap<MacAddr, Instant>>,
     /// Who waits for its turn.
@@ -50,6 +52,8 @@ struct Server {
 const MAX_WAITING: usize = 16_384;
 /// How many clients that are no machines may ask for a lease within a minute: more than offices have, and no more than the API bears.
 const MAX_BORROWERS: u32 = 600;
+/// How long a question waits for the probe's end, which takes five seconds.
+const UNPROBED: Duration = Duration::from_secs(6);
 /// How long it is known that a client chose; all turns are over by then.
 const CHOICE: Duration = Duration::from_secs(2);
 
@@ -66,8 +70,9 @@ pub(crate) fn start(shared: &Arc<Shared>, duty: &Duty, tasks: &mut JoinSet<()>) 
         _ => AgentError::Socket { service: "DHCP", place: interface.clone(), source },
     })?;
     let (held, borrowers, chose) = (Mutex::default(), Mutex::default(), Mutex::default());
+    let unprobed = Mutex::new(Held::lasting(UNPROBED));
     let waiting = Arc::new(Semaphore::new(MAX_WAITING));
-    let server = Arc::new(Server { shared: shared.clone(), duty: duty.clone(), raw, held, borrowers, chose, waiting });
+    let server = Arc::new(Server { shared: shared.clone(), duty: duty.clone(), raw, held, borrowers, unprobed, chose, waiting });
     tasks.spawn(receive(server.clone(), main.clone(), false));
     tasks.spawn(receive(server.clone(), proxy, true));
     tasks.spawn(release_held(server, main));
@@ -100,11 +105,12 @@ async fn receive(server: Arc<Server>, socket: Arc<UdpSocket>, proxy_port: bool) 
 
 /// Answers newcomers from the plans that came back.
 async fn release_held(server: Arc<Server>, socket: Arc<UdpSocket>) {
-    let (mut changes, mut lent) = (server.shared.changes(), server.shared.lent.changes());
+    let (mut changes, mut lent, mut verdicts) = (server.shared.changes(), server.shared.lent.changes(), server.shared.authority.changes());
     loop {
         let told = tokio::select! {
             told = changes.changed() => told,
             told = lent.changed() => told,
+            told = verdicts.changed() => told,
         };
         if told.is_err() {
             return;
@@ -126,6 +132,9 @@ async fn release_held(server: Arc<Server>, socket: Arc<UdpSocket>) {
         };
         let has_lease = |mac| server.shared.lent.of(mac, now).iter().any(lasts);
         packets.extend(server.borrowers.lock().unwrap_or_else(PoisonError::into_inner).take_known(Instant::now(), has_lease));
+        if server.authority() != Authority::Probing {
+            packets.extend(server.unprobed.lock().unwrap_or_else(PoisonError::into_inner).take_known(Instant::now(), |_| true));
+        }
         for packet in packets {
             server.handle(&socket, &packet, SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), false).await;
         }
@@ -133,6 +142,10 @@ async fn release_held(server: Arc<Server>, socket: Arc<UdpSocket>) {
 }
 
 impl Server {
+    fn authority(&self) -> Authority {
+        self.shared.authority.of(&self.duty.link.interface)
+    }
+
     async fn handle(self: &Arc<Self>, socket: &Arc<UdpSocket>, bytes: &[u8], from: SocketAddr, proxy_port: bool) {
         let request = match Request::parse(bytes) {
             Ok(request) => request,
@@ -148,7 +161,7 @@ impl Server {
             }
         };
         let snapshot = self.shared.snapshot();
-        let authority = self.shared.authority.of(&self.duty.link.interface);
+        let authority = self.authority();
         // Who has not heard from the API for long does not know what others gave away since.
         let fresh = request.message != MessageType::Discover || self.shared.is_fresh();
         let leases = if fresh { self.shared.lent.of(request.mac, Timestamp::now()) } else { Vec::new() };
@@ -166,6 +179,11 @@ impl Server {
         match &decision.answer {
             Answer::Register(newcomer) => decision = self.register(newcomer.clone(), bytes, decision.clone()).await,
             Answer::Lease(wish) => decision = self.lend(wish.clone(), bytes, decision.clone()),
+            // Whoever asked in these seconds need not ask again: firmware waits four and eight for that.
+            Answer::Silence if decision.row == Row::Held && authority == Authority::Probing && request.message == MessageType::Discover => {
+                let mut unprobed = self.unprobed.lock().unwrap_or_else(PoisonError::into_inner);
+                unprobed.admit(Instant::now(), request.mac, "", u32::MAX, bytes.to_vec());
+            }
             _ => self.give_back(&request, &decision, &leases),
         }
         // What was held comes from no socket any more.

@@ -126,6 +126,7 @@ impl fmt::Display for Architecture {
 #[schemars(extend("x-kubernetes-validations" = rules(&[
     ("has(self.path) != has(self.url)", "give exactly one of path and url", ""),
     ("!has(self.url) || has(self.checksum)", "media from a url needs a checksum", ".checksum"),
+    ("!has(self.path) || !self.path.contains('://')", "is a path on the server; for an address to fetch from give url and checksum", ".path"),
     ("!has(self.path) || self.path.split('/').all(s, s != '.' && s != '..')", "has a step . or .. in it; write the path as it is without them", ".path"),
     ("!has(self.prefix) || !(self.prefix.split('/')[0] in ['b', 'l', 'v1', 'healthz']) && self.prefix.split('/').all(s, s != '.' && s != '..')",
      "is a folder of the server's own (b, l, v1, healthz), or leads out of its folder; choose another name", ".prefix"),

@@ -64,6 +64,18 @@ fn a_uefi_machine_without_an_operating_system_is_given_back_to_its_firmware() {
     assert_eq!(vm.console().matches("Athanor: starting the local disk").count(), 1, "{}", vm.console());
 }
 
+#[test]
+fn who_asks_while_another_server_is_looked_for_is_answered_when_there_is_none() {
+    let rack = Rack::up().unwrap();
+    let service = Service::start(&rack).unwrap();
+    let host = rack.neighbour("192.168.10.77/24").unwrap();
+    // It asks once, and waits as long as firmware does.
+    let line = "udhcpc -i eth0 -n -q -f -t 1 -T 8 -V PXEClient:Arch:00000:UNDI:002001 -s /bin/true";
+    let said = host.command("busybox").args(line.split(' ')).output().unwrap();
+    assert!(said.status.success(), "{}\n{}", String::from_utf8_lossy(&said.stderr), service.log());
+    assert!(service.log().contains("the probe for another DHCP server is not finished"), "{}", service.log());
+}
+
 /// What was started and came back has left nothing behind that the next kernel trips over when it takes the machine from its firmware.
 #[test]
 fn a_uefi_machine_that_was_given_back_boots_what_it_is_given_next() {

@@ -80,7 +80,7 @@ pub(crate) struct DeploymentArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) ssh_key: Option<PathBuf>,
     /// The user that gets the keys
-    #[arg(long, default_value = "admin")]
+    #[arg(long, default_value = "admin", requires = "ssh_key")]
     pub(crate) user: String,
 }
 
@@ -94,7 +94,7 @@ pub(crate) struct BootArgs {
     #[arg(long, alias = "isoPath", value_name = "PATH")]
     iso_path: Option<String>,
     /// The folder under which the ISO's tree is served
-    #[arg(long, alias = "isoPrefix", value_name = "PREFIX")]
+    #[arg(long, alias = "isoPrefix", value_name = "PREFIX", requires = "iso_path")]
     iso_prefix: Option<String>,
     /// The kernel: a path in the ISO, or an http URL
     #[arg(long)]

@@ -87,9 +87,7 @@ pub(crate) async fn accept(global: &Global, args: AcceptArgs) -> anyhow::Result<
             continue;
         }
         api.patch(&name, &connect::patch_params(), &Patch::Merge(json!({ "spec": { "accepted": true } }))).await?;
-        out(&format!(
-            "machine/{name} accepted; it is inspected now, nothing is written (a machine whose disks hold data will wait for your word)\n"
-        ));
+        out(&format!("machine/{name} accepted; nothing is written by that, and disks that hold data wait for your word\n"));
     }
     Ok(())
 }

@@ -89,9 +89,9 @@ pub(crate) fn tell_what_is_lost(data: &Path) {
 pub(crate) fn installation(data: &Path) -> anyhow::Result<String> {
     let file = data.join(INSTALLATION);
     match fs::read_to_string(&file) {
-        Ok(text) if !text.trim().is_empty() => return Ok(text.trim().to_owned()),
+        Ok(text) if uuid::Uuid::parse_str(text.trim()).is_ok() => return Ok(text.trim().to_owned()),
         Ok(_) => {
-            tracing::warn!(file = %file.display(), "the installation's id is blank and drawn anew: agents elsewhere that have the old one take this one for a stranger")
+            tracing::warn!(file = %file.display(), "the installation's id is blank or damaged and drawn anew: agents elsewhere that have the old one take this one for a stranger")
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error).with_context(|| format!("{} cannot be read", file.display())),
@@ -112,9 +112,11 @@ pub(crate) fn ensure_admin(data: &Path, pki: &Pki, listen: SocketAddr) -> anyhow
         Some(token) => token,
         None => tokens.issue(Role::Admin, &file).with_context(|| format!("{} cannot be written", file.display()))?,
     };
-    // Written anew at every start: the address may have changed.
-    write_private(&kubeconfig, document(pki, listen, &token).as_bytes())
-        .with_context(|| format!("{} cannot be written", kubeconfig.display()))?;
+    // The address may have changed. What is right already is left: a disk that is full stops no start.
+    let document = document(pki, listen, &token);
+    if fs::read(&kubeconfig).ok().as_deref() != Some(document.as_bytes()) {
+        write_private(&kubeconfig, document.as_bytes()).with_context(|| format!("{} cannot be written", kubeconfig.display()))?;
+    }
     Ok(tokens)
 }
 

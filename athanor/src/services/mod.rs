@@ -15,7 +15,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use athanor_apiserver::{ApiServer, Identity, OpenError, Pki, Tokens};
 use athanor_boot_agent::{Options, interfaces};
-use athanor_crds::{Subnet, SubnetSpec, rights::Role};
+use athanor_crds::{Subnet, SubnetSpec, rights::Role, subnet::Mode};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{
     Api, Client,
@@ -231,6 +231,12 @@ fn banner(config: &Config, file: &Path, applied: &Applied, began: Instant) {
         out.push_str(&format!("  dhcp   {:<32} mode {}{pool}\n", format!("{interface} {}", spec.cidr), spec.mode));
         out.push_str(&format!("  tftp   {address}:69\n  http   http://{address}:{}\n", config.http.port));
     }
+    let relayed =
+        |spec: &&SubnetSpec| spec.mode != Mode::Off && spec.is_supported() && spec.interfaces.is_empty() && !spec.relays.is_empty();
+    let relayed: Vec<&SubnetSpec> = applied.subnets.iter().map(|(_, spec)| spec).filter(relayed).collect();
+    for spec in relayed.iter().filter(|spec| served.iter().all(|(_, other, _)| other != *spec)) {
+        out.push_str(&format!("  dhcp   {:<32} mode {}\n", format!("relays {}", spec.cidr), spec.mode));
+    }
     out.push_str(&format!("  metrics http://{}/metrics\n", config.metrics.listen));
     for name in &applied.removed {
         out.push_str(&format!("  note   Subnet {name} left the configuration and was removed\n"));
@@ -249,7 +255,7 @@ fn banner(config: &Config, file: &Path, applied: &Applied, began: Instant) {
         let what = if folder.exists() { "is no folder; name one" } else { "does not exist yet; put ISOs there" };
         out.push_str(&format!("  note   mediaDirs: {} {what}\n", folder.display()));
     }
-    let next = if served.is_empty() {
+    let next = if served.is_empty() && relayed.is_empty() {
         "No interface of this machine serves a Subnet, so no machine is met: add one to subnets (athanor config detect), or see athanorctl get subnets -o wide"
     } else {
         "Plug a machine in and watch: athanorctl get machines -w"
@@ -262,10 +268,12 @@ fn banner(config: &Config, file: &Path, applied: &Applied, began: Instant) {
 fn served(subnets: &[(String, SubnetSpec)]) -> Vec<(String, &SubnetSpec, Ipv4Addr)> {
     let mut rows = Vec::new();
     for interface in interfaces().into_iter().filter(|interface| interface.up && interface.mac.is_some()) {
+        let Some((first, _)) = interface.addresses.first() else { continue };
         let addresses: Vec<IpAddr> = interface.addresses.iter().map(|(ip, _)| IpAddr::V4(*ip)).collect();
-        let Some((address, _)) = interface.addresses.first() else { continue };
+        // The address in the Subnet; for machines behind a relay the first.
+        let own = |spec: &SubnetSpec| interface.addresses.iter().map(|(ip, _)| *ip).find(|ip| spec.cidr.contains(&IpAddr::V4(*ip)));
         let here = subnets.iter().map(|(_, spec)| spec).filter(|spec| spec.is_served_on(&interface.name, &addresses));
-        rows.extend(here.map(|spec| (interface.name.clone(), spec, *address)));
+        rows.extend(here.map(|spec| (interface.name.clone(), spec, own(spec).unwrap_or(*first))));
     }
     rows
 }

@@ -8,7 +8,7 @@ use rcgen::{
 };
 use rustls::{
     ServerConfig,
-    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
+    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject as _},
 };
 
 use crate::auth::write_private;
@@ -61,7 +61,9 @@ impl Pki {
         };
         let authority = |source| TlsError::Authority { path: folder.to_owned(), source };
         fs::create_dir_all(folder).map_err(io(folder))?;
-        if !certificate_file.exists() {
+        // One that is blank or cut off is as good as none.
+        let has_certificate = fs::read(&certificate_file).is_ok_and(|pem| CertificateDer::from_pem_slice(&pem).is_ok());
+        if !has_certificate {
             let key = if key_file.exists() {
                 read_key(&key_file).map_err(io(&key_file))?.map_err(authority)?
             } else {

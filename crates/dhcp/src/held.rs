@@ -18,11 +18,13 @@ pub struct Held<P> {
     packets: HashMap<MacAddr, (Instant, P)>,
     /// When newcomers were let in during the last minute, by Subnet.
     admitted: HashMap<String, Vec<Instant>>,
+    /// How long a packet waits.
+    lasts: Duration,
 }
 
 impl<P> Default for Held<P> {
     fn default() -> Self {
-        Self { packets: HashMap::new(), admitted: HashMap::new() }
+        Self::lasting(HOLD)
     }
 }
 
@@ -38,6 +40,11 @@ pub enum Admission {
 }
 
 impl<P> Held<P> {
+    /// Packets that wait so long.
+    pub fn lasting(lasts: Duration) -> Self {
+        Self { packets: HashMap::new(), admitted: HashMap::new(), lasts }
+    }
+
     /// Admits a newcomer and keeps its packet.
     pub fn admit(&mut self, now: Instant, mac: MacAddr, subnet: &str, per_minute: u32, packet: P) -> Admission {
         self.expire(now);
@@ -50,7 +57,7 @@ impl<P> Held<P> {
             }
             admitted.push(now);
         }
-        self.packets.insert(mac, (now + HOLD, packet));
+        self.packets.insert(mac, (now + self.lasts, packet));
         if waiting { Admission::Waiting } else { Admission::Register }
     }
 

@@ -331,6 +331,12 @@ impl Scene<'_> {
             if *self.authority != Authority::Alone {
                 return Some(Decision::silence(Row::Nak, format!("{why}; no NAK without authority")));
             }
+            if plan.is_some_and(|plan| plan.state == MachineState::Discovered) {
+                return Some(Decision::silence(
+                    Row::Nak,
+                    format!("{why}; nobody has accepted it, so that may be another server's address"),
+                ));
+            }
             if self.routed {
                 // It would be broadcast on a wire where the client is not.
                 return Some(Decision::silence(Row::Nak, format!("{why}; a NAK does not reach it, it asks its relay next")));

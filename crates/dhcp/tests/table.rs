@@ -6,7 +6,7 @@ use std::{net::Ipv4Addr, sync::Arc};
 use athanor_crds::{
     MachineState, SubnetSpec,
     machine::LocalBoot,
-    subnet::{AddressRange, Mode, Relay, Serves},
+    subnet::{AddressRange, Mode, RawOption, Relay, Serves},
 };
 use athanor_dhcp::{
     Answer, Authority, Context, Decision, Destination, Lease, Link, Reply, Request, Row, decide, probe,
@@ -103,7 +103,7 @@ fn world() -> World {
     let plan = BootPlan {
         format: 1,
         machine: MachineKey { namespace: "default".into(), name: "m".into() },
-        state: MachineState::Discovered,
+        state: MachineState::Available,
         token: "TOKEN".into(),
         previous_token: None,
         interfaces: vec![PlanInterface { mac: athanor_wire::MacAddr(KNOWN), boot: true, addresses: vec![address] }],
@@ -174,6 +174,23 @@ impl World {
 }
 
 #[test]
+fn an_option_that_a_subnet_gives_stands_in_for_ours_but_not_beside_it() {
+    let mut world = world();
+    world.subnet.options = [43, 60, 66, 67].map(|code| RawOption { code, hex: "6162".into() }).to_vec();
+    for ask in [discover(KNOWN), discover(KNOWN).pxe(0), discover(KNOWN).pxe(7), discover(KNOWN).ipxe()] {
+        let (_, reply) = world.reply(&ask);
+        let mut codes: Vec<u8> = reply.options.iter().map(|(code, _)| *code).collect();
+        codes.sort_unstable();
+        let once = codes.len();
+        codes.dedup();
+        assert_eq!(codes.len(), once, "{:?}", reply.options);
+        // Whoever boots is told our file, a telephone what the Subnet says.
+        let file = reply.options.iter().find(|(code, _)| *code == 67).map(|(_, value)| value.clone()).unwrap();
+        assert_eq!(file == b"ab", reply.file.is_empty(), "{:?}", reply.options);
+    }
+}
+
+#[test]
 fn every_row_has_its_client() {
     let there = world();
     let mut disk = world();
@@ -182,9 +199,13 @@ fn every_row_has_its_client() {
     proxy.subnet.mode = Mode::Proxy;
     probing.authority = Authority::Probing;
     foreign.authority = Authority::Foreign(Ipv4Addr::new(192, 168, 10, 2));
-    foreign.plan.state = MachineState::Available;
     let mut nobodys = world();
     nobodys.authority = foreign.authority.clone();
+    nobodys.plan.state = MachineState::Discovered;
+    let mut unaccepted = world();
+    unaccepted.plan.state = MachineState::Discovered;
+    let mut given_ours = world();
+    given_ours.plan.interfaces[0].addresses[0].ip = "192.168.10.1".parse().unwrap();
     everyone.subnet.serves = Serves::Everyone;
     let mine = [192, 168, 10, 100];
     for (world, ask, row, answer) in [
@@ -230,6 +251,9 @@ fn every_row_has_its_client() {
         (&foreign, discover(KNOWN).ipxe(), Row::Ipxe, "OFFER"),
         (&nobodys, discover(KNOWN).ipxe(), Row::Limited, "silence"),
         (&nobodys, discover(KNOWN), Row::Limited, "silence"),
+        (&unaccepted, discover(KNOWN).ipxe(), Row::Ipxe, "OFFER"),
+        (&unaccepted, request(KNOWN).wants([192, 168, 10, 7]), Row::Nak, "silence"),
+        (&given_ours, discover(KNOWN).ipxe(), Row::Held, "silence"),
         (&proxy, discover(KNOWN).pxe(7), Row::PxeUefi, "OFFER"),
         (&proxy, discover(KNOWN), Row::Address, "silence"),
         (&proxy, request(KNOWN).wants(mine), Row::NotOurs, "silence"),

@@ -37,7 +37,13 @@ pub fn of(profile: &BootProfileSpec) -> Support {
             ));
         }
     }
-    for path in profile.kernel.iter().chain(&profile.initrds).filter(|path| !path.starts_with("http://")) {
+    for path in profile.kernel.iter().chain(&profile.initrds) {
+        if let Some(rest) = path.strip_prefix("http://") {
+            if rest.starts_with(['/', '?', '#', ':']) || rest.is_empty() || path.contains(char::is_whitespace) {
+                return no(format!("{path}: this is no URL; write it like http://server/path, with %20 for a blank"));
+            }
+            continue;
+        }
         if path.starts_with("https://") {
             return no(format!("{path}: distributions' iPXE cannot fetch https; put the file into an ISO or name an http URL"));
         }

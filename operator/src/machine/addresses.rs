@@ -263,7 +263,8 @@ async fn grant(
             Some(_) => used.insert(ip),
         };
     }
-    Ok(Err(AddressError::Exhausted(wish.subnet.clone())))
+    // There may be free ones behind all that others were faster with: it is asked again in a moment.
+    Err(PortError::Conflict(format!("{MAX_RACES} addresses of Subnet {} were taken in this moment", wish.subnet)))
 }
 
 /// Creates the Address object; `Some` with its owner when somebody else has it.
