@@ -299,9 +299,12 @@ impl Server {
                 format!("{} {}; in {pause} ms, unless another agent is chosen before", reply.message, decision.detail)
             }
             Answer::Register(_) | Answer::Lease(_) => format!("held: {}", decision.detail),
+            _ if decision.row == Row::Held => format!("no answer yet: {}", decision.detail),
             _ => format!("no answer: {}", decision.detail),
         };
+        // What a client behind a relay chose tells nothing of our own wire.
         if let (MessageType::Request, Row::NotOurs, Some(server)) = (request.message, decision.row, request.server_id())
+            && request.giaddr.is_unspecified()
             && !self.duty.link.addresses.contains(&server)
             && !snapshot.is_ours(server)
         {

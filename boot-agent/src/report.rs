@@ -41,6 +41,8 @@ const ONE_BOOT: Duration = Duration::from_secs(60);
 const LOOP_FETCHES: usize = 3;
 /// How long fetches of a loader are remembered, and how long a client that goes in circles is offered none.
 const LOOP_TIME: Duration = Duration::from_secs(60);
+/// How often somebody asks the same is written this often, if nothing else is.
+const AGAIN_PAUSE: Duration = Duration::from_secs(300);
 /// A waiting machine asks every few seconds; that it still does is written this often.
 const BOOT_TIME_PAUSE: Duration = Duration::from_secs(60);
 
@@ -150,7 +152,12 @@ impl Client {
         let seen = Seen { asked: plain(&seen.asked, 256), answer: plain(&seen.answer, 512), ..seen };
         let same = |last: &BootEvent| last.asked == seen.asked && last.answer == seen.answer && last.row == seen.row;
         match self.events.back_mut().filter(|last| same(last)) {
-            Some(last) => last.again = Some(last.again.unwrap_or_default().saturating_add(1)),
+            Some(last) => {
+                last.again = Some(last.again.unwrap_or_default().saturating_add(1));
+                if self.written.is_some_and(|written| written.elapsed() >= AGAIN_PAUSE) {
+                    self.mark(false);
+                }
+            }
             None => self.push(seen),
         }
     }

@@ -364,7 +364,7 @@ pub struct MachineStatus {
     /// The attempt under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempt: Option<Attempt>,
-    /// The generation of its Deployment that its boot plan is made of: the change that is served.
+    /// The generation of its Deployment that it is served: its boot plan is made of it, and nothing stands in the way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub planned_generation: Option<i64>,
     /// What goes wrong, and when it is tried again.

@@ -144,7 +144,9 @@ fn judge(subnet: &Subnet, others: &[Arc<Subnet>], homeless: bool, status: &mut S
     let spec = &subnet.spec;
     let overlapping = others.iter().find(|other| {
         let cidr = other.spec.cidr;
-        other.metadata.name != subnet.metadata.name && (cidr.contains(&spec.cidr) || spec.cidr.contains(&cidr))
+        // What is not served is in nobody's way.
+        let served = other.spec.mode != Mode::Off && spec.mode != Mode::Off;
+        served && other.metadata.name != subnet.metadata.name && (cidr.contains(&spec.cidr) || spec.cidr.contains(&cidr))
     });
     let foreign = status.servers.iter().find_map(|server| server.foreign_server.clone());
     let probing = status.servers.iter().any(|server| server.authority.as_deref() == Some("Probing"));

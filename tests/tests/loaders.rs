@@ -116,7 +116,7 @@ fn with_secure_boot_a_machine_is_handed_back_to_its_disk_as_soon_as_others() {
     .unwrap();
     let capture = Capture::start(&rack).unwrap();
     let provisioned = at_its_disk(&service, &capture, &mut vm);
-    assert!(provisioned < Duration::from_secs(20), "at its disk after {provisioned:?} only:\n{}", service.log());
+    assert!(provisioned < Duration::from_secs(30), "at its disk after {provisioned:?} only:\n{}", service.log());
     eprintln!("newcomer {newcomer:?}, provisioned {provisioned:?}");
     assert!(fs::read(&image).unwrap() == before, "the disk was written");
 }

@@ -78,7 +78,8 @@ pub(crate) fn tell_what_is_lost(data: &Path) {
     if !data.join(INSTALLATION).exists() {
         return;
     }
-    for (path, what) in [("pki/ca.crt", "certificate authority"), ("tokens.json", "tokens")] {
+    // A certificate alone is made again by its key.
+    for (path, what) in [("pki/ca.key", "certificate authority"), ("tokens.json", "tokens")] {
         if !data.join(path).exists() {
             tracing::warn!(path, what, "gone from the data folder and made anew: kubeconfigs that were handed out before are turned away");
         }

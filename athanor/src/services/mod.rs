@@ -214,7 +214,10 @@ async fn ensure_namespaces(client: &Client, config: &Config) -> anyhow::Result<V
 
 /// Names of Subnets that overlap, two by two.
 fn overlaps(subnets: &[(String, SubnetSpec)]) -> Vec<(&str, &str)> {
-    let meet = |one: &SubnetSpec, other: &SubnetSpec| one.cidr.contains(&other.cidr) || other.cidr.contains(&one.cidr);
+    let served = |spec: &SubnetSpec| spec.mode != Mode::Off;
+    let meet = |one: &SubnetSpec, other: &SubnetSpec| {
+        served(one) && served(other) && (one.cidr.contains(&other.cidr) || other.cidr.contains(&one.cidr))
+    };
     let pairs = subnets.iter().enumerate().flat_map(|(index, one)| subnets[index + 1..].iter().map(move |other| (one, other)));
     pairs.filter(|(one, other)| meet(&one.1, &other.1)).map(|(one, other)| (one.0.as_str(), other.0.as_str())).collect()
 }

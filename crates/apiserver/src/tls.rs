@@ -61,20 +61,25 @@ impl Pki {
         };
         let authority = |source| TlsError::Authority { path: folder.to_owned(), source };
         fs::create_dir_all(folder).map_err(io(folder))?;
-        // One that is blank or cut off is as good as none.
-        let has_certificate = fs::read(&certificate_file).is_ok_and(|pem| CertificateDer::from_pem_slice(&pem).is_ok());
-        if !has_certificate {
+        let certificate = match fs::read(&certificate_file) {
+            Ok(pem) => Some(pem),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(io(&certificate_file)(error)),
+        };
+        if certificate.is_some() && !key_file.exists() {
+            // Everybody who trusts the certificate would be turned away without a word.
+            return Err(TlsError::KeyGone(key_file));
+        }
+        // One that is blank or cut off is as good as none; by the same key it is made again.
+        if !certificate.is_some_and(|pem| CertificateDer::from_pem_slice(&pem).is_ok()) {
             let key = if key_file.exists() {
                 read_key(&key_file).map_err(io(&key_file))?.map_err(authority)?
             } else {
                 KeyPair::generate().map_err(authority)?
             };
-            let certificate = authority_params().self_signed(&key).map_err(authority)?;
+            let made = authority_params().self_signed(&key).map_err(authority)?;
             write_private(&key_file, key.serialize_pem().as_bytes()).map_err(io(&key_file))?;
-            write_private(&certificate_file, certificate.pem().as_bytes()).map_err(io(&certificate_file))?;
-        } else if !key_file.exists() {
-            // Everybody who trusts the certificate would be turned away without a word.
-            return Err(TlsError::KeyGone(key_file));
+            write_private(&certificate_file, made.pem().as_bytes()).map_err(io(&certificate_file))?;
         }
         let ca_pem = fs::read_to_string(&certificate_file).map_err(io(&certificate_file))?;
         let key = read_key(&key_file).map_err(io(&key_file))?.map_err(authority)?;

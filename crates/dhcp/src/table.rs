@@ -331,7 +331,9 @@ impl Scene<'_> {
             if *self.authority != Authority::Alone {
                 return Some(Decision::silence(Row::Nak, format!("{why}; no NAK without authority")));
             }
-            if plan.is_some_and(|plan| plan.state == MachineState::Discovered) {
+            // INIT-REBOOT (RFC 2131 table 4): it does not say whose address that was.
+            let remembers = request.server_id().is_none() && request.ciaddr.is_unspecified();
+            if remembers && plan.is_some_and(|plan| plan.state == MachineState::Discovered) {
                 return Some(Decision::silence(
                     Row::Nak,
                     format!("{why}; nobody has accepted it, so that may be another server's address"),
@@ -510,7 +512,7 @@ impl Scene<'_> {
         }
         for echoed in [option::CLIENT_ID, option::CLIENT_MACHINE_ID, option::RELAY_AGENT] {
             if let Some(value) = self.request.options.get(echoed) {
-                options.push((echoed, value.to_vec()));
+                options::put(&mut options, echoed, value.to_vec());
             }
         }
         let siaddr = if file.is_some() { self.server } else { Ipv4Addr::UNSPECIFIED };

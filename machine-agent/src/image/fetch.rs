@@ -77,6 +77,12 @@ fn origin(url: &str) -> &str {
     &url[..end]
 }
 
+/// Whether a server's certificate is not vouched for; any other failure of TLS may be a connection that broke.
+fn is_stranger(error: &io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    matches!(inner, Some(rustls::Error::InvalidCertificate(_)))
+}
+
 fn certificates(pem: &str) -> Result<Arc<Vec<Certificate<'static>>>, AgentError> {
     let wrong = |why: String| AgentError::Image(format!("spec.image.ca: {why}; give certificates in PEM"));
     let mut found = Vec::new();
@@ -155,7 +161,7 @@ impl Body<'_> {
         }
         let response = config.build().call().map_err(|error| match &error {
             // Nobody becomes another by being asked again.
-            ureq::Error::Io(inner) if inner.kind() == io::ErrorKind::InvalidData => {
+            ureq::Error::Io(inner) if is_stranger(inner) => {
                 let who = if self.http.roots.is_some() { "spec.image.ca" } else { "the public authorities; give its own in spec.image.ca" };
                 AgentError::Image(format!("{}: {inner}: its certificate must be vouched for by {who}", self.url))
             }

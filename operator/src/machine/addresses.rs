@@ -264,7 +264,7 @@ async fn grant(
         };
     }
     // There may be free ones behind all that others were faster with: it is asked again in a moment.
-    Err(PortError::Conflict(format!("{MAX_RACES} addresses of Subnet {} were taken in this moment", wish.subnet)))
+    Err(PortError::Unavailable(format!("{MAX_RACES} addresses of Subnet {} were taken in this moment", wish.subnet)))
 }
 
 /// Creates the Address object; `Some` with its owner when somebody else has it.

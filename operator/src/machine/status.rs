@@ -47,7 +47,11 @@ pub(crate) async fn write(
     };
     // The plan was written before; whoever has nothing to boot or to do is served no Deployment.
     let served = obstacle.is_none() && (decision.order || decision.work == Some(Purpose::Provision));
-    new.planned_generation = world.deployment.as_ref().filter(|_| served).and_then(|deployment| deployment.metadata.generation);
+    // An agent that has begun does what it was given, whatever is wanted since.
+    let bound = world.work().is_some_and(|work| work.purpose == Purpose::Provision && work.key.is_some());
+    if !(served && bound) {
+        new.planned_generation = world.deployment.as_ref().filter(|_| served).and_then(|deployment| deployment.metadata.generation);
+    }
     new.failure = failure(&old, decision, machine);
     set_conditions(&mut new, decision, obstacle.as_ref(), world, clock);
     set_wiped(&mut new, decision, world, clock);

@@ -12,7 +12,7 @@ use crate::{client::Client, packet::option};
 pub(super) type Options = Vec<(u8, Vec<u8>)>;
 
 /// Says an option, in place of what was said before.
-fn put(options: &mut Options, code: u8, value: Vec<u8>) {
+pub(super) fn put(options: &mut Options, code: u8, value: Vec<u8>) {
     options.retain(|(known, _)| *known != code);
     options.push((code, value));
 }
