@@ -78,10 +78,10 @@ pub(crate) fn tell_what_is_lost(data: &Path) {
     if !data.join(INSTALLATION).exists() {
         return;
     }
-    // A certificate alone is made again by its key.
-    for (path, what) in [("pki/ca.key", "certificate authority"), ("tokens.json", "tokens")] {
-        if !data.join(path).exists() {
-            tracing::warn!(path, what, "gone from the data folder and made anew: kubeconfigs that were handed out before are turned away");
+    // A certificate alone is made again by its key; a key alone that is gone is refused.
+    for (paths, what) in [(&["pki/ca.key", "pki/ca.crt"][..], "certificate authority"), (&["tokens.json"], "tokens")] {
+        if !paths.iter().any(|path| data.join(path).exists()) {
+            tracing::warn!(what, "gone from the data folder and made anew: kubeconfigs that were handed out before are turned away");
         }
     }
 }
