@@ -71,7 +71,7 @@ impl Pki {
             return Err(TlsError::KeyGone(key_file));
         }
         // One that is blank or cut off is as good as none; by the same key it is made again.
-        if !certificate.is_some_and(|pem| CertificateDer::from_pem_slice(&pem).is_ok()) {
+        if certificate.is_none_or(|pem| CertificateDer::from_pem_slice(&pem).is_err()) {
             let key = if key_file.exists() {
                 read_key(&key_file).map_err(io(&key_file))?.map_err(authority)?
             } else {
