@@ -17,7 +17,7 @@ use athanor_dhcp::{
 use athanor_plan::Snapshot;
 use athanor_sys::{EtherType, PacketSocket};
 use athanor_wire::MacAddr;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -84,15 +84,13 @@ impl Verdicts {
     }
 
     /// The server that a client chose lately. It offered that client something a moment before, whether it answers our probe or not: a server
-    /// that knows its clients by name ignores everybody else.
-    /// An earlier process may have seen it.
+    /// that knows its clients by name ignores everybody else. An earlier process may have seen it.
     fn chosen_lately(&self, place: &str) -> Option<(Ipv4Addr, Timestamp)> {
         let seen = self.chosen.lock().unwrap_or_else(PoisonError::into_inner).get(place).copied();
         // A clock that is set does not move what this process saw itself.
         if let Some((server, when)) = seen {
             let ago = when.elapsed();
-            return (ago < VERDICT_LIFETIME)
-                .then(|| (server, Timestamp::now().saturating_sub(SignedDuration::try_from(ago).unwrap_or_default()).unwrap_or_default()));
+            return (ago < VERDICT_LIFETIME).then(|| (server, Timestamp::now().saturating_sub(ago).unwrap_or_default()));
         }
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let verdict = kept.get(place)?;

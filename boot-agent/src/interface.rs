@@ -2,9 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 
-use athanor_crds::subnet::Mode;
 use athanor_dhcp::{Link, SERVER_PORT};
-use athanor_plan::{Snapshot, snapshot::NamedSubnet};
+use athanor_plan::Snapshot;
 use athanor_wire::MacAddr;
 use nix::ifaddrs::getifaddrs;
 
@@ -75,13 +74,10 @@ pub(crate) fn duties(snapshot: &Snapshot) -> Vec<Duty> {
 
 /// The Subnets that name relays and no interface, each with our address towards them.
 fn behind_relays(snapshot: &Snapshot) -> Vec<(String, Ipv4Addr)> {
-    let unbound = |subnet: &&NamedSubnet| {
-        subnet.spec.mode != Mode::Off && subnet.spec.is_supported() && subnet.spec.interfaces.is_empty() && !subnet.spec.relays.is_empty()
-    };
     let relays = snapshot
         .subnets()
         .iter()
-        .filter(unbound)
+        .filter(|subnet| subnet.spec.is_served_through_relays())
         .flat_map(|subnet| subnet.spec.relays.iter().filter_map(|relay| Some((subnet.name.clone(), address_towards(relay.address)?))));
     let mut all: Vec<_> = relays.collect();
     all.sort();

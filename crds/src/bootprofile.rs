@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     machine::SecretName,
-    schema::{self, NAME, rules},
+    schema::{self, NAME, ONE_LINE, rules},
 };
 
 /// How an operating system gets onto, or under, a machine: exactly one of live, installer, image, nfsRoot, iscsiRoot, script.
@@ -51,11 +51,11 @@ pub struct BootProfileSpec {
     pub media: Option<Media>,
     /// The kernel: a path in the media, or an http(s) URL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 1024), regex(pattern = r"^[^\x00-\x1f\x7f]+$"))]
+    #[schemars(length(min = 1, max = 1024), regex(pattern = ONE_LINE))]
     pub kernel: Option<String>,
     /// Initial ramdisks, in order: paths in the media, or http(s) URLs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 8), inner(length(min = 1, max = 1024), regex(pattern = r"^[^\x00-\x1f\x7f]+$")))]
+    #[schemars(length(max = 8), inner(length(min = 1, max = 1024), regex(pattern = ONE_LINE)))]
     pub initrds: Vec<String>,
     /// The kernel's arguments.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -134,7 +134,7 @@ impl fmt::Display for Architecture {
 pub struct Media {
     /// An ISO file below the configured `mediaDirs`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 1024), regex(pattern = r"^[^\x00-\x1f\x7f]+$"))]
+    #[schemars(length(min = 1, max = 1024), regex(pattern = ONE_LINE))]
     pub path: Option<String>,
     /// An ISO file to fetch.
     #[serde(default, skip_serializing_if = "Option::is_none")]

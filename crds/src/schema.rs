@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+/// A text without control characters: it is sent to machines, or written out for people, as one line.
+pub(crate) const ONE_LINE: &str = r"^[^\x00-\x1f\x7f]+$";
 /// The longest name of an object, by Kubernetes' DNS subdomain rule.
 pub(crate) const NAME: u32 = 253;
 

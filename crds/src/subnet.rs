@@ -385,6 +385,17 @@ impl SubnetSpec {
             && if self.interfaces.is_empty() { here } else { self.interfaces.iter().any(|name| name == interface) }
     }
 
+    /// Whether both are served and share addresses: what is not served is in nobody's way.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let served = self.mode != Mode::Off && other.mode != Mode::Off;
+        served && (self.cidr.contains(&other.cidr) || other.cidr.contains(&self.cidr))
+    }
+
+    /// Whether it is served through its relays, on whatever interface leads to them.
+    pub fn is_served_through_relays(&self) -> bool {
+        self.mode != Mode::Off && self.is_supported() && self.interfaces.is_empty() && !self.relays.is_empty()
+    }
+
     /// Whether an interface with these addresses meets it through relays only: its machines are somewhere else.
     pub fn is_behind_relays(&self, addresses: &[IpAddr]) -> bool {
         !self.relays.is_empty() && !addresses.iter().any(|address| self.cidr.contains(address))

@@ -33,11 +33,6 @@ const HARD_DRIVE: u8 = 1;
 const FILE_PATH: u8 = 4;
 const END: u8 = 0x7f;
 
-/// Whether a device path leads to a network, or to what is plugged in from outside: nothing of it is a disk of this machine.
-pub fn leads_elsewhere(path: &[u8]) -> bool {
-    nodes(path).iter().any(|node| node[0] == MESSAGING && ELSEWHERE.contains(&node[1]))
-}
-
 /// The end of a device path.
 const END_ENTIRE: [u8; 4] = [END, 0xff, 4, 0];
 
@@ -75,8 +70,16 @@ fn is_media(node: Node<'_>, kind: u8) -> bool {
 /// Whether a file system lies on a disk that stays in its machine. A loader that came over the network shows its files as a file system on its
 /// network card, firmware may have made one in memory, and what is behind USB may say that it is fixed.
 fn is_on_disk(volume: &[Node<'_>]) -> bool {
-    let elsewhere = |node: &Node<'_>| node.first() == Some(&MESSAGING) && ELSEWHERE.contains(&node[1]) || is_media(node, RAM_DISK);
-    !volume.iter().any(elsewhere)
+    !volume.iter().any(|node| is_elsewhere(node) || is_media(node, RAM_DISK))
+}
+
+fn is_elsewhere(node: Node<'_>) -> bool {
+    node.first() == Some(&MESSAGING) && ELSEWHERE.contains(&node[1])
+}
+
+/// Whether a device path leads to a network, or to what is plugged in from outside: nothing of it is a disk of this machine.
+pub fn leads_elsewhere(path: &[u8]) -> bool {
+    nodes(path).into_iter().any(is_elsewhere)
 }
 
 /// Whether two nodes mean one partition: its number, its signature and how that is to be read. Where it begins and ends does not count, since a

@@ -46,7 +46,9 @@ pub async fn reconcile(name: &str, cluster: &impl Cluster, clock: &impl Clock) -
         conditions: old.conditions.clone(),
     };
     let place = &subnet.spec.newcomers.namespace;
-    let homeless = subnet.spec.mode != Mode::Off && cluster.get::<Namespace>(None, place).await?.is_none();
+    // The default one cannot go.
+    let may_lack = subnet.spec.mode != Mode::Off && place != names::DEFAULT_NAMESPACE;
+    let homeless = may_lack && cluster.get::<Namespace>(None, place).await?.is_none();
     judge(&subnet, &others, homeless, &mut new, now);
     tell_quarantined(&inside, &mut new.conditions, now);
     tell_accepting(&subnet, &mut new.conditions, now);
@@ -54,7 +56,7 @@ pub async fn reconcile(name: &str, cluster: &impl Cluster, clock: &impl Clock) -
     conditions::observe(&mut new.conditions, new.observed_generation);
     let (old, new) = (Seen { status: &old, conditions: &old.conditions }, Seen { status: &new, conditions: &new.conditions });
     status::write(&subnet, old, new, cluster, clock).await?;
-    Ok((place != names::DEFAULT_NAMESPACE).then_some(NAMESPACE_AGAIN))
+    Ok(may_lack.then_some(NAMESPACE_AGAIN))
 }
 
 /// The agents that are alive and serve the Subnet.
@@ -142,12 +144,7 @@ fn tell_accepting(subnet: &Subnet, conditions: &mut Vec<Condition>, now: Timesta
 /// `homeless`: there is no namespace that newcomers could register in.
 fn judge(subnet: &Subnet, others: &[Arc<Subnet>], homeless: bool, status: &mut SubnetStatus, now: Timestamp) {
     let spec = &subnet.spec;
-    let overlapping = others.iter().find(|other| {
-        let cidr = other.spec.cidr;
-        // What is not served is in nobody's way.
-        let served = other.spec.mode != Mode::Off && spec.mode != Mode::Off;
-        served && other.metadata.name != subnet.metadata.name && (cidr.contains(&spec.cidr) || spec.cidr.contains(&cidr))
-    });
+    let overlapping = others.iter().find(|other| other.metadata.name != subnet.metadata.name && spec.overlaps(&other.spec));
     let foreign = status.servers.iter().find_map(|server| server.foreign_server.clone());
     let probing = status.servers.iter().any(|server| server.authority.as_deref() == Some("Probing"));
     let set = |list: &mut Vec<Condition>, type_, value, reason, message: String| conditions::set(list, now, type_, value, reason, message);

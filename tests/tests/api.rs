@@ -340,9 +340,7 @@ fn a_method_that_means_nothing_does_nothing() {
     }
     let kubectl = Kubectl { rack: &rack, service: &service };
     kubectl.ok("create -f -", MACHINE);
-    let config: serde_json::Value = serde_saphyr::from_str(&std::fs::read_to_string(service.kubeconfig()).unwrap()).unwrap();
-    let token = config["users"][0]["user"]["token"].as_str().unwrap();
-    let base = "https://127.0.0.1:7480/apis/metal.athanor.dev/v1alpha1/namespaces/default/machines";
+    let curl = Curl::of(&service, &rack);
     for (method, path) in [
         ("OPTIONS", ""),
         ("TRACE", ""),
@@ -354,21 +352,15 @@ fn a_method_that_means_nothing_does_nothing() {
         ("PURGE", "/m1"),
         ("DELETE", "/m1/status"),
     ] {
-        let mut curl = rack.command("curl");
-        curl.args(["-sk", "-o", "/dev/null", "-w", "%{http_code}", "-X", method, "-H", &format!("authorization: Bearer {token}")]);
-        assert_eq!(tools::run(curl.arg(format!("{base}{path}"))).unwrap(), "405", "{method} {path}");
+        assert_eq!(curl.machines(method, path, "application/json", "").0, "405", "{method} {path}");
         assert!(service.get("machine", "m1").is_ok(), "{method} {path} removed the machine");
     }
     let said = kubectl.refused("delete machine m1 --as=somebody", "");
     assert!(said.contains("knows no impersonation"), "{said}");
-    let mut curl = rack.command("curl");
-    curl.args(["-sk", "-X", "DELETE", "-H", &format!("authorization: Bearer {token}")]);
-    let said = tools::run(curl.arg(format!("{base}/m1?dryRun=Some"))).unwrap();
+    let (_, said) = curl.machines("DELETE", "/m1?dryRun=Some", "application/json", "");
     assert!(said.contains("dryRun: Unsupported value"), "{said}");
-    let mut curl = rack.command("curl");
-    curl.args(["-sk", "-H", &format!("authorization: Bearer {token}"), "-H", "content-type: application/yaml", "--data-binary"]);
-    curl.arg(MACHINE.replace("{name: m1,", "{name: m2, resourceVersion: \"7\","));
-    let said = tools::run(curl.arg(base)).unwrap();
+    let versioned = MACHINE.replace("{name: m1,", "{name: m2, resourceVersion: \"7\",");
+    let (_, said) = curl.machines("POST", "", "application/yaml", &versioned);
     assert!(said.contains("resourceVersion should not be set on objects to be created"), "{said}");
     assert!(service.get("machine", "m1").is_ok());
 }

@@ -152,46 +152,45 @@ fn parse(file: &str, text: &str) -> anyhow::Result<Config> {
     tree.mean_off(&schema);
     tree::check(file, &tree, &schema, "")?;
     let json = tree.to_json();
+    let place = |path: &[&str]| {
+        let (line, column) = tree.locate(path);
+        format!("{file}:{line}:{column}")
+    };
     let written = json["subnets"].as_object().into_iter().flatten().map(|(name, spec)| (name.clone(), spec.clone())).collect();
     let mut config: Config = match serde_path_to_error::deserialize(json) {
         Ok(config) => config,
         Err(error) => {
             let path = error.path().to_string();
-            let (line, column) = tree.locate(&path.split(['.', '[', ']']).filter(|step| !step.is_empty()).collect::<Vec<_>>());
+            let steps: Vec<&str> = path.split(['.', '[', ']']).filter(|step| !step.is_empty()).collect();
             let what = match error.inner().to_string().as_str() {
                 "invalid socket address syntax" => "must be an address and a port, like 127.0.0.1:7480".to_owned(),
                 "invalid IP address syntax" if path.ends_with(".cidr") => athanor_crds::subnet::NO_CIDR.to_owned(),
                 "invalid IP address syntax" => "must be an IP address, like 192.168.10.7".to_owned(),
                 other => other.to_owned(),
             };
-            bail!("{file}:{line}:{column}: {path}: {what}");
+            bail!("{}: {path}: {what}", place(&steps));
         }
     };
     config.written = written;
     if let Some((field, other)) = shared_port(&config) {
-        let (line, column) = tree.locate(&field.split('.').collect::<Vec<_>>());
-        bail!("{file}:{line}:{column}: {field}: {other} has this port already; choose another");
+        let place = place(&field.split('.').collect::<Vec<_>>());
+        bail!("{place}: {field}: {other} has this port already; choose another");
     }
     if let Some(node) = config.node.as_ref().filter(|node| !athanor_apiserver::is_name(node)) {
-        let (line, column) = tree.locate(&["node"]);
-        bail!("{file}:{line}:{column}: node: {node:?} cannot name a node; use lower-case letters, digits, '-' and '.', such as cellar-1");
+        bail!("{}: node: {node:?} cannot name a node; use lower-case letters, digits, '-' and '.', such as cellar-1", place(&["node"]));
     }
     if config.data_dir.as_os_str().is_empty() {
-        let (line, column) = tree.locate(&["dataDir"]);
-        bail!("{file}:{line}:{column}: dataDir: is empty; name a folder, or leave it out for {}", default_data_dir().display());
+        bail!("{}: dataDir: is empty; name a folder, or leave it out for {}", place(&["dataDir"]), default_data_dir().display());
     }
     for name in config.subnets.keys() {
         if !athanor_apiserver::is_name(name) {
-            let (line, column) = tree.locate(&["subnets", name]);
-            bail!(
-                "{file}:{line}:{column}: subnets: {name:?} cannot name a Subnet; use lower-case letters, digits, '-' and '.', such as rack-1"
-            );
+            let place = place(&["subnets", name]);
+            bail!("{place}: subnets: {name:?} cannot name a Subnet; use lower-case letters, digits, '-' and '.', such as rack-1");
         }
     }
     if let Some(fault) = networks::fault(&config.subnets) {
         let steps: Vec<&str> = fault.path.iter().map(String::as_str).collect();
-        let (line, column) = tree.locate(&steps);
-        bail!("{file}:{line}:{column}: {}: {}", fault.path.join("."), fault.why);
+        bail!("{}: {}: {}", place(&steps), fault.path.join("."), fault.why);
     }
     Ok(config)
 }

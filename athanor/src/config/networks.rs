@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use athanor_crds::{SubnetSpec, subnet::Mode};
+use athanor_crds::SubnetSpec;
 
 /// What is wrong, and where.
 pub(super) struct Fault {
@@ -27,10 +27,7 @@ pub(super) fn fault(subnets: &BTreeMap<String, SubnetSpec>) -> Option<Fault> {
             let why = format!("{place:?} cannot name a namespace; name one, such as default");
             return within(vec!["newcomers".to_owned(), "namespace".to_owned()], why);
         }
-        // What is not served is in nobody's way.
-        let served = |spec: &SubnetSpec| spec.mode != Mode::Off;
-        let meets = |other: &SubnetSpec| served(other) && served(spec) && (other.cidr.contains(&cidr) || cidr.contains(&other.cidr));
-        if let Some((other, theirs)) = before.iter().find(|(_, other)| meets(other)).map(|(name, other)| (name, other.cidr)) {
+        if let Some((other, theirs)) = before.iter().find(|(_, other)| spec.overlaps(other)).map(|(name, other)| (name, other.cidr)) {
             return within(vec!["cidr".to_owned()], format!("{cidr} overlaps that of {other} ({theirs}); change one of the two"));
         }
         if let Some((field, address)) = addresses(spec).into_iter().find(|(_, address)| !cidr.contains(address)) {

@@ -15,7 +15,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use athanor_apiserver::{ApiServer, Identity, OpenError, Pki, Tokens};
 use athanor_boot_agent::{Options, interfaces};
-use athanor_crds::{Subnet, SubnetSpec, rights::Role, subnet::Mode};
+use athanor_crds::{Subnet, SubnetSpec, rights::Role};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{
     Api, Client,
@@ -214,12 +214,8 @@ async fn ensure_namespaces(client: &Client, config: &Config) -> anyhow::Result<V
 
 /// Names of Subnets that overlap, two by two.
 fn overlaps(subnets: &[(String, SubnetSpec)]) -> Vec<(&str, &str)> {
-    let served = |spec: &SubnetSpec| spec.mode != Mode::Off;
-    let meet = |one: &SubnetSpec, other: &SubnetSpec| {
-        served(one) && served(other) && (one.cidr.contains(&other.cidr) || other.cidr.contains(&one.cidr))
-    };
     let pairs = subnets.iter().enumerate().flat_map(|(index, one)| subnets[index + 1..].iter().map(move |other| (one, other)));
-    pairs.filter(|(one, other)| meet(&one.1, &other.1)).map(|(one, other)| (one.0.as_str(), other.0.as_str())).collect()
+    pairs.filter(|(one, other)| one.1.overlaps(&other.1)).map(|(one, other)| (one.0.as_str(), other.0.as_str())).collect()
 }
 
 fn banner(config: &Config, file: &Path, applied: &Applied, began: Instant) {
@@ -234,9 +230,7 @@ fn banner(config: &Config, file: &Path, applied: &Applied, began: Instant) {
         out.push_str(&format!("  dhcp   {:<32} mode {}{pool}\n", format!("{interface} {}", spec.cidr), spec.mode));
         out.push_str(&format!("  tftp   {address}:69\n  http   http://{address}:{}\n", config.http.port));
     }
-    let relayed =
-        |spec: &&SubnetSpec| spec.mode != Mode::Off && spec.is_supported() && spec.interfaces.is_empty() && !spec.relays.is_empty();
-    let relayed: Vec<&SubnetSpec> = applied.subnets.iter().map(|(_, spec)| spec).filter(relayed).collect();
+    let relayed: Vec<&SubnetSpec> = applied.subnets.iter().map(|(_, spec)| spec).filter(|spec| spec.is_served_through_relays()).collect();
     for spec in relayed.iter().filter(|spec| served.iter().all(|(_, other, _)| other != *spec)) {
         out.push_str(&format!("  dhcp   {:<32} mode {}\n", format!("relays {}", spec.cidr), spec.mode));
     }

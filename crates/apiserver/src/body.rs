@@ -1,10 +1,10 @@
 //! Request bodies: JSON, YAML, or the protobuf that kubectl sends for kinds of Kubernetes' own.
 
-use std::{collections::HashSet, fmt};
+use std::fmt;
 
 use http::StatusCode;
-use serde::de::{DeserializeSeed, Deserializer as _, MapAccess, SeqAccess, Visitor};
-use serde_json::Value;
+use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value};
 
 use crate::{
     error::{ApiError, Result},
@@ -31,31 +31,8 @@ pub(crate) fn object(content_type: &str, body: &[u8]) -> Result<Read> {
     match essence(content_type) {
         protobuf::CONTENT_TYPE => Ok(Read { value: protobuf::object(body)?, twice: Vec::new() }),
         "" | "application/json" | "application/yaml" => text(body),
-        other => Err(unknown(format!(
-            "the body of the request was in an unknown format ({other:?}) - accepted media types include: application/json, application/yaml"
-        ))),
+        other => Err(unknown(other, "application/json, application/yaml")),
     }
-}
-
-/// The kinds of patches that there are.
-pub(crate) const PATCHES: [&str; 4] = [
-    "application/merge-patch+json",
-    "application/json-patch+json",
-    "application/strategic-merge-patch+json",
-    "application/apply-patch+yaml",
-];
-
-/// Reads the body of a patch.
-///
-/// # Errors
-/// It is of another type, which is said before anything is read: clients that know several try the next one then.
-pub(crate) fn patch(content_type: &str, body: &[u8]) -> Result<Read> {
-    let kind = essence(content_type);
-    if !PATCHES.contains(&kind) {
-        let list = PATCHES.join(", ");
-        return Err(unknown(format!("the body of the request was in an unknown format ({kind:?}) - accepted media types include: {list}")));
-    }
-    text(body)
 }
 
 /// A content type without its parameters.
@@ -64,7 +41,8 @@ pub(crate) fn essence(content_type: &str) -> &str {
 }
 
 /// No body of this type is read here.
-fn unknown(message: String) -> ApiError {
+pub(crate) fn unknown(content_type: &str, accepted: &str) -> ApiError {
+    let message = format!("the body of the request was in an unknown format ({content_type:?}) - accepted media types include: {accepted}");
     ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType", message)
 }
 
@@ -72,23 +50,27 @@ fn unknown(message: String) -> ApiError {
 ///
 /// # Errors
 /// It is neither.
-fn text(body: &[u8]) -> Result<Read> {
+pub(crate) fn text(body: &[u8]) -> Result<Read> {
     let broken = |why: String| ApiError::bad_request(format!("the body cannot be read: {why}"));
-    let value = match serde_json::from_slice(body) {
+    let mut twice = Vec::new();
+    let value = match json(body, &mut twice) {
         Ok(value) => value,
+        // YAML with a key twice is refused when it is read.
         Err(_) => {
+            twice.clear();
             let text = std::str::from_utf8(body).map_err(|error| broken(error.to_string()))?;
             serde_saphyr::from_str(text).map_err(|error| broken(error.to_string().lines().next().unwrap_or_default().to_owned()))?
         }
     };
     // Who manages what nests deeper than the object, and what is stored must be readable again.
-    if depth(&value) > MAX_DEPTH {
-        return Err(broken(format!("it nests deeper than {MAX_DEPTH} levels")));
-    }
-    let mut twice = Vec::new();
-    // YAML with a key twice is refused when it is read.
-    let _ = serde_json::Deserializer::from_slice(body).deserialize_any(Keys { path: "", twice: &mut twice });
-    Ok(Read { value, twice })
+    if depth(&value) > MAX_DEPTH { Err(broken(format!("it nests deeper than {MAX_DEPTH} levels"))) } else { Ok(Read { value, twice }) }
+}
+
+fn json(body: &[u8], twice: &mut Vec<String>) -> serde_json::Result<Value> {
+    let mut deserializer = serde_json::Deserializer::from_slice(body);
+    let value = Reader { place: &Place::Root, twice }.deserialize(&mut deserializer)?;
+    deserializer.end()?;
+    Ok(value)
 }
 
 fn depth(value: &Value) -> usize {
@@ -99,69 +81,88 @@ fn depth(value: &Value) -> usize {
     }
 }
 
-/// Looks for keys that stand twice.
-struct Keys<'a> {
-    path: &'a str,
+/// Where a value stands. It is written out for what is told only.
+enum Place<'a> {
+    Root,
+    Key(&'a Place<'a>, &'a str),
+    Index(&'a Place<'a>, usize),
+}
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Root => Ok(()),
+            Self::Key(Self::Root, key) => f.write_str(key),
+            Self::Key(parent, key) => write!(f, "{parent}.{key}"),
+            Self::Index(parent, index) => write!(f, "{parent}[{index}]"),
+        }
+    }
+}
+
+/// Reads a value and notes keys that stand twice.
+struct Reader<'a> {
+    place: &'a Place<'a>,
     twice: &'a mut Vec<String>,
 }
 
-impl<'de> DeserializeSeed<'de> for Keys<'_> {
-    type Value = ();
+impl<'de> DeserializeSeed<'de> for Reader<'_> {
+    type Value = Value;
 
-    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> std::result::Result<(), D::Error> {
+    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> std::result::Result<Value, D::Error> {
         deserializer.deserialize_any(self)
     }
 }
 
-impl<'de> Visitor<'de> for Keys<'_> {
-    type Value = ();
+impl<'de> Visitor<'de> for Reader<'_> {
+    type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("JSON")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<(), A::Error> {
-        let mut seen = HashSet::new();
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Value, A::Error> {
+        let mut fields = Map::new();
         while let Some(key) = map.next_key::<String>()? {
-            let path = if self.path.is_empty() { key.clone() } else { format!("{}.{key}", self.path) };
-            map.next_value_seed(Keys { path: &path, twice: self.twice })?;
-            if !seen.insert(key) && self.twice.len() < MAX_TOLD {
-                self.twice.push(path);
+            let place = Place::Key(self.place, &key);
+            let value = map.next_value_seed(Reader { place: &place, twice: self.twice })?;
+            if fields.contains_key(&key) && self.twice.len() < MAX_TOLD {
+                self.twice.push(place.to_string());
             }
+            fields.insert(key, value);
         }
-        Ok(())
+        Ok(Value::Object(fields))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> std::result::Result<(), A::Error> {
-        let mut index = 0;
-        while seq.next_element_seed(Keys { path: &format!("{}[{index}]", self.path), twice: self.twice })?.is_some() {
-            index += 1;
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> std::result::Result<Value, A::Error> {
+        let mut items = Vec::new();
+        while let Some(item) = seq.next_element_seed(Reader { place: &Place::Index(self.place, items.len()), twice: self.twice })? {
+            items.push(item);
         }
-        Ok(())
+        Ok(Value::Array(items))
     }
 
-    fn visit_bool<E>(self, _: bool) -> std::result::Result<(), E> {
-        Ok(())
+    fn visit_bool<E>(self, value: bool) -> std::result::Result<Value, E> {
+        Ok(value.into())
     }
 
-    fn visit_i64<E>(self, _: i64) -> std::result::Result<(), E> {
-        Ok(())
+    fn visit_i64<E>(self, value: i64) -> std::result::Result<Value, E> {
+        Ok(value.into())
     }
 
-    fn visit_u64<E>(self, _: u64) -> std::result::Result<(), E> {
-        Ok(())
+    fn visit_u64<E>(self, value: u64) -> std::result::Result<Value, E> {
+        Ok(value.into())
     }
 
-    fn visit_f64<E>(self, _: f64) -> std::result::Result<(), E> {
-        Ok(())
+    fn visit_f64<E>(self, value: f64) -> std::result::Result<Value, E> {
+        Ok(value.into())
     }
 
-    fn visit_str<E>(self, _: &str) -> std::result::Result<(), E> {
-        Ok(())
+    fn visit_str<E>(self, value: &str) -> std::result::Result<Value, E> {
+        Ok(value.into())
     }
 
-    fn visit_unit<E>(self) -> std::result::Result<(), E> {
-        Ok(())
+    fn visit_unit<E>(self) -> std::result::Result<Value, E> {
+        Ok(Value::Null)
     }
 }
 
@@ -176,5 +177,14 @@ mod tests {
         assert!(text(br#"{"a": {"b": 1}, "c": {"b": 1}}"#).unwrap().twice.is_empty());
         assert!(text(b"a: 1\na: 2\n").is_err());
         assert_eq!(object("text/plain", b"{}").err().unwrap().code, StatusCode::UNSUPPORTED_MEDIA_TYPE);
+    }
+
+    #[test]
+    fn json_is_read_as_it_always_is() {
+        for body in
+            ["{\"a\": [1, -1, 2.5, 1e3, 18446744073709551615, true, null, \"\\u00e4\", {}], \"b\": {\"c\": []}}", "[]", "\"x\"", "null"]
+        {
+            assert_eq!(text(body.as_bytes()).unwrap().value, serde_json::from_str::<Value>(body).unwrap(), "{body}");
+        }
     }
 }

@@ -83,6 +83,11 @@ impl ApiError {
         this
     }
 
+    /// Options of a request that cannot be, in Kubernetes' words.
+    pub(crate) fn invalid_options(kind: &str, why: &str) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", format!("{kind}.meta.k8s.io \"\" is invalid: {why}"))
+    }
+
     pub(crate) fn gone(message: impl Into<String>) -> Self {
         Self::new(StatusCode::GONE, "Expired", message)
     }

@@ -221,8 +221,8 @@ impl ApiServer {
 
     fn watch(&self, call: &Call, target: Target) -> Result<Response<Body>> {
         if call.query.contains_key("sendInitialEvents") {
-            let message = "ListOptions.meta.k8s.io \"\" is invalid: sendInitialEvents: Forbidden: sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled";
-            return Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message));
+            let why = "sendInitialEvents: Forbidden: sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled";
+            return Err(ApiError::invalid_options("ListOptions", why));
         }
         let after = match call.query.get("resourceVersion").map(String::as_str) {
             None | Some("" | "0") => None,
@@ -252,20 +252,18 @@ impl ApiServer {
             _ => Unknown::Warn,
         };
         let options = WriteOptions { manager: &manager, force: call.flag("force"), dry_run: call.dry_run()?, unknown, now: now() };
-        let read = if call.method == Method::PATCH {
-            body::patch(&call.content_type, &call.body)?
-        } else {
-            body::object(&call.content_type, &call.body)?
-        };
+        // Which kind it is is said before anything is read: clients that know several types try the next one then.
+        let patch = if call.method == Method::PATCH { Some(call.patch()?) } else { None };
+        let read = if patch.is_some() { body::text(&call.body)? } else { body::object(&call.content_type, &call.body)? };
         if unknown == Unknown::Strict && !read.twice.is_empty() {
             let list: Vec<String> = read.twice.iter().map(|path| format!("duplicate field {path:?}")).collect();
             return Err(ApiError::bad_request(format!("strict decoding error: {}", list.join(", "))));
         }
-        let written = match (call.method.as_str(), name) {
-            ("POST", None) => verbs::create(&self.store, target, read.value, &options)?,
-            ("PUT", Some(name)) => verbs::replace(&self.store, target, name, read.value, &options)?,
-            ("PATCH", Some(name)) => verbs::patch(&self.store, target, name, call.patch(read.value)?, &options)?,
-            (method, _) => {
+        let written = match (call.method.as_str(), name, patch) {
+            ("POST", None, _) => verbs::create(&self.store, target, read.value, &options)?,
+            ("PUT", Some(name), _) => verbs::replace(&self.store, target, name, read.value, &options)?,
+            (_, Some(name), Some(patch)) => verbs::patch(&self.store, target, name, patch(read.value), &options)?,
+            (method, ..) => {
                 return Err(ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", format!("{method} is not possible here")));
             }
         };
@@ -308,11 +306,9 @@ impl Call {
             serde_json::from_value(body).map_err(|error| ApiError::bad_request(format!("the DeleteOptions cannot be read: {error}")))?;
         let policy = options.propagation_policy.as_deref().or_else(|| self.query.get("propagationPolicy").map(String::as_str));
         if let Some(word) = policy.filter(|word| !PROPAGATION.contains(word)) {
-            let message = format!(
-                "DeleteOptions.meta.k8s.io \"\" is invalid: propagationPolicy: Unsupported value: {word:?}: supported values: \"Background\", \
-                 \"Foreground\", \"Orphan\""
-            );
-            return Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message));
+            let why =
+                format!("propagationPolicy: Unsupported value: {word:?}: supported values: \"Background\", \"Foreground\", \"Orphan\"");
+            return Err(ApiError::invalid_options("DeleteOptions", &why));
         }
         let preconditions = options.preconditions.unwrap_or_default();
         let dry_run = self.dry_run()? || dry_run(options.dry_run.iter().flatten().map(String::as_str))?;
@@ -338,17 +334,20 @@ impl Call {
         Ok(selector)
     }
 
-    /// A patch, of the kind that the content type says.
-    fn patch(&self, body: Value) -> Result<Patch> {
+    /// What makes a patch of a body, by the content type.
+    fn patch(&self) -> Result<fn(Value) -> Patch> {
         match body::essence(&self.content_type) {
-            "application/merge-patch+json" => Ok(Patch::Merge(body)),
-            "application/json-patch+json" => Ok(Patch::Json(body)),
-            "application/strategic-merge-patch+json" => Ok(Patch::Strategic(body)),
+            "application/merge-patch+json" => Ok(Patch::Merge),
+            "application/json-patch+json" => Ok(Patch::Json),
+            "application/strategic-merge-patch+json" => Ok(Patch::Strategic),
             "application/apply-patch+yaml" if !self.query.contains_key("fieldManager") => Err(ApiError::bad_request(
                 "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
             )),
-            // Of the four kinds there are, which is all that is read.
-            _ => Ok(Patch::Apply(body)),
+            "application/apply-patch+yaml" => Ok(Patch::Apply),
+            other => Err(body::unknown(
+                other,
+                "application/merge-patch+json, application/json-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml",
+            )),
         }
     }
 
@@ -356,17 +355,13 @@ impl Call {
     fn check_revision(&self, newest: u64) -> Result<()> {
         let get = |name: &str| self.query.get(name).map(String::as_str).filter(|text| !text.is_empty());
         let matching = get("resourceVersionMatch");
-        let invalid = |why: String| {
-            let message = format!("ListOptions.meta.k8s.io \"\" is invalid: {why}");
-            ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message)
-        };
         if let Some(word) = matching.filter(|word| !matches!(*word, "Exact" | "NotOlderThan")) {
             let why = format!("resourceVersionMatch: Unsupported value: {word:?}: supported values: \"Exact\", \"NotOlderThan\"");
-            return Err(invalid(why));
+            return Err(ApiError::invalid_options("ListOptions", &why));
         }
         let Some(text) = get("resourceVersion") else {
             let why = "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided";
-            return if matching.is_some() { Err(invalid(why.to_owned())) } else { Ok(()) };
+            return if matching.is_some() { Err(ApiError::invalid_options("ListOptions", why)) } else { Ok(()) };
         };
         let wanted: u64 = text
             .parse()

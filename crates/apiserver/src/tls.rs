@@ -72,13 +72,12 @@ impl Pki {
         }
         // One that is blank or cut off is as good as none; by the same key it is made again.
         if certificate.is_none_or(|pem| CertificateDer::from_pem_slice(&pem).is_err()) {
-            let key = if key_file.exists() {
-                read_key(&key_file).map_err(io(&key_file))?.map_err(authority)?
-            } else {
-                KeyPair::generate().map_err(authority)?
-            };
+            if !key_file.exists() {
+                let key = KeyPair::generate().map_err(authority)?;
+                write_private(&key_file, key.serialize_pem().as_bytes()).map_err(io(&key_file))?;
+            }
+            let key = read_key(&key_file).map_err(io(&key_file))?.map_err(authority)?;
             let made = authority_params().self_signed(&key).map_err(authority)?;
-            write_private(&key_file, key.serialize_pem().as_bytes()).map_err(io(&key_file))?;
             write_private(&certificate_file, made.pem().as_bytes()).map_err(io(&certificate_file))?;
         }
         let ca_pem = fs::read_to_string(&certificate_file).map_err(io(&certificate_file))?;

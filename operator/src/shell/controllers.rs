@@ -163,10 +163,11 @@ impl Feeds {
             .with_config(config())
             .watches_shared_stream(self.profiles.changes(), move |changed| keys(&others.state_filter(|other| !same(other, &*changed))))
             .watches_shared_stream(self.deployments.changes(), move |user| {
-                let in_trouble = user.status.as_ref().is_some_and(|status| is_unservable(&status.conditions));
+                let in_trouble = user.status.as_ref().is_some_and(|status| ready_for(&status.conditions, reasons::CONTENT_UNAVAILABLE));
                 // Also one that it has left.
                 keys(&used.state_filter(|profile| {
-                    let blamed = profile.status.as_ref().is_some_and(|status| is_unservable(&status.conditions));
+                    let status = profile.status.as_ref();
+                    let blamed = status.is_some_and(|status| ready_for(&status.conditions, reasons::CONTENT_UNAVAILABLE));
                     ns(profile) == ns(&*user) && (blamed || (in_trouble && uses(&user, profile)))
                 }))
             })
@@ -215,22 +216,21 @@ fn uses(deployment: &Deployment, profile: &BootProfile) -> bool {
     deployment.spec.profile.name == profile.metadata.name && ns(deployment) == ns(profile)
 }
 
-/// Whether agents could not serve a file.
-fn is_unservable(list: &[Condition]) -> bool {
-    conditions::find(list, types::READY).is_some_and(|ready| ready.reason == reasons::CONTENT_UNAVAILABLE)
+/// Whether that is why something is ready or not, as far as was last known.
+fn ready_for(list: &[Condition], reason: &str) -> bool {
+    conditions::find(list, types::READY).is_some_and(|ready| ready.reason == reason)
 }
 
 /// Whether another Machine owns one of its MAC addresses, as far as was last known.
 fn is_duplicate(machine: &Machine) -> bool {
-    let ready = machine.status.as_ref().and_then(|status| conditions::find(&status.conditions, types::READY));
-    ready.is_some_and(|ready| ready.reason == reasons::DUPLICATE_MAC)
+    machine.status.as_ref().is_some_and(|status| ready_for(&status.conditions, reasons::DUPLICATE_MAC))
 }
 
 /// Whether an address that somebody gives back may be what a Machine waits for.
 fn waits_for_address(machine: &Machine) -> bool {
     let Some(status) = &machine.status else { return false };
-    let ready = conditions::find(&status.conditions, types::READY);
-    status.address.is_none() || ready.is_some_and(|ready| ready.reason == reasons::NO_ADDRESS || ready.reason == reasons::ADDRESS_CONFLICT)
+    let list = &status.conditions;
+    status.address.is_none() || ready_for(list, reasons::NO_ADDRESS) || ready_for(list, reasons::ADDRESS_CONFLICT)
 }
 
 /// The Machines whose plan somebody deleted.

@@ -48,8 +48,8 @@ impl Scene<'_> {
         }
     }
 
-    /// The boot file, and options 60 and 43, by mode and firmware: EDK2 would take an offer with 60 = PXEClient for a BINL answer and ask port 4011, while BIOS
-    /// PXE wants to see it, with a discovery control (43.6 = 8) that says not to look for boot servers.
+    /// The boot file, and options 60 and 43, by mode and firmware: EDK2 would take an offer with 60 = PXEClient for a BINL answer and ask port
+    /// 4011, while BIOS PXE wants to see it, with a discovery control (43.6 = 8) that says not to look for boot servers.
     pub(super) fn boot_options(&self, file: Option<&str>, options: &mut Options) {
         if let Some(file) = file {
             put(options, option::TFTP_SERVER_NAME, self.server.to_string().into_bytes());
