@@ -11,6 +11,7 @@
 mod cli;
 mod config;
 mod output;
+mod planned;
 mod services;
 mod yaml;
 

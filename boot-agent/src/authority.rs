@@ -46,11 +46,19 @@ pub struct Verdict {
     pub chosen: Option<Timestamp>,
 }
 
+/// What holds on an interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Standing {
+    authority: Authority,
+    /// The verdict is of before we served the interface as it is now: an earlier process', as a rule.
+    inherited: bool,
+}
+
 /// The verdicts of an agent's interfaces.
 pub(crate) struct Verdicts {
     file: PathBuf,
     kept: Mutex<BTreeMap<String, Verdict>>,
-    current: watch::Sender<BTreeMap<String, Authority>>,
+    current: watch::Sender<BTreeMap<String, Standing>>,
     suspicions: watch::Sender<BTreeMap<String, Ipv4Addr>>,
     /// Whom a client of a place chose instead of us, and when last.
     chosen: Mutex<BTreeMap<String, (Ipv4Addr, Instant)>>,
@@ -67,16 +75,25 @@ impl Verdicts {
 
     /// Whether we may answer with authority on an interface, now.
     pub(crate) fn of(&self, interface: &str) -> Authority {
-        self.current.borrow().get(interface).cloned().unwrap_or(Authority::Probing)
+        self.current.borrow().get(interface).map_or(Authority::Probing, |standing| standing.authority.clone())
     }
 
-    /// A client chose another server: the verdict that there is none is looked at again, and does not outlive us.
-    pub(crate) fn suspect(&self, link: &Link, server: Ipv4Addr) {
+    /// Whether the verdict on an interface is an earlier one, which we have not looked at yet.
+    pub(crate) fn is_inherited(&self, interface: &str) -> bool {
+        self.current.borrow().get(interface).is_some_and(|standing| standing.inherited)
+    }
+
+    /// A client chose another server: the verdict that there is none is looked at again, does not outlive us, and may hold no longer from now on.
+    pub(crate) fn suspect(&self, link: &Link, server: Ipv4Addr, at_once: bool) {
         let (interface, place) = (&link.interface, place(link));
         self.chosen.lock().unwrap_or_else(PoisonError::into_inner).insert(place.clone(), (server, Instant::now()));
         if self.of(interface) == Authority::Alone {
             let now = Timestamp::now();
             self.remember(place, Verdict { foreign: Some(server), at: now, chosen: Some(now) });
+            if at_once {
+                // Firmware that got nothing to boot there asks on in the same second.
+                self.set(interface, Authority::Foreign(server), false);
+            }
             self.suspicions.send_modify(|known| {
                 known.insert(interface.clone(), server);
             });
@@ -97,13 +114,21 @@ impl Verdicts {
         verdict.foreign.zip(verdict.chosen).filter(|(_, when)| age(*when).is_some_and(|age| age < VERDICT_LIFETIME))
     }
 
+    /// The server that a client chose is one of ours, and remains so when it has gone.
+    fn acquit(&self, place: &str) {
+        self.chosen.lock().unwrap_or_else(PoisonError::into_inner).remove(place);
+    }
+
     /// Wakes whenever a verdict changes.
-    pub(crate) fn changes(&self) -> watch::Receiver<BTreeMap<String, Authority>> {
+    pub(crate) fn changes(&self) -> watch::Receiver<BTreeMap<String, Standing>> {
         self.current.subscribe()
     }
 
-    fn set(&self, interface: &str, authority: Authority) {
-        self.current.send_if_modified(|current| current.insert(interface.to_owned(), authority.clone()) != Some(authority));
+    fn set(&self, interface: &str, authority: Authority, inherited: bool) {
+        self.current.send_if_modified(|current| {
+            let before = current.insert(interface.to_owned(), Standing { authority: authority.clone(), inherited });
+            before.map(|before| before.authority) != Some(authority)
+        });
     }
 
     /// Interfaces that are no longer served are probed anew when they come back.
@@ -157,6 +182,7 @@ pub(crate) async fn keep_current(shared: Arc<Shared>, duty: Duty) {
     let (mut changes, mut suspicions) = (shared.changes(), shared.authority.suspicions.subscribe());
     // What an earlier process found out holds at once, and is looked at again: somebody may have come since.
     let mut suspected = true;
+    let mut looked = false;
     loop {
         changes.mark_unchanged();
         suspicions.mark_unchanged();
@@ -166,7 +192,7 @@ pub(crate) async fn keep_current(shared: Arc<Shared>, duty: Duty) {
             continue;
         }
         if let Some(age) = shared.authority.fresh(&place) {
-            shared.authority.set(&interface, Authority::Alone);
+            shared.authority.set(&interface, Authority::Alone, !looked);
             if !suspected {
                 suspected = tokio::time::timeout(VERDICT_LIFETIME.saturating_sub(age), suspicions.changed()).await.is_ok();
                 continue;
@@ -175,31 +201,53 @@ pub(crate) async fn keep_current(shared: Arc<Shared>, duty: Duty) {
         let (name, mac, installation) = (interface.clone(), duty.mac, shared.options.installation.clone());
         let addresses = duty.link.addresses.clone();
         let probed = tokio::task::spawn_blocking(move || probe(&name, mac, &addresses, &installation)).await;
-        let chosen = shared.authority.chosen_lately(&place).filter(|(server, _)| !shared.snapshot().is_ours(*server));
-        let pause = match probed.map(|probed| probed.map(|answered| chosen.map(|(server, _)| server).or(answered))) {
+        let chosen = match shared.authority.chosen_lately(&place) {
+            Some((server, _)) if shared.is_ours(server) => {
+                shared.authority.acquit(&place);
+                None
+            }
+            chosen => chosen,
+        };
+        let another = |answered: Option<Ipv4Addr>| chosen.map(|(server, _)| server).or(answered.filter(|server| !shared.is_ours(*server)));
+        let (pause, found) = match probed.map(|probed| probed.map(another)) {
             Ok(Ok(None)) => {
                 tracing::info!(%interface, "no other DHCP server answered");
-                shared.authority.set(&interface, Authority::Alone);
+                shared.authority.set(&interface, Authority::Alone, false);
                 shared.authority.remember(place.clone(), Verdict { foreign: None, at: Timestamp::now(), chosen: None });
-                VERDICT_LIFETIME
+                (VERDICT_LIFETIME, None)
             }
             Ok(Ok(Some(server))) => {
                 tracing::warn!(%interface, %server, "another DHCP server answers: newcomers are not served, nobody is sent a NAK");
-                shared.authority.set(&interface, Authority::Foreign(server));
+                shared.authority.set(&interface, Authority::Foreign(server), false);
                 shared
                     .authority
                     .remember(place.clone(), Verdict { foreign: Some(server), at: Timestamp::now(), chosen: chosen.map(|(_, when)| when) });
-                FOREIGN_AGAIN
+                (FOREIGN_AGAIN, Some(server))
             }
             Ok(Err(error)) => {
                 tracing::error!(%interface, %error, "the probe for another DHCP server failed");
-                FAILED_AGAIN
+                (FAILED_AGAIN, None)
             }
-            Err(_) => FAILED_AGAIN,
+            Err(_) => (FAILED_AGAIN, None),
         };
         let failed = pause == FAILED_AGAIN;
-        suspected = tokio::time::timeout(pause, suspicions.changed()).await.is_ok() || failed;
+        looked |= !failed;
+        suspected = tokio::select! {
+            () = tokio::time::sleep(pause) => failed,
+            _ = suspicions.changed() => true,
+            () = turns_out_ours(&shared, found) => true,
+        };
     }
+}
+
+/// Ends when a server that was taken for another is known to be an agent of ours: clients meet a new one before its Subnet tells of it.
+async fn turns_out_ours(shared: &Shared, server: Option<Ipv4Addr>) {
+    if let Some(server) = server
+        && shared.changes().wait_for(|_| shared.is_ours(server)).await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
 }
 
 /// Asks for a DHCP server on an interface and waits; returns the first that is not at one of our own addresses.

@@ -13,6 +13,7 @@ use athanor_dhcp::{
     Answer, Authority, Context, Decision, Destination, Lease, Newcomer, PROXY_PORT, Reply, Request, Row, SERVER_PORT, Wish, decide,
     held::{Admission, Held},
     packet::{MAX_PACKET, MessageType},
+    patience::Patience,
     reply::{destination, encode},
 };
 use athanor_plan::Snapshot;
@@ -41,6 +42,8 @@ struct Server {
     borrowers: Mutex<Held<Vec<u8>>>,
     /// Clients that asked while another server was looked for.
     unprobed: Mutex<Held<Vec<u8>>>,
+    /// Who asks on, because no other server has offered it anything.
+    patience: Mutex<Patience>,
     /// Clients that chose a server lately, and when.
     chose: Mutex<HashMap<MacAddr, Instant>>,
     /// Who waits for its turn.
@@ -69,10 +72,10 @@ pub(crate) fn start(shared: &Arc<Shared>, duty: &Duty, tasks: &mut JoinSet<()>) 
         std::io::ErrorKind::PermissionDenied => AgentError::NoRight { port: SERVER_PORT, exe: exe() },
         _ => AgentError::Socket { service: "DHCP", place: interface.clone(), source },
     })?;
-    let (held, borrowers, chose) = (Mutex::default(), Mutex::default(), Mutex::default());
+    let (held, borrowers, patience, chose) = (Mutex::default(), Mutex::default(), Mutex::default(), Mutex::default());
     let unprobed = Mutex::new(Held::lasting(UNPROBED));
     let waiting = Arc::new(Semaphore::new(MAX_WAITING));
-    let server = Arc::new(Server { shared: shared.clone(), duty: duty.clone(), raw, held, borrowers, unprobed, chose, waiting });
+    let server = Arc::new(Server { shared: shared.clone(), duty: duty.clone(), raw, held, borrowers, unprobed, patience, chose, waiting });
     tasks.spawn(receive(server.clone(), main.clone(), false));
     tasks.spawn(receive(server.clone(), proxy, true));
     tasks.spawn(release_held(server, main));
@@ -146,6 +149,18 @@ impl Server {
         self.shared.authority.of(&self.duty.link.interface)
     }
 
+    /// Whether no other server has offered a client anything. What an earlier process found holds until we have looked ourselves.
+    fn is_unclaimed(&self, request: &Request, was_held: bool) -> bool {
+        let now = Instant::now();
+        let who = (request.mac, athanor_dhcp::Client::of(request).boots_from_network());
+        let mut patience = self.patience.lock().unwrap_or_else(PoisonError::into_inner);
+        // Behind relays a person vouches for us.
+        if request.message == MessageType::Discover && request.giaddr.is_unspecified() && !was_held {
+            patience.asks(now, who);
+        }
+        patience.is_unclaimed(now, who) || self.shared.authority.is_inherited(&self.duty.link.interface)
+    }
+
     async fn handle(self: &Arc<Self>, socket: &Arc<UdpSocket>, bytes: &[u8], from: SocketAddr, proxy_port: bool) {
         let request = match Request::parse(bytes) {
             Ok(request) => request,
@@ -165,10 +180,13 @@ impl Server {
         // Who has not heard from the API for long does not know what others gave away since.
         let fresh = request.message != MessageType::Discover || self.shared.is_fresh();
         let leases = if fresh { self.shared.lent.of(request.mac, Timestamp::now()) } else { Vec::new() };
+        // What was held comes from no socket any more.
+        let was_held = from.port() == 0;
         let context = Context {
             snapshot: &snapshot,
             link: &self.duty.link,
             authority: &authority,
+            unclaimed: self.is_unclaimed(&request, was_held),
             installation: &self.shared.options.installation,
             http_port: self.shared.options.http_port,
             proxy_port,
@@ -179,15 +197,14 @@ impl Server {
         match &decision.answer {
             Answer::Register(newcomer) => decision = self.register(newcomer.clone(), bytes, decision.clone()).await,
             Answer::Lease(wish) => decision = self.lend(wish.clone(), bytes, decision.clone()),
-            // Whoever asked in these seconds need not ask again: firmware waits four and eight for that.
+            // Whoever asked on in these seconds need not ask again: firmware waits four and eight for that.
             Answer::Silence if decision.row == Row::Held && authority == Authority::Probing && request.message == MessageType::Discover => {
                 let mut unprobed = self.unprobed.lock().unwrap_or_else(PoisonError::into_inner);
                 unprobed.admit(Instant::now(), request.mac, "", u32::MAX, bytes.to_vec());
             }
             _ => self.give_back(&request, &decision, &leases),
         }
-        // What was held comes from no socket any more.
-        self.note(&snapshot, &request, &decision, from.port() == 0);
+        self.note(&snapshot, &request, &decision, was_held);
         if request.message == MessageType::Request && request.server_id().is_some() {
             self.chosen(request.mac);
         }
@@ -305,10 +322,11 @@ impl Server {
         // What a client behind a relay chose tells nothing of our own wire.
         if let (MessageType::Request, Row::NotOurs, Some(server)) = (request.message, decision.row, request.server_id())
             && request.giaddr.is_unspecified()
-            && !self.duty.link.addresses.contains(&server)
-            && !snapshot.is_ours(server)
+            && !self.shared.is_ours(server)
         {
-            self.shared.authority.suspect(&self.duty.link, server);
+            self.patience.lock().unwrap_or_else(PoisonError::into_inner).chose_another(request.mac);
+            // Of several agents one may hear of another a moment late; the second probe gives it that.
+            self.shared.authority.suspect(&self.duty.link, server, !self.shared.options.in_cluster);
         }
         if let (Row::Decline, Some(ip), Some(subnet)) = (decision.row, request.wanted(), &decision.subnet)
             && snapshot.by_mac(request.mac).and_then(|plan| plan.address(request.mac, subnet)) == Some(ip.into())

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    net::Ipv4Addr,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -157,6 +158,11 @@ impl Shared {
     /// What the interfaces have to serve; wakes when it changes.
     pub(crate) fn duties(&self) -> watch::Receiver<Vec<Duty>> {
         self.duties.subscribe()
+    }
+
+    /// Whether a server is one of ours: another agent, or this one by another interface, is no other server.
+    pub(crate) fn is_ours(&self, server: Ipv4Addr) -> bool {
+        self.duties.borrow().iter().any(|duty| duty.link.addresses.contains(&server)) || self.snapshot().is_ours(server)
     }
 
     /// Runs what may wait for a disk where it holds up nobody else; `None` when the disks do not answer.

@@ -56,7 +56,12 @@ impl Simulation {
         let all = ListParams::default();
         let plans = Api::<Secret>::namespaced(client.clone(), names::PLANS_NAMESPACE).list(&all).await?;
         let subnets = Api::<Subnet>::all(client.clone()).list(&all).await?.items;
-        let named = subnets.iter().map(|subnet| NamedSubnet { name: subnet.name_any(), spec: subnet.spec.clone(), servers: Vec::new() });
+        let named = subnets.iter().map(|subnet| NamedSubnet {
+            name: subnet.name_any(),
+            spec: subnet.spec.clone(),
+            servers: Vec::new(),
+            other_addresses: Vec::new(),
+        });
         let snapshot =
             Snapshot::new(named.collect(), plans.iter().filter_map(api::read).collect(), Arc::new(loaders::scan(&scene.loader_dirs)));
         let subnets = subnets.into_iter().map(|subnet| (subnet.name_any(), subnet)).collect();
@@ -81,6 +86,8 @@ impl Simulation {
             snapshot: &self.snapshot,
             link: &link,
             authority: &authority,
+            // What it is answered in the end.
+            unclaimed: true,
             installation: "",
             http_port: self.scene.http_port,
             proxy_port: question.proxy_port,

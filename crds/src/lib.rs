@@ -39,6 +39,7 @@ pub use bootreport::{BootReport, BootReportSpec};
 pub use deployment::{Deployment, DeploymentSpec};
 pub use inventory::MachineInventory;
 pub use machine::{Firmware, Machine, MachineSpec, MachineState, MachineStatus};
+pub use schema::LOADERS;
 pub use subnet::{Subnet, SubnetSpec};
 pub use wiperecord::{WipeRecord, WipeRecordSpec};
 

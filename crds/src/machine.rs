@@ -72,6 +72,12 @@ pub struct MachineSpec {
     /// What happens to data that was there before Athanor.
     #[serde(default)]
     pub existing_data: ExistingData,
+    /// What Athanor put on its disks, nobody deleted, and may be lost all the same: ids of Deployments' instances or of attempts, as conditions
+    /// name them. `existingData` does not mean these: the word may be older than they are, in a restored API above all. Emptied when its disks
+    /// were wiped, or are retained.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), inner(length(min = 1, max = 63)), extend("x-kubernetes-list-type" = "set"))]
+    pub overwrites: Vec<String>,
     /// Somebody else installed it; it is never written or wiped, and leaves to its own disk.
     #[serde(default)]
     pub externally_provisioned: bool,
@@ -95,7 +101,7 @@ pub struct MachineSpec {
     pub local_boot: LocalBoot,
     /// The name of the loader chain to use instead of the architecture's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 63))]
+    #[schemars(schema_with = "schema::loader")]
     pub loader: Option<String>,
     /// Its owner. Written by the operator, by compare-and-set; the one truth about who owns it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -199,7 +205,8 @@ pub enum ExistingData {
     /// A machine whose disks hold data stops after inspection and says what was found.
     #[default]
     Keep,
-    /// It may be overwritten.
+    /// It may be overwritten, and so may what a Deployment left that was deleted and wiped nothing. Any other Deployment's is kept unless
+    /// `overwrites` names it. Ends when a Deployment that retains its disks is deleted.
     Overwrite,
 }
 
@@ -321,6 +328,9 @@ pub struct Occupancy {
     /// written. Missing where nothing was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wipe: Option<WipePolicy>,
+    /// Its disks are kept when it is released, whatever they hold, and the Machine is cordoned then.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub retain: bool,
     /// Since when. A machine that is to be released is free once it asked the network after this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Time>,
@@ -367,6 +377,10 @@ pub struct MachineStatus {
     /// The generation of its Deployment that it is served: its boot plan is made of it, and nothing stands in the way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub planned_generation: Option<i64>,
+    /// Instances whose Deployments were deleted, and whose disks nobody wiped: the last ones.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), inner(length(max = 63)))]
+    pub released: Vec<String>,
     /// What goes wrong, and when it is tried again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,

@@ -4,6 +4,8 @@ use serde_json::{Value, json};
 
 /// A text without control characters: it is sent to machines, or written out for people, as one line.
 pub(crate) const ONE_LINE: &str = r"^[^\x00-\x1f\x7f]+$";
+/// The loader chains that there may be, by name.
+pub const LOADERS: [&str; 5] = ["grub", "ipxe", "ipxe-native", "pxelinux", "shim"];
 /// The longest name of an object, by Kubernetes' DNS subdomain rule.
 pub(crate) const NAME: u32 = 253;
 
@@ -46,9 +48,22 @@ pub(crate) fn ip(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     })
 }
 
-/// A list of at most sixteen addresses.
-pub(crate) fn ips(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
-    schemars::json_schema!({ "type": "array", "maxItems": 16, "items": ip(generator) })
+/// A list of at most sixteen addresses of servers.
+pub(crate) fn servers(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    let server = json!({
+        "type": "string", "maxLength": 45,
+        "x-kubernetes-validations": rules(&[
+            ("isIP(self)", "must be an IPv4 or IPv6 address, like 192.168.10.100", ""),
+            ("!isIP(self) || ip(self).isGlobalUnicast() || ip(self).isLinkLocalUnicast()",
+             "must be the address of one server: no multicast, broadcast, loopback or unspecified address", ""),
+        ])
+    });
+    schemars::json_schema!({ "type": "array", "maxItems": 16, "items": server })
+}
+
+/// The name of a loader chain.
+pub(crate) fn loader(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({ "type": "string", "enum": LOADERS })
 }
 
 /// Conditions as a list-map by type.

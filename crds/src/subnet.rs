@@ -56,11 +56,11 @@ pub struct SubnetSpec {
     pub gateway: Option<IpAddr>,
     /// DNS servers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(schema_with = "schema::ips")]
+    #[schemars(schema_with = "schema::servers")]
     pub dns: Vec<IpAddr>,
     /// NTP servers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(schema_with = "schema::ips")]
+    #[schemars(schema_with = "schema::servers")]
     pub ntp: Vec<IpAddr>,
     /// The domain name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -103,7 +103,7 @@ pub struct SubnetSpec {
     pub on_foreign_server: OnForeignServer,
     /// The name of the loader chain to use instead of the architecture's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 63))]
+    #[schemars(schema_with = "schema::loader")]
     pub loader: Option<String>,
 }
 
@@ -112,6 +112,7 @@ fn cidr_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         "type": "string", "maxLength": 49,
         "x-kubernetes-validations": rules(&[
             ("isCIDR(self)", "must be a network in CIDR notation, like 192.168.10.0/24", ""),
+            ("self.contains(':') || !self.matches('(^|[.])0[0-9]')", "has a leading zero, which some read as octal; leave it out", ""),
             ("!isCIDR(self) || cidr(self) == cidr(self).masked()", "has bits set behind its prefix; write the network's own address", ""),
             ("!isCIDR(self) || (cidr(self).prefixLength() >= 8 && cidr(self).ip().isGlobalUnicast())",
              "must be a network of hosts: no multicast, loopback or link-local network, and no shorter prefix than /8", ""),
@@ -160,10 +161,10 @@ impl fmt::Display for Mode {
      "from must not come after to", ""),
 ])))]
 pub struct AddressRange {
-    /// The first.
+    /// The first address.
     #[schemars(schema_with = "schema::ip")]
     pub from: IpAddr,
-    /// The last.
+    /// The last address.
     #[schemars(schema_with = "schema::ip")]
     pub to: IpAddr,
 }
@@ -326,7 +327,7 @@ pub struct SubnetStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["node", "interface"]))]
     pub servers: Vec<SubnetServer>,
-    /// Conditions: Ready, Authoritative, ForeignDHCP; Supported where it is not; NewcomersLimited where some are turned away.
+    /// Conditions: Ready, Authoritative; ForeignDHCP where somebody looked; Supported where it is not; NewcomersLimited where some are turned away.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,

@@ -6,9 +6,12 @@ use std::{
     os::unix::fs::{FileExt as _, FileTypeExt as _, OpenOptionsExt as _},
     path::Path,
     sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
 };
 
-use athanor_sys::{PageBuffer, block};
+use athanor_sys::{PageBuffer, block, nvme};
+
+use crate::erase;
 
 /// What can be done with a disk.
 pub trait Device: Sync {
@@ -38,6 +41,11 @@ pub trait Device: Sync {
     /// # Errors
     /// The device cannot.
     fn discard(&self, offset: u64, length: u64) -> io::Result<()>;
+    /// Lets the drive erase all of itself, however long that takes: nothing stops it. Returns what it calls that.
+    ///
+    /// # Errors
+    /// It has no erase of its own, or would not.
+    fn erase(&self) -> io::Result<&'static str>;
     /// Everything is on the medium, and what is read from now on comes from there.
     ///
     /// # Errors
@@ -84,6 +92,9 @@ impl Device for Watched<'_> {
     fn discard(&self, offset: u64, length: u64) -> io::Result<()> {
         self.wanted()?.discard(offset, length)
     }
+    fn erase(&self) -> io::Result<&'static str> {
+        self.wanted()?.erase()
+    }
     fn settle(&self) -> io::Result<()> {
         self.wanted()?.settle()
     }
@@ -99,6 +110,8 @@ pub struct Disk {
     is_block: bool,
 }
 
+/// How long a drive may take to erase itself: drives that write every cell need as long as it takes to fill them.
+const ERASE: Duration = Duration::from_secs(4 * 3600);
 /// The most zeros that are written at once to what has no means of its own.
 const ZEROS: usize = 1 << 20;
 
@@ -208,6 +221,18 @@ impl Device for Disk {
     fn discard(&self, offset: u64, length: u64) -> io::Result<()> {
         self.inside(offset, length)?;
         if self.is_block { block::discard(&self.file, offset, length) } else { Err(io::ErrorKind::Unsupported.into()) }
+    }
+    fn erase(&self) -> io::Result<&'static str> {
+        if !self.is_block || !self.name.starts_with("nvme") {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, "only NVMe drives are asked for an erase of their own"));
+        }
+        let nsid = nvme::namespace(&self.file)?;
+        let about = |nsid, what| nvme::identify(&self.file, nsid, what);
+        let (controller, namespaces) = (about(0, erase::CONTROLLER)?, about(0, erase::ACTIVE_NAMESPACES)?);
+        let command = erase::format(&controller, &about(nsid, erase::NAMESPACE)?, &namespaces)
+            .map_err(|why| io::Error::new(io::ErrorKind::Unsupported, why))?;
+        nvme::admin(&self.file, erase::FORMAT, nsid, command, ERASE)?;
+        Ok("NVMe Format NVM with erase of user data")
     }
     fn settle(&self) -> io::Result<()> {
         self.file.sync_all()?;

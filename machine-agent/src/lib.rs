@@ -20,6 +20,7 @@ pub mod command_line;
 pub mod device;
 pub mod documents;
 pub mod engine;
+pub mod erase;
 mod error;
 pub mod gpt;
 pub mod guard;

@@ -4,7 +4,7 @@
 //!   … image … | config partition: FAT … [marker] | up to 2 MiB: backup partition table |
 //! ```
 
-use std::io;
+use std::{fs::File, io, os::unix::fs::FileExt as _, path::Path};
 
 use athanor_wire::work::Marker;
 
@@ -16,6 +16,8 @@ pub(crate) const MIB: u64 = 1 << 20;
 pub(crate) const CONFIG_SIZE: u64 = 8 * MIB;
 /// The size of the marker: a block of every disk.
 pub(crate) const MARKER_SIZE: u64 = 4096;
+/// The longest id that the API takes: who wrote a longer one is not us.
+const MAX_ID: usize = 63;
 const MAGIC: &[u8] = b"ATHANOR-MARKER-1\n";
 
 /// Where the partition for documents begins and ends. Behind it is at least a MiB for the backup partition table.
@@ -47,6 +49,16 @@ pub fn read(disk: &dyn Device) -> io::Result<Option<Marker>> {
     Ok(decode(&bytes))
 }
 
+/// Likewise, of a disk that nobody wants to write to. What cannot be read has none.
+pub(crate) fn look(path: &Path, size: u64) -> Option<Marker> {
+    let (_, end) = config_place(size)?;
+    let mut bytes = vec![0; MARKER_SIZE as usize];
+    File::open(path).and_then(|disk| disk.read_exact_at(&mut bytes, end - MARKER_SIZE)).ok()?;
+    decode(&bytes).filter(|marker| {
+        [&marker.installation, &marker.instance, &marker.attempt].iter().all(|id| id.len() <= MAX_ID) && marker.content.len() <= 64
+    })
+}
+
 fn decode(bytes: &[u8]) -> Option<Marker> {
     let text = bytes.strip_prefix(MAGIC)?;
     let end = text.iter().position(|byte| *byte == 0).unwrap_or(text.len());
@@ -59,7 +71,7 @@ mod tests {
 
     #[test]
     fn a_marker_is_read_back_and_noise_is_none() {
-        let marker = Marker { installation: "here".into(), instance: "i-1".into(), attempt: "a-1".into() };
+        let marker = Marker { installation: "here".into(), instance: "i-1".into(), attempt: "a-1".into(), content: "00".into() };
         assert_eq!(decode(&encode(&marker)), Some(marker));
         assert_eq!(decode(&[0xFF; 4096]), None);
         assert_eq!(decode(MAGIC), None);

@@ -18,7 +18,7 @@ use crate::{
     AgentError,
     device::{self, Watched},
     engine::Event,
-    guard,
+    guard::{self, Writing},
     image::{Http, Image, Progress, lock},
     inventory, marker, root_disk, wipe,
 };
@@ -92,9 +92,11 @@ fn write(order: &Write, http: &ureq::Agent, teller: &Teller<'_>) -> Result<Strin
     println!("athanor: writes to {}: {}", choice.name, choice.why);
     let path = Path::new("/dev").join(&choice.name);
     let disk = device::Disk::open(&path).map_err(AgentError::disk(&choice.name, "opening it"))?;
-    let found = marker::read(&disk).map_err(AgentError::disk(&choice.name, "reading its marker"))?;
+    let marker = marker::read(&disk).map_err(AgentError::disk(&choice.name, "reading its marker"))?;
     let contents = facts.disks.iter().find(|other| other.name == choice.name).and_then(|disk| disk.contents.as_deref());
-    guard::may_write(order, &choice.name, found, contents)?;
+    if guard::may_write(order, &image.content(), &choice.name, marker.as_ref(), contents)? == Writing::IsThere {
+        return Ok(format!("on {}: an earlier attempt wrote it, and nothing is written again", choice.name));
+    }
     let began = Instant::now();
     let written = image.write(&Watched::new(&disk, &teller.over), teller)?;
     if let Err(error) = disk.reread_partitions() {

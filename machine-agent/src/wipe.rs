@@ -1,5 +1,7 @@
 //! What is on disks is destroyed, and looked for afterwards.
 
+use std::time::Duration;
+
 use athanor_wire::{WipeMethod, WipePolicy, WipedDisk};
 
 use athanor_sys::PageBuffer;
@@ -20,6 +22,10 @@ const PARTITION_EDGE: u64 = MIB;
 const SAMPLES: u64 = 1024;
 /// Bytes that are looked at in each.
 const SAMPLE: usize = 4096;
+/// How often it is told that a drive erases itself.
+const WORKS: Duration = Duration::from_millis(500);
+/// Letters of what a drive said; the record's own limit.
+const MOST_TOLD: usize = 256;
 /// What is zeroed between two words of progress.
 const STRIDE: u64 = 256 * MIB;
 
@@ -35,22 +41,53 @@ pub fn wipe(
     progress: &dyn Progress,
 ) -> Result<WipedDisk, AgentError> {
     let failed = |what| AgentError::disk(disk.name(), what);
-    let (method, bytes) = match policy {
+    let zeros = || everything(disk, progress).map_err(failed("writing zeros"));
+    let (mut method, mut bytes, mut sanitize) = match policy {
         WipePolicy::None => return Err(AgentError::NotOurs("its policy is to wipe nothing".to_owned())),
-        WipePolicy::Metadata => (WipeMethod::Metadata, metadata(disk).map_err(failed("destroying its tables"))?),
-        // A drive's own erase is not done by this version: zeros over everything are no weaker.
-        WipePolicy::Secure | WipePolicy::Overwrite => (WipeMethod::Overwrite, everything(disk, progress).map_err(failed("writing zeros"))?),
+        WipePolicy::Metadata => (WipeMethod::Metadata, metadata(disk).map_err(failed("destroying its tables"))?, None),
+        WipePolicy::Overwrite => (WipeMethod::Overwrite, zeros()?, None),
+        // Zeros over everything are asked for by a stricter policy.
+        WipePolicy::Secure => match erase(disk, progress) {
+            Ok(how) => (WipeMethod::Secure, disk.size(), Some(how.to_owned())),
+            Err(why) => (WipeMethod::Overwrite, zeros()?, Some(told(&format!("{why}; zeros were written instead")))),
+        },
         WipePolicy::Discard => {
             // What is read after a discard is the device's own affair; so zeros follow, which it may write by discarding.
             let discarded = disk.discard(0, disk.size()).is_ok();
-            let bytes = everything(disk, progress).map_err(failed("writing zeros"))?;
-            (if discarded { WipeMethod::Discard } else { WipeMethod::Overwrite }, bytes)
+            (if discarded { WipeMethod::Discard } else { WipeMethod::Overwrite }, zeros()?, None)
         }
     };
-    disk.settle().map_err(failed("flushing it"))?;
-    let (sampled, mismatched) = sample(disk, method).map_err(failed("reading it back"))?;
+    let look = |method| {
+        disk.settle().map_err(failed("flushing it"))?;
+        sample(disk, method).map_err(failed("reading it back"))
+    };
+    let mut looked = look(method);
+    if method == WipeMethod::Secure && !matches!(looked, Ok((_, 0))) {
+        // A drive may return what it likes afterwards, or nothing for a moment; who reads the record may not be left to guess.
+        sanitize = sanitize.map(|how| told(&format!("{how}; it did not read as zeros, so zeros were written")));
+        (method, bytes) = (WipeMethod::Overwrite, zeros()?);
+        looked = look(method);
+    }
+    let (sampled, mismatched) = looked?;
     let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
-    Ok(WipedDisk { serial, wwn, method, bytes, sampled, mismatched })
+    Ok(WipedDisk { serial, wwn, method, sanitize, bytes, sampled, mismatched })
+}
+
+/// As much as a record takes.
+fn told(text: &str) -> String {
+    text.chars().take(MOST_TOLD).collect()
+}
+
+/// The drive's own erase. It tells nothing while it works; that it works is told for it.
+fn erase(disk: &dyn Device, progress: &dyn Progress) -> std::io::Result<&'static str> {
+    std::thread::scope(|scope| {
+        let work = scope.spawn(|| disk.erase());
+        while !work.is_finished() {
+            progress.at("erase", 0, None);
+            std::thread::sleep(WORKS);
+        }
+        work.join().unwrap_or_else(|_| Err(std::io::Error::other("its thread ended")))
+    })
 }
 
 /// Both ends, and the beginning of each partition that the table tells of.
@@ -129,6 +166,15 @@ mod tests {
         let (file, disk) = disk_of((8 << 20) + 512);
         let record = wipe(&disk, WipePolicy::Overwrite, None, None, &()).unwrap();
         assert_eq!((record.bytes, record.mismatched), ((8 << 20) + 512, 0));
+        assert!(is_zero(&std::fs::read(file.path()).unwrap()));
+    }
+
+    #[test]
+    fn what_has_no_erase_of_its_own_is_overwritten_and_the_record_says_why() {
+        let (file, disk) = disk_of(8 << 20);
+        let record = wipe(&disk, WipePolicy::Secure, None, None, &()).unwrap();
+        let why = "only NVMe drives are asked for an erase of their own; zeros were written instead";
+        assert_eq!((record.method, record.sanitize.as_deref(), record.mismatched), (WipeMethod::Overwrite, Some(why), 0));
         assert!(is_zero(&std::fs::read(file.path()).unwrap()));
     }
 

@@ -54,8 +54,9 @@ fn order(url: &str, checksum: String) -> Write {
         hints: None,
         grow: false,
         documents: None,
-        marker: Marker { installation: "here".into(), instance: "i-1".into(), attempt: "a-1".into() },
+        marker: Marker { installation: "here".into(), instance: "i-1".into(), attempt: "a-1".into(), ..Marker::default() },
         overwrite: false,
+        overwrites: Vec::new(),
     }
 }
 
@@ -77,12 +78,14 @@ fn written(packed: Vec<u8>, plain: &[u8], format: Option<ImageFormat>) -> Result
     let server = Server::with(packed.clone());
     let (file, target) = disk(DISK);
     let order = Write { format, ..order(&server.url("disk.img"), sha256(&packed)) };
+    let http = Http::new(talk::agent(net::Names::default()), &order).map_err(|error| error.to_string())?;
+    let content = Image::open(&order, &http).map_err(|error| error.to_string())?.content();
     let result = put(&order, &target)?;
     let found = std::fs::read(file.path()).unwrap();
     let differs = found.iter().zip(plain).position(|(found, wanted)| found != wanted);
     assert_eq!(differs, None, "the first byte that is not the image's");
     assert_eq!(result.size, plain.len() as u64);
-    assert_eq!(marker::read(&target).unwrap(), Some(order.marker));
+    assert_eq!(marker::read(&target).unwrap(), Some(Marker { content, ..order.marker }));
     Ok(result)
 }
 

@@ -6,14 +6,14 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use athanor_crds::{
-    Deployment, Machine, MachineState,
+    Deployment, Machine, MachineInventory, MachineState,
     conditions::{self, reasons, types},
     deployment::{DeletionPolicy, DeploymentStatus},
     machine::{Occupancy, OccupancyState},
 };
 use athanor_plan::{
     claim,
-    lifecycle::{Obstacle, Release, release},
+    lifecycle::{Left, Obstacle, Release, release},
 };
 use k8s_openapi::{
     api::core::v1::Namespace, apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
@@ -24,7 +24,7 @@ use serde_json::json;
 
 use crate::{
     Clock, Cluster, Ids, PortError, finalizer,
-    machine::profile_of,
+    machine::{end_claim, note_release, profile_of},
     status::{self, Seen},
 };
 
@@ -94,7 +94,7 @@ async fn take(deployment: &Deployment, machine: Machine, cluster: &impl Cluster)
     // Between the two writes the Deployment may have been deleted and released; then nobody else would give this Machine back.
     let alive = cluster.get::<Deployment>(deployment.namespace().as_deref(), &deployment.name_any()).await?;
     if !alive.is_some_and(|alive| alive.metadata.deletion_timestamp.is_none() && alive.spec.instance_id == deployment.spec.instance_id) {
-        cluster.patch(&claimed, json!({ "spec": { "claimRef": null, "occupancy": null } })).await?;
+        cluster.patch(&claimed, json!({ "spec": claim::given_back(Left::Nothing) })).await?;
         return Err(PortError::Conflict("the Deployment was deleted while it claimed a Machine".to_owned()));
     }
     tracing::info!(deployment = %deployment.name_any(), namespace = deployment.namespace(), machine = %machine.name_any(), "machine claimed");
@@ -131,10 +131,17 @@ async fn on_purpose(namespace: &str, cluster: &impl Cluster) -> Result<bool, Por
 }
 
 async fn release_one(machine: &Machine, how: Release, cluster: &impl Cluster, clock: &impl Clock) -> Result<(), PortError> {
+    let mut kept = None;
     let spec = match how {
-        Release::Free => json!({ "claimRef": null, "occupancy": null }),
-        Release::Retain => json!({ "claimRef": null, "occupancy": null, "cordoned": true }),
-        Release::Request => {
+        Release::Free => claim::given_back(Left::Nothing),
+        Release::Retain => {
+            let namespace = machine.namespace();
+            let inventory = cluster.get::<MachineInventory>(namespace.as_deref(), &machine.name_any()).await?;
+            let spec = end_claim(Left::Kept, inventory.as_ref(), cluster).await?;
+            kept = note_release(machine, Left::Kept, cluster).await?;
+            spec
+        }
+        Release::Request { retain } => {
             let occupancy = machine.spec.occupancy.clone();
             if occupancy.as_ref().is_some_and(|occupancy| occupancy.state == OccupancyState::ReleaseRequested) {
                 return Ok(());
@@ -142,12 +149,14 @@ async fn release_one(machine: &Machine, how: Release, cluster: &impl Cluster, cl
             let requested = occupancy.map(|old| Occupancy {
                 ever_started: old.ever_started || matches!(old.state, OccupancyState::Started | OccupancyState::Provisioned),
                 state: OccupancyState::ReleaseRequested,
+                retain,
                 since: Some(Time(clock.now())),
                 ..old
             });
             json!({ "occupancy": requested })
         }
     };
+    let machine = kept.as_ref().unwrap_or(machine);
     cluster.patch(machine, json!({ "spec": spec })).await?;
     tracing::info!(machine = %machine.name_any(), namespace = machine.namespace(), ?how, "machine released");
     Ok(())

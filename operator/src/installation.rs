@@ -30,6 +30,10 @@ impl Installation {
                 Err(error) => return Err(error),
             },
         };
+        Self::of(&secret)
+    }
+
+    fn of(secret: &Secret) -> Result<Self, PortError> {
         let seed = secret.data.as_ref().and_then(|data| data.get(names::INSTALLATION_SEED));
         let key = seed.and_then(|seed| Ed25519KeyPair::from_seed_unchecked(&seed.0).ok());
         let unusable = || {
@@ -47,6 +51,12 @@ impl Installation {
     pub(crate) fn sign(&self, bytes: &[u8]) -> Vec<u8> {
         self.key.sign(bytes).as_ref().to_vec()
     }
+}
+
+/// The id, where there is a key.
+pub(crate) async fn known_id(cluster: &impl Cluster) -> Result<Option<String>, PortError> {
+    let secret = cluster.get::<Secret>(Some(names::SYSTEM_NAMESPACE), names::INSTALLATION_SECRET).await?;
+    Ok(secret.and_then(|secret| Installation::of(&secret).ok()).map(|installation| installation.id()))
 }
 
 fn drawn(ids: &impl Ids) -> Result<Secret, PortError> {

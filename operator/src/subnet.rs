@@ -156,6 +156,10 @@ fn judge(subnet: &Subnet, others: &[Arc<Subnet>], homeless: bool, status: &mut S
             );
             set(list, types::FOREIGN_DHCP, true, reasons::FOREIGN_SERVER, message);
         }
+        // Nobody looked: nothing is said about it.
+        None if status.servers.iter().all(|server| server.authority.as_deref() != Some("Alone")) => {
+            list.retain(|condition| condition.type_ != types::FOREIGN_DHCP);
+        }
         None => set(list, types::FOREIGN_DHCP, false, reasons::NO_FOREIGN_SERVER, "no other DHCP server answered".to_owned()),
     }
     let unsupported = (!spec.is_supported() && spec.mode != Mode::Off)

@@ -36,8 +36,7 @@ fn another_image(rack: &Rack, tag: &str) -> anyhow::Result<PathBuf> {
     let name = format!("localhost/athanor:{tag}");
     let mut command = std::process::Command::new(builder);
     // The bill of materials comes from the workspace.
-    let command =
-        command.current_dir(env!("CARGO_MANIFEST_DIR")).arg("--binary").arg(program).args(["--name", &name]).arg("--out").arg(&out);
+    let command = command.current_dir(tools::source("tests")).arg("--binary").arg(program).args(["--name", &name]).arg("--out").arg(&out);
     tools::run(command)?;
     Ok(out)
 }
@@ -47,7 +46,7 @@ pub const NEXT: &str = "next";
 
 /// The chart.
 pub fn chart() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/athanor")
+    tools::source("charts/athanor")
 }
 
 impl<'a> Cluster<'a> {

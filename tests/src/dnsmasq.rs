@@ -13,14 +13,14 @@ pub fn giving_addresses(rack: &Rack, on: &Neighbour) -> anyhow::Result<Process> 
     start(on, &["--interface=eth0", "--dhcp-authoritative", "--dhcp-range=192.168.10.50,192.168.10.60,1h", &leases])
 }
 
-/// Gives one client an address, with authority, and ignores everybody else.
+/// Gives one client an address and something to boot, with authority, and ignores everybody else.
 ///
 /// # Errors
 /// It does not start.
 pub fn knowing_only(rack: &Rack, on: &Neighbour, mac: &str, ip: &str) -> anyhow::Result<Process> {
     let (leases, host) = (format!("--dhcp-leasefile={}", rack.file("leases").display()), format!("--dhcp-host={mac},{ip}"));
     let range = "--dhcp-range=192.168.10.50,192.168.10.60,1h";
-    start(on, &["--interface=eth0", "--dhcp-authoritative", range, &leases, &host, "--dhcp-ignore=tag:!known"])
+    start(on, &["--interface=eth0", "--dhcp-authoritative", range, &leases, &host, "--dhcp-ignore=tag:!known", "--dhcp-boot=other.efi"])
 }
 
 /// Relays what is asked at `from`, its address on that side, to a server.

@@ -51,7 +51,7 @@ impl FakeIpxe {
     }
 
     fn file(&self, more: &str) -> anyhow::Result<String> {
-        let line = format!("udhcpc -i eth0 -n -q -f -t 15 -T 1 -V PXEClient:Arch:00000:UNDI:002001 {more} -s");
+        let line = format!("udhcpc -i eth0 -n -q -f -t 25 -T 1 -V PXEClient:Arch:00000:UNDI:002001 {more} -s");
         let said = tools::run(self.host.command("busybox").args(line.split_whitespace()).arg(&self.lease))?;
         let file = said.lines().find_map(|line| line.split("file=").nth(1)).and_then(|rest| rest.split(' ').next());
         Ok(file.with_context(|| format!("no lease: {said}"))?.to_owned())

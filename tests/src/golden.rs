@@ -12,7 +12,7 @@ use std::{
 
 use athanor_image::newc::Archive;
 
-use crate::{Guest, disk, guest, tools};
+use crate::{disk, guest, tools};
 
 /// What it says on the serial console, before what its user-data says.
 pub const SAYS: &str = "GOLDEN-BOOTED";
@@ -32,6 +32,11 @@ const MODULES: &[&str] = &[
     "virtio_pci_legacy_dev",
     "virtio_pci",
     "virtio_blk",
+    "crct10dif_common",
+    "crc-t10dif",
+    "crc64",
+    "crc64-rocksoft",
+    "t10-pi",
     "nvme-core",
     "nvme",
     "scsi_common",
@@ -39,8 +44,6 @@ const MODULES: &[&str] = &[
     "libata",
     "libahci",
     "ahci",
-    "crc-t10dif",
-    "t10-pi",
     "sd_mod",
 ];
 
@@ -62,7 +65,8 @@ while true; do sleep 3600; done
 /// # Errors
 /// A tool or a package cannot be had.
 pub fn image() -> anyhow::Result<PathBuf> {
-    let guest = Guest::make()?;
+    tools::ensure()?;
+    let (package, kernel) = guest::full_kernel()?;
     let folder = guest::cache()?.join("golden");
     fs::create_dir_all(&folder)?;
     // Tests of several processes make it one after the other, each whole.
@@ -70,13 +74,13 @@ pub fn image() -> anyhow::Result<PathBuf> {
     lock.lock()?;
     let (image, stamp) = (folder.join("golden.raw"), folder.join("stamp"));
     // A file system has a serial number: an image is made once, or it would not be what another test has promised.
-    let version = format!("{INIT}{DOES}{}", guest.kernel.display());
+    let version = format!("{INIT}{DOES}{}", kernel.display());
     if image.exists() && fs::read_to_string(&stamp).is_ok_and(|made| made == version) {
         return Ok(image);
     }
     let (initrd, system) = (folder.join("initrd"), folder.join("system.fat"));
-    fs::write(&initrd, initramfs()?)?;
-    let more = [(guest.kernel.as_path(), "::/vmlinuz"), (initrd.as_path(), "::/initrd")];
+    fs::write(&initrd, initramfs(&package)?)?;
+    let more = [(kernel.as_path(), "::/vmlinuz"), (initrd.as_path(), "::/initrd")];
     disk::grub(&system, SIZE, "16", DOES, &more)?;
     let mut bytes = fs::read("/usr/lib/grub/i386-pc/boot.img")?;
     bytes.resize(512, 0);
@@ -110,8 +114,6 @@ fn core(folder: &Path) -> anyhow::Result<Vec<u8>> {
     Ok(fs::read(out)?)
 }
 
-fn initramfs() -> anyhow::Result<Vec<u8>> {
-    // Some kernels have one or another built in.
-    let there: Vec<&str> = MODULES.iter().copied().filter(|module| guest::module(module).is_ok()).collect();
-    guest::archive(INIT, &there).map(Archive::finish)
+fn initramfs(package: &Path) -> anyhow::Result<Vec<u8>> {
+    guest::archive(INIT, package, MODULES).map(Archive::finish)
 }

@@ -6,7 +6,7 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use athanor_image::newc::Archive;
 
 use crate::tools;
@@ -114,12 +114,26 @@ fn kernel(cache: &Path) -> anyhow::Result<PathBuf> {
     if let Some(found) = find(&cache.join("kernel/boot"), "vmlinuz-") {
         return Ok(found);
     }
-    let depends = tools::run(Command::new("apt-cache").args(["depends", "linux-image-cloud-amd64"]))
-        .context("the guest's kernel comes from a Debian package; run `apt-get update` first, as `make setup` does")?;
-    let package = depends.lines().filter_map(|line| line.trim().strip_prefix("Depends: ")).find(|name| name.starts_with("linux-image-"));
-    let Some(package) = package else { bail!("no Debian package with a cloud kernel is known; run `apt-get update`") };
-    let unpacked = unpack(cache, package, "kernel")?;
+    let unpacked = unpack(cache, &package("linux-image-cloud-amd64")?, "kernel")?;
     find(&unpacked.join("boot"), "vmlinuz-").context("the package holds no kernel")
+}
+
+/// Debian's kernel with drivers for real disks, which is the ramdisk's, too: its package's folder, and the kernel in it.
+///
+/// # Errors
+/// The package cannot be had.
+pub(crate) fn full_kernel() -> anyhow::Result<(PathBuf, PathBuf)> {
+    let package = package("linux-image-amd64")?;
+    let version = package.trim_start_matches("linux-image-");
+    Ok((cache()?.join(&package), packaged(&package, &format!("boot/vmlinuz-{version}"))?))
+}
+
+/// The package that is the newest of a kind of kernel.
+fn package(newest: &str) -> anyhow::Result<String> {
+    let depends = tools::run(Command::new("apt-cache").args(["depends", newest]))
+        .context("kernels come from Debian packages; run `apt-get update` first, as `make setup` does")?;
+    let named = depends.lines().filter_map(|line| line.trim().strip_prefix("Depends: ")).find(|name| name.starts_with("linux-image-"));
+    Ok(named.with_context(|| format!("no Debian package is known for {newest}; run `apt-get update`"))?.to_owned())
 }
 
 /// A file out of a Debian package that is not installed here, unpacked into the cache.
@@ -154,27 +168,24 @@ fn find(folder: &Path, prefix: &str) -> Option<PathBuf> {
     names.into_iter().find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix)))
 }
 
-/// A module of the guest's kernel.
-///
-/// # Errors
-/// It has none of that name.
-pub fn module(name: &str) -> anyhow::Result<Vec<u8>> {
-    let place = tools::run(Command::new("find").arg(cache()?.join("kernel/lib/modules")).args(["-name", &format!("{name}.ko")]))?;
+/// A module of an unpacked kernel package.
+fn module(package: &Path, name: &str) -> anyhow::Result<Vec<u8>> {
+    let place = tools::run(Command::new("find").arg(package.join("lib/modules")).args(["-name", &format!("{name}.ko")]))?;
     let place = place.lines().next().with_context(|| format!("the kernel package has no module {name}"))?;
     Ok(fs::read(place)?)
 }
 
 fn initramfs() -> anyhow::Result<Vec<u8>> {
-    let mut archive = archive(INIT, MODULES)?;
+    let mut archive = archive(INIT, &cache()?.join("kernel"), MODULES)?;
     archive.file("udhcpc.sh", UDHCPC.as_bytes());
     Ok(archive.finish())
 }
 
-/// An initramfs of busybox and some modules of the guest's kernel, which runs a script once they are loaded.
+/// An initramfs of busybox and some modules of a kernel package, which runs a script once they are loaded.
 ///
 /// # Errors
 /// The kernel has no such module.
-pub(crate) fn archive(script: &str, modules: &[&str]) -> anyhow::Result<Archive> {
+pub(crate) fn archive(script: &str, package: &Path, modules: &[&str]) -> anyhow::Result<Archive> {
     let mut archive = Archive::default();
     for folder in ["bin", "modules"] {
         archive.folder(folder);
@@ -184,7 +195,7 @@ pub(crate) fn archive(script: &str, modules: &[&str]) -> anyhow::Result<Archive>
     archive.file("init", format!("{BEGINS}{script}").as_bytes());
     archive.file("modules/order", modules.join("\n").as_bytes());
     for module in modules {
-        archive.file(&format!("modules/{module}.ko"), &self::module(module)?);
+        archive.file(&format!("modules/{module}.ko"), &self::module(package, module)?);
     }
     Ok(archive)
 }

@@ -15,6 +15,7 @@
 
 pub mod capture;
 pub mod cluster;
+pub mod curl;
 pub mod dhclient;
 pub mod disk;
 pub mod dnsmasq;
@@ -24,6 +25,7 @@ pub mod firmware_client;
 pub mod golden;
 pub mod guest;
 pub mod node;
+mod own_cluster;
 pub mod plane;
 pub mod rack;
 pub mod service;
@@ -31,6 +33,7 @@ pub mod tools;
 pub mod vm;
 
 pub use capture::Capture;
+pub use curl::Curl;
 pub use fake_agent::FakeAgent;
 pub use fake_ipxe::FakeIpxe;
 pub use firmware_client::FirmwareClient;
@@ -39,7 +42,7 @@ pub use node::Node;
 pub use plane::ControlPlane;
 pub use rack::{Neighbour, Rack};
 pub use service::Service;
-pub use vm::{Firmware, Vm};
+pub use vm::{Bus, Firmware, Vm};
 
 use std::time::{Duration, Instant};
 

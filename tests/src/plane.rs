@@ -1,5 +1,5 @@
 //! A real control plane in a rack: etcd, kube-apiserver, controller-manager and, where there are nodes, the scheduler; so that several stand
-//! side by side, each in its rack. It ends with its owner, like everything in a rack.
+//! side by side, each in its rack. It ends with its owner, like everything in a rack. Or somebody's own cluster in its place.
 
 use std::{
     collections::BTreeSet,
@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use crate::{
     Rack,
+    own_cluster::{MADE_BY_TESTS, OwnCluster},
     rack::{HOST, Process},
     tools, wait_for,
 };
@@ -65,6 +66,7 @@ pub struct ControlPlane {
     programs: PathBuf,
     folder: PathBuf,
     kubeconfig: PathBuf,
+    own: Option<OwnCluster>,
     /// Where accounts find the API: the server itself, unless a test puts something between.
     pub accounts_go_to: String,
     // In the order in which they must end: an API server whose etcd is gone waits for it.
@@ -82,6 +84,45 @@ impl ControlPlane {
         let this = Self::bare(rack, Place::Loopback)?;
         this.install(rack)?;
         Ok(this)
+    }
+
+    /// Takes a cluster of one's own instead, until this is dropped: its kubeconfig, and the rack in which that is right if it is not the host.
+    ///
+    /// # Errors
+    /// It is not reached, or has an Athanor that no test made.
+    pub fn own(rack: &Rack, kubeconfig: &Path, from: Option<&Rack>) -> anyhow::Result<Self> {
+        let own = OwnCluster::open(rack, kubeconfig, from)?;
+        let place = Place::Loopback;
+        let (kubeconfig, accounts_go_to) = (own.kubeconfig().to_owned(), place.url());
+        let this = Self {
+            place,
+            accounts_go_to,
+            programs: PathBuf::new(),
+            folder: rack.file("plane"),
+            kubeconfig,
+            own: Some(own),
+            managers: Vec::new(),
+            server: None,
+            etcd: None,
+        };
+        this.install(rack)?;
+        Ok(this)
+    }
+
+    /// Leaves a cluster of one's own as it was; does nothing to one that ends with its rack.
+    ///
+    /// # Errors
+    /// Something cannot be removed.
+    pub fn leave(&self, rack: &Rack) -> anyhow::Result<()> {
+        self.own.as_ref().map_or(Ok(()), |own| own.remove_ours(rack))
+    }
+
+    fn is_its_own(&self) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            self.own.is_none(),
+            "this test stops the API or reads its log, which only a control plane of the test's own allows"
+        );
+        Ok(())
     }
 
     /// Starts one for nodes, with nothing of ours on it.
@@ -106,7 +147,8 @@ impl ControlPlane {
         certificates(&folder, place)?;
         let kubeconfig = folder.join("admin.kubeconfig");
         let accounts_go_to = place.url();
-        let mut this = Self { place, accounts_go_to, programs, folder, kubeconfig, managers: Vec::new(), server: None, etcd: None };
+        let mut this =
+            Self { place, accounts_go_to, programs, folder, kubeconfig, own: None, managers: Vec::new(), server: None, etcd: None };
         this.start_store(rack)?;
         this.start_api(rack)?;
         let manager = this.spawn(
@@ -132,6 +174,7 @@ impl ControlPlane {
     /// # Errors
     /// It does not become ready; the message is the end of its log.
     pub fn start_api(&mut self, rack: &Rack) -> anyhow::Result<()> {
+        self.is_its_own()?;
         let (address, port, url) = (self.place.address(), self.place.port(), self.place.url());
         // Who asked for what, without the what: the test of rights reads it.
         fs::write(
@@ -171,6 +214,7 @@ impl ControlPlane {
 
     /// Stops the API with its store, does something with the store's folder, and starts both again.
     fn with_store_at_rest(&mut self, rack: &Rack, change: impl FnOnce(&Path) -> anyhow::Result<()>) -> anyhow::Result<()> {
+        self.is_its_own()?;
         (self.server, self.etcd) = (None, None);
         change(&self.folder.join("etcd"))?;
         self.start_store(rack)?;
@@ -221,6 +265,7 @@ impl ControlPlane {
     }
 
     fn asked(&self, account: &str) -> anyhow::Result<impl Iterator<Item = Value> + use<>> {
+        self.is_its_own()?;
         let user = format!("system:serviceaccount:athanor-system:{account}");
         let log = BufReader::new(File::open(self.folder.join("audit.log"))?);
         // A line that is cut is being written.
@@ -259,7 +304,7 @@ impl ControlPlane {
         let path = |name: String| self.folder.join(name).display().to_string();
         let file = self.folder.join(format!("{node}.kubeconfig"));
         let user = serde_json::json!({ "client-certificate": path(format!("{node}.crt")), "client-key": path(format!("{node}.key")) });
-        fs::write(&file, kubeconfig(&path("ca.crt".to_owned()), &self.place.url(), user))?;
+        fs::write(&file, kubeconfig(cluster(&path("ca.crt".to_owned()), &self.place.url()), user).to_string())?;
         Ok(file)
     }
 
@@ -273,9 +318,7 @@ impl ControlPlane {
     /// # Errors
     /// It failed; the message is its own.
     pub fn kubectl(&self, rack: &Rack, line: &str, file: Option<&Path>) -> anyhow::Result<String> {
-        let mut command = rack.command(tools::kubectl()?);
-        command.env("KUBECONFIG", &self.kubeconfig).env("HOME", rack.folder()).args(line.split_whitespace()).args(file);
-        tools::run(&mut command)
+        kubectl(rack, &self.kubeconfig, line, file)
     }
 
     fn install(&self, rack: &Rack) -> anyhow::Result<()> {
@@ -283,15 +326,23 @@ impl ControlPlane {
         self.kubectl(rack, "apply --server-side -f", Some(&crds))?;
         self.kubectl(rack, "wait --for=condition=Established --timeout=30s crd --all", None)?;
         for namespace in ["athanor-system", "athanor-plans"] {
-            self.kubectl(rack, &format!("create namespace {namespace}"), None)?;
+            self.make(rack, "Namespace", namespace)?;
         }
         self.kubectl(rack, "apply --server-side -f", Some(&crds.join("rbac")))?;
         self.kubectl(rack, "apply --server-side -f", Some(&crds.join("policy")))?;
         // The node that agents' tokens are bound to; a kubelet has registered it where there is one.
-        let node = rack.file("node.json");
-        fs::write(&node, serde_json::json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": AGENT_NODE } }).to_string())?;
-        self.kubectl(rack, "create -f", Some(&node))?;
-        Ok(())
+        self.make(rack, "Node", AGENT_NODE)
+    }
+
+    /// Makes what is known as the tests' own.
+    fn make(&self, rack: &Rack, kind: &str, name: &str) -> anyhow::Result<()> {
+        let file = rack.file("made.json");
+        let labels = serde_json::json!({ MADE_BY_TESTS.0: MADE_BY_TESTS.1 });
+        fs::write(
+            &file,
+            serde_json::json!({ "apiVersion": "v1", "kind": kind, "metadata": { "name": name, "labels": labels } }).to_string(),
+        )?;
+        self.kubectl(rack, "create -f", Some(&file)).map(|_| ())
     }
 
     /// A kubeconfig of a component's own service account, with the rights of the table and no others.
@@ -303,19 +354,20 @@ impl ControlPlane {
         let token = self.kubectl(rack, &format!("create token {name} -n athanor-system --duration 24h {bound}"), None)?;
         let file = rack.file(&format!("plane/{name}.kubeconfig"));
         let ca = rack.file("plane/ca.crt").display().to_string();
-        fs::write(&file, kubeconfig(&ca, &self.accounts_go_to, serde_json::json!({ "token": token.trim() })))?;
+        let cluster = self.own.as_ref().map_or_else(|| cluster(&ca, &self.accounts_go_to), |own| own.cluster.clone());
+        fs::write(&file, kubeconfig(cluster, serde_json::json!({ "token": token.trim() })).to_string())?;
         Ok(file)
     }
 }
 
 /// The folder of our CRDs.
 pub fn crds() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../crds/generated")
+    tools::source("crds/generated")
 }
 
 /// The programs, built once into the cache.
 fn programs() -> anyhow::Result<PathBuf> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/cluster.sh");
+    let script = tools::source("scripts/cluster.sh");
     let output = Command::new("sh").arg(script).stderr(Stdio::piped()).output()?;
     if !output.status.success() {
         bail!("the test control plane cannot be built: {}", String::from_utf8_lossy(&output.stderr).trim());
@@ -355,15 +407,26 @@ fn certificates(folder: &Path, place: Place) -> anyhow::Result<()> {
     fs::write(folder.join("accounts.pub"), accounts.public_key_pem())?;
     let path = |name: &str| folder.join(name).display().to_string();
     let admin = serde_json::json!({ "client-certificate": path("admin.crt"), "client-key": path("admin.key") });
-    Ok(fs::write(folder.join("admin.kubeconfig"), kubeconfig(&path("ca.crt"), &place.url(), admin))?)
+    Ok(fs::write(folder.join("admin.kubeconfig"), kubeconfig(cluster(&path("ca.crt"), &place.url()), admin).to_string())?)
 }
 
-fn kubeconfig(ca: &str, url: &str, user: Value) -> String {
-    let config = serde_json::json!({
+fn cluster(ca: &str, url: &str) -> Value {
+    serde_json::json!({ "server": url, "certificate-authority": ca })
+}
+
+/// What a line of kubectl prints.
+pub(crate) fn kubectl(rack: &Rack, kubeconfig: &Path, line: &str, file: Option<&Path>) -> anyhow::Result<String> {
+    let mut command = rack.command(tools::kubectl()?);
+    command.env("KUBECONFIG", kubeconfig).env("HOME", rack.folder()).args(line.split_whitespace()).args(file);
+    tools::run(&mut command)
+}
+
+/// A kubeconfig of one cluster and one user.
+pub(crate) fn kubeconfig(cluster: Value, user: Value) -> Value {
+    serde_json::json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "test",
-        "clusters": [{ "name": "test", "cluster": { "server": url, "certificate-authority": ca } }],
+        "clusters": [{ "name": "test", "cluster": cluster }],
         "users": [{ "name": "test", "user": user }],
         "contexts": [{ "name": "test", "context": { "cluster": "test", "user": "test" } }]
-    });
-    config.to_string()
+    })
 }

@@ -1,5 +1,5 @@
 //! The real binary, run in a rack: all of it in one process with the embedded API, or, with `ATHANOR_API=cluster`, operator and agent as
-//! processes of their own against a real control plane. The tests are the same for both.
+//! processes of their own against a real control plane, or, with `ATHANOR_API=FILE`, against the cluster of a kubeconfig. The tests are the same.
 
 use std::{
     collections::BTreeMap,
@@ -20,6 +20,8 @@ use crate::{
 
 /// How often it is looked whether something was written.
 const LOOK: Duration = Duration::from_secs(5);
+/// How much of the log a failed test shows.
+const LAST_LINES: usize = 40;
 /// What the services log.
 const LOG: &str = "athanor_boot_agent=debug,info";
 
@@ -85,12 +87,11 @@ impl<'a> Service<'a> {
     /// # Errors
     /// They do not become ready.
     pub fn start_with(rack: &'a Rack, change: impl FnOnce(String) -> String) -> anyhow::Result<Self> {
-        let clustered = match std::env::var("ATHANOR_API").as_deref() {
-            Ok("cluster") => true,
-            Ok(other) if other != "embedded" => bail!("ATHANOR_API={other}: it is embedded or cluster"),
-            _ => false,
-        };
-        Self::start_on(rack, change, clustered)
+        match std::env::var("ATHANOR_API").as_deref() {
+            Ok("cluster") => Self::start_on(rack, change, true),
+            Ok("embedded") | Err(_) => Self::start_on(rack, change, false),
+            Ok(kubeconfig) => Self::start_on_own(rack, change, Path::new(kubeconfig), None),
+        }
     }
 
     /// Like [`Self::start_with`], on a control plane or on the embedded API, whatever the environment says.
@@ -101,6 +102,20 @@ impl<'a> Service<'a> {
         write_config(rack, change)?;
         let plane = if clustered { Some(ControlPlane::start(rack)?) } else { None };
         Self::start_beside(rack, plane)
+    }
+
+    /// Like [`Self::start_with`], on the cluster of a kubeconfig, which is right in another rack or on the host.
+    ///
+    /// # Errors
+    /// The cluster is somebody's, or the services do not become ready.
+    pub fn start_on_own(
+        rack: &'a Rack,
+        change: impl FnOnce(String) -> String,
+        kubeconfig: &Path,
+        from: Option<&Rack>,
+    ) -> anyhow::Result<Self> {
+        write_config(rack, change)?;
+        Self::start_beside(rack, Some(ControlPlane::own(rack, kubeconfig, from)?))
     }
 
     /// On a control plane whose accounts reach it through something else, with the default configuration.
@@ -255,6 +270,15 @@ impl<'a> Service<'a> {
         fs::read_to_string(self.rack.file("athanor.log")).unwrap_or_default()
     }
 
+    /// What kubectl says to a line.
+    ///
+    /// # Errors
+    /// It fails.
+    pub fn kubectl(&self, line: &str) -> anyhow::Result<String> {
+        let mut command = self.rack.command(tools::kubectl()?);
+        tools::run(command.env("KUBECONFIG", self.kubeconfig()).env("HOME", self.rack.folder()).args(line.split_whitespace()))
+    }
+
     /// What the services printed when they were ready.
     pub fn banner(&self) -> String {
         fs::read_to_string(self.rack.file("banner.txt")).unwrap_or_default()
@@ -377,5 +401,19 @@ impl<'a> Service<'a> {
             fs::copy(from, &to)?;
         }
         Ok(to)
+    }
+}
+
+impl Drop for Service<'_> {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            eprintln!("the services said last:\n{}", lines[lines.len().saturating_sub(LAST_LINES)..].join("\n"));
+        }
+        if let Some(Err(error)) = self.plane.as_ref().map(|plane| plane.leave(self.rack)) {
+            eprintln!("the cluster is not as it was before the test: {error:#}");
+        }
     }
 }

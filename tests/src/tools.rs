@@ -1,6 +1,9 @@
 //! Programs of the operating system that the rack needs, and the packages they are in.
 
-use std::{path::Path, process::Command};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context as _, bail};
 
@@ -41,7 +44,7 @@ pub fn ensure() -> anyhow::Result<()> {
 ///
 /// # Errors
 /// There is none.
-pub fn kubectl() -> anyhow::Result<std::path::PathBuf> {
+pub fn kubectl() -> anyhow::Result<PathBuf> {
     let cached = crate::guest::cache()?.join("kubectl");
     let found = std::env::var_os("KUBECTL").map(Into::into).or_else(|| cached.exists().then_some(cached));
     found.context("kubectl is missing; `make setup` provides one")
@@ -51,10 +54,18 @@ pub fn kubectl() -> anyhow::Result<std::path::PathBuf> {
 ///
 /// # Errors
 /// It is not built; `how` says how it is.
-pub fn built(path: &str, how: &str) -> anyhow::Result<std::path::PathBuf> {
+pub fn built(path: &str, how: &str) -> anyhow::Result<PathBuf> {
     let me = std::env::current_exe()?;
     let found = me.ancestors().skip(1).take(4).map(|folder| folder.join(path)).find(|path| path.is_file());
     found.with_context(|| format!("{path} is not built; {how}"))
+}
+
+/// A file of the tree that the tests run in: cargo says where that is, `make` starts programs in it. The compiler's word would be that of
+/// whichever clone built last into a shared folder.
+pub fn source(path: &str) -> PathBuf {
+    let tests = std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| PathBuf::from("tests"), PathBuf::from);
+    let path = tests.join("..").join(path);
+    std::path::absolute(&path).unwrap_or(path)
 }
 
 fn exists(tool: &str) -> bool {

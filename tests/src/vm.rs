@@ -12,6 +12,9 @@ use athanor_wire::MacAddr;
 
 use crate::{Rack, rack::Process, wait_for};
 
+/// A line of a console that does not grow in so many looks is whole, though nothing ends it: some firmware moves its cursor instead.
+const STILL_LOOKS: u32 = 10;
+
 /// Which firmware.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Firmware {
@@ -23,6 +26,37 @@ pub enum Firmware {
     SecureUefi,
 }
 
+/// What a disk is plugged into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bus {
+    /// virtio-blk.
+    Virtio,
+    /// SATA.
+    Ahci,
+    /// NVMe.
+    Nvme,
+}
+
+impl Bus {
+    /// What Linux calls the first disk on it.
+    pub fn first_disk(self) -> &'static str {
+        match self {
+            Self::Virtio => "vda",
+            Self::Ahci => "sda",
+            Self::Nvme => "nvme0n1",
+        }
+    }
+
+    /// QEMU's devices, with the drive `d`.
+    fn devices(self) -> &'static [&'static str] {
+        match self {
+            Self::Virtio => &["virtio-blk-pci,drive=d,bootindex=2"],
+            Self::Ahci => &["ahci,id=sata", "ide-hd,drive=d,bus=sata.0,serial=ATHANOR-SATA,bootindex=2"],
+            Self::Nvme => &["nvme,drive=d,serial=ATHANOR-NVME,bootindex=2"],
+        }
+    }
+}
+
 /// A machine in a rack. It is off until it is switched on.
 pub struct Vm<'a> {
     rack: &'a Rack,
@@ -30,7 +64,7 @@ pub struct Vm<'a> {
     pub mac: MacAddr,
     firmware: Firmware,
     port: String,
-    disk: Option<PathBuf>,
+    disk: Option<(PathBuf, Bus)>,
     http_boot: bool,
     restarts: bool,
     serial: PathBuf,
@@ -71,8 +105,14 @@ impl<'a> Vm<'a> {
 
     /// Gives it a disk.
     #[must_use]
-    pub fn with_disk(mut self, image: &Path) -> Self {
-        self.disk = Some(image.to_owned());
+    pub fn with_disk(self, image: &Path) -> Self {
+        self.with_disk_on(Bus::Virtio, image)
+    }
+
+    /// Gives it a disk, plugged in somewhere.
+    #[must_use]
+    pub fn with_disk_on(mut self, bus: Bus, image: &Path) -> Self {
+        self.disk = Some((image.to_owned(), bus));
         self
     }
 
@@ -102,9 +142,9 @@ impl<'a> Vm<'a> {
         qemu.arg("-netdev").arg(format!("tap,id=n,ifname={},script=no,downscript=no", self.port));
         let rom = if self.firmware != Firmware::Bios { ",romfile=" } else { "" };
         qemu.arg("-device").arg(format!("virtio-net-pci,netdev=n,mac={},bootindex=1{rom}", self.mac));
-        if let Some(disk) = &self.disk {
+        if let Some((disk, bus)) = &self.disk {
             qemu.arg("-drive").arg(format!("if=none,id=d,format=raw,file={}", disk.display()));
-            qemu.args(["-device", "virtio-blk-pci,drive=d,bootindex=2"]);
+            qemu.args(bus.devices().iter().flat_map(|device| ["-device", device]));
         }
         let errors = fs::File::create(self.serial.with_extension("qemu"))?;
         self.process = Some(Process(qemu.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors).spawn().context("qemu-system-x86_64")?));
@@ -158,15 +198,22 @@ impl<'a> Vm<'a> {
         String::from_utf8_lossy(&fs::read(&self.serial).unwrap_or_default()).into_owned()
     }
 
-    /// Waits until its console says something; returns that line.
+    /// Waits until its console says something; returns that line, whole.
     ///
     /// # Errors
     /// Time is up; the message has the end of the console.
     pub fn wait_console(&self, text: &str, seconds: u64) -> anyhow::Result<String> {
+        let (mut half, mut looks) = (String::new(), 0);
         wait_for(&format!("console of {} says {text:?}", self.name()), Duration::from_secs(seconds), || {
             let console = self.console();
-            let tail: String = console.chars().rev().take(600).collect::<Vec<_>>().into_iter().rev().collect();
-            console.lines().find(|line| line.contains(text)).map(str::to_owned).ok_or(tail)
+            if let Some(line) = console.split_inclusive('\n').find(|line| line.contains(text)) {
+                looks = if line == half { looks + 1 } else { 0 };
+                if line.ends_with('\n') || looks >= STILL_LOOKS {
+                    return Ok(line.trim_end_matches(['\r', '\n']).to_owned());
+                }
+                line.clone_into(&mut half);
+            }
+            Err(console.chars().rev().take(600).collect::<Vec<_>>().into_iter().rev().collect())
         })
     }
 }

@@ -21,6 +21,11 @@ fn accepted<'a>(rack: &'a Rack, machine: &FakeIpxe) -> anyhow::Result<(Service<'
     Ok((service, first))
 }
 
+/// What an agent that waits after its look is given to write.
+fn write_after(agent: &FakeAgent<'_>, look: &Value) -> anyhow::Result<Value> {
+    wait_for("the write", std::time::Duration::from_secs(60), || agent.step(look["work"].as_str(), 1).map_err(|error| error.to_string()))
+}
+
 fn reason(object: &Value, type_: &str) -> String {
     let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
     let found = conditions.iter().find(|condition| condition["type"] == type_).cloned().unwrap_or_default();
@@ -141,9 +146,7 @@ fn what_secrets_say_reaches_the_machine_and_nobody_else() {
     let waiting = service.wait("deployment", "web-1", 20, waits).unwrap();
     assert!(waiting["status"].to_string().contains("spec.userData: there is no Secret web-1 in this namespace; create it"), "{waiting}");
     fake_agent::user_data(&service, "web-1", "#!/bin/sh\necho hunter2\n").unwrap();
-    let write =
-        wait_for("the write", std::time::Duration::from_secs(60), || agent.step(look["work"].as_str(), 1).map_err(|e| e.to_string()))
-            .unwrap();
+    let write = write_after(&agent, &look).unwrap();
     let documents = &write["step"]["documents"];
     assert_eq!(
         (documents["label"].as_str(), documents["files"]["user-data"].as_str()),
@@ -183,6 +186,36 @@ fn in_a_lab_nobody_has_to_accept_a_machine_and_its_data_is_kept_all_the_same() {
         "Discovered",
         "a person made it, and a person accepts it"
     );
+}
+
+/// As after the API was restored: a disk with the work of a Deployment that nobody knows, and a word that is older than it.
+#[test]
+fn what_an_unknown_deployment_wrote_is_kept_until_somebody_names_it() {
+    let rack = Rack::up().unwrap();
+    let machine = FakeIpxe::plug(&rack).unwrap();
+    let (service, first) = accepted(&rack, &machine).unwrap();
+    let name = machine.name();
+    let set = |spec: &Value| {
+        let patch = json!({ "spec": spec });
+        service.kubectl(&format!("patch machine {name} --type merge -p {patch}"))
+    };
+    set(&json!({ "existingData": "Overwrite" })).unwrap();
+    let agent = FakeAgent::boot(&machine, &first).unwrap();
+    let look = agent.step(None, 0).unwrap();
+    let mut found = inventory(Some("GPT with 2 partitions: fat, ext4"));
+    let ours = "-n athanor-system get secret athanor-installation -o go-template={{.data.public|base64decode}}";
+    let installation = &service.kubectl(ours).unwrap()[..16];
+    found["inventory"]["disks"][0]["marker"] = json!({ "installation": installation, "instance": "i-9", "attempt": "a-9" });
+    agent.tell(&look, found).unwrap();
+    let kept = service.wait("machine", &name, 10, |object| reason(object, "Ready") == "DisksNotEmpty").unwrap();
+    assert!(kept["status"]["conditions"].to_string().contains("Set spec.overwrites: [i-9] to lose it"), "{kept}");
+
+    set(&json!({ "existingData": "Overwrite", "overwrites": ["i-9"] })).unwrap();
+    service.wait_state("machine", &name, "Available", 10).unwrap();
+    profile(&service).unwrap();
+    service.ctl("create deployment web-1 --profile image").unwrap();
+    let write = write_after(&agent, &look).unwrap();
+    assert_eq!((&write["step"]["overwrite"], &write["step"]["overwrites"]), (&true.into(), &json!(["i-9"])), "{write}");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use athanor_tests::{Rack, Service, rack::Process, tools, wait_for};
+use athanor_tests::{Curl, Rack, Service, rack::Process, tools, wait_for};
 
 struct Kubectl<'a> {
     rack: &'a Rack,
@@ -229,6 +229,7 @@ fn what_cannot_be_is_refused_with_the_field_and_what_to_do() {
         ),
         ("Subnet", "{cidr: 10.0.0.0}", "must be a network in CIDR notation, like 192.168.10.0/24"),
         ("Subnet", "{cidr: 10.0.0.1/24}", "has bits set behind its prefix"),
+        ("Subnet", "{cidr: 010.5.0.0/24}", "has a leading zero"),
         ("Subnet", "{cidr: 10.0.0.0/24, gateway: 10.0.1.1}", "spec.gateway"),
         ("Subnet", "{cidr: 10.0.0.0/24, gateway: 10.0.0.0}", "is the network's own address, not a gateway's"),
         ("Subnet", "{cidr: 10.0.0.0/24, gateway: here}", "must be an IPv4 or IPv6 address"),
@@ -281,6 +282,11 @@ fn secrets_have_what_their_type_promises() {
         let said = kubectl.refused("create -f -", &secret);
         assert!(said.contains(field) && said.contains("Required value"), "{secret}\nsaid: {said}");
     }
+    // What is written as text and is there already is no change.
+    kubectl.ok("create secret generic texts --from-literal=a=b", "");
+    let text = r#"patch secret texts -p {"stringData":{"a":"b"}}"#;
+    assert_eq!(kubectl.ok(text, "").trim(), "secret/texts patched (no change)");
+    assert_eq!(kubectl.ok("get secret texts -o jsonpath={.metadata.generation}", ""), "", "core kinds that we have count no generations");
 }
 
 #[test]
@@ -340,7 +346,7 @@ fn a_method_that_means_nothing_does_nothing() {
     }
     let kubectl = Kubectl { rack: &rack, service: &service };
     kubectl.ok("create -f -", MACHINE);
-    let curl = Curl::of(&service, &rack);
+    let curl = Curl::of(&service, &rack).unwrap();
     for (method, path) in [
         ("OPTIONS", ""),
         ("TRACE", ""),
@@ -352,44 +358,17 @@ fn a_method_that_means_nothing_does_nothing() {
         ("PURGE", "/m1"),
         ("DELETE", "/m1/status"),
     ] {
-        assert_eq!(curl.machines(method, path, "application/json", "").0, "405", "{method} {path}");
+        assert_eq!(curl.ask(method, &format!("machines{path}"), "application/json", "").unwrap().0, "405", "{method} {path}");
         assert!(service.get("machine", "m1").is_ok(), "{method} {path} removed the machine");
     }
     let said = kubectl.refused("delete machine m1 --as=somebody", "");
     assert!(said.contains("knows no impersonation"), "{said}");
-    let (_, said) = curl.machines("DELETE", "/m1?dryRun=Some", "application/json", "");
+    let (_, said) = curl.ask("DELETE", "machines/m1?dryRun=Some", "application/json", "").unwrap();
     assert!(said.contains("dryRun: Unsupported value"), "{said}");
     let versioned = MACHINE.replace("{name: m1,", "{name: m2, resourceVersion: \"7\",");
-    let (_, said) = curl.machines("POST", "", "application/yaml", &versioned);
+    let (_, said) = curl.ask("POST", "machines", "application/yaml", &versioned).unwrap();
     assert!(said.contains("resourceVersion should not be set on objects to be created"), "{said}");
     assert!(service.get("machine", "m1").is_ok());
-}
-
-/// The API as curl sees it, for what kubectl never sends.
-struct Curl<'a> {
-    rack: &'a Rack,
-    token: String,
-}
-
-impl<'a> Curl<'a> {
-    fn of(service: &Service<'_>, rack: &'a Rack) -> Self {
-        let config: serde_json::Value = serde_saphyr::from_str(&std::fs::read_to_string(service.kubeconfig()).unwrap()).unwrap();
-        Self { rack, token: config["users"][0]["user"]["token"].as_str().unwrap().to_owned() }
-    }
-
-    /// The answer to a request on the Machines of the default namespace: its code and its body.
-    fn machines(&self, method: &str, path: &str, content_type: &str, body: &str) -> (String, String) {
-        let mut curl = self.rack.command("curl");
-        curl.args(["-sk", "-w", "\n%{http_code}", "-X", method, "-H", &format!("authorization: Bearer {}", self.token)]);
-        curl.args(["-H", &format!("content-type: {content_type}")]);
-        if !body.is_empty() {
-            curl.args(["--data-binary", body]);
-        }
-        curl.arg(format!("https://127.0.0.1:7480/apis/metal.athanor.dev/v1alpha1/namespaces/default/machines{path}"));
-        let said = tools::run(&mut curl).unwrap();
-        let (body, code) = said.rsplit_once('\n').unwrap();
-        (code.to_owned(), body.to_owned())
-    }
 }
 
 #[test]
@@ -399,7 +378,7 @@ fn requests_that_kubectl_never_sends_are_answered_as_kubernetes_answers_them() {
     if !service.is_embedded() {
         return;
     }
-    let curl = Curl::of(&service, &rack);
+    let curl = Curl::of(&service, &rack).unwrap();
     let machine = |more: &str, spec: &str| {
         format!(
             "{{\"apiVersion\": \"metal.athanor.dev/v1alpha1\", \"kind\": \"Machine\", \"metadata\": {{\"name\": \"m1\"{more}}}, \"spec\": {{{spec}}}}}"
@@ -407,9 +386,9 @@ fn requests_that_kubectl_never_sends_are_answered_as_kubernetes_answers_them() {
     };
     let (json, merge, apply) = ("application/json", "application/merge-patch+json", "application/apply-patch+yaml");
     let one = "\"interfaces\": [{\"mac\": \"52:54:00:aa:00:21\"}]";
-    assert_eq!(curl.machines("POST", "", json, &machine("", one)).0, "201");
+    assert_eq!(curl.ask("POST", "machines", json, &machine("", one)).unwrap().0, "201");
     let held = "{\"metadata\": {\"finalizers\": [\"metal.athanor.dev/machine\", \"example.com/mine\"]}}";
-    assert_eq!(curl.machines("PATCH", "/m1", merge, held).0, "200");
+    assert_eq!(curl.ask("PATCH", "machines/m1", merge, held).unwrap().0, "200");
     let interface = "{\"mac\": \"52:54:00:aa:00:21\"}";
     for (method, path, content_type, body, code, says) in [
         ("POST", "", "text/plain", machine("", one), "415", "the body of the request was in an unknown format"),
@@ -450,9 +429,9 @@ fn requests_that_kubectl_never_sends_are_answered_as_kubernetes_answers_them() {
             "no new finalizers can be added if the object is being deleted, found new finalizers \\\"example.com/new\\\"",
         ),
     ] {
-        let (got, said) = curl.machines(method, path, content_type, &body);
+        let (got, said) = curl.ask(method, &format!("machines{path}"), content_type, &body).unwrap();
         assert!(got == code && said.contains(says), "{method} {path} {body}\n{got}: {said}");
     }
-    assert_eq!(curl.machines("PATCH", "/m1", merge, "{\"metadata\": {\"finalizers\": null}}").0, "200");
-    assert_eq!(curl.machines("GET", "/m1", json, "").0, "404");
+    assert_eq!(curl.ask("PATCH", "machines/m1", merge, "{\"metadata\": {\"finalizers\": null}}").unwrap().0, "200");
+    assert_eq!(curl.ask("GET", "machines/m1", json, "").unwrap().0, "404");
 }

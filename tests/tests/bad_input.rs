@@ -84,6 +84,45 @@ fn an_interface_that_cannot_serve_says_what_it_lacks() {
     assert!(detect(&bare).starts_with(&format!("error: --interface {bare}: it is down; for example: ip link set {bare} up")));
 }
 
+/// Nor does a file that is not there.
+#[test]
+fn an_object_that_is_refused_holds_up_no_other() {
+    let rack = Rack::up().unwrap();
+    let mut service = Service::start(&rack).unwrap();
+    let (two, objects) = (
+        rack.file("two.yaml"),
+        [
+            "{name: m1}\nspec: {loader: nonsense, interfaces: [{mac: \"52:54:00:aa:00:47\"}]}",
+            "{name: m2}\nspec: {interfaces: [{mac: \"52:54:00:aa:00:48\"}]}",
+        ],
+    );
+    fs::write(
+        &two,
+        objects.map(|object| format!("---\napiVersion: metal.athanor.dev/v1alpha1\nkind: Machine\nmetadata: {object}\n")).concat(),
+    )
+    .unwrap();
+    let said = refused(&mut service.ctl_command(&format!("apply -f {0}x -f {0}", two.display())).unwrap());
+    // A kube-apiserver puts the faults in brackets and adds which rules it did not come to.
+    let (start, fault) = (
+        format!(
+            "error: -f {0}x: cannot be read: No such file or directory (os error 2)\n{0}: Machine.metal.athanor.dev \"m1\" is invalid: ",
+            two.display()
+        ),
+        "spec.loader: Unsupported value: \"nonsense\": supported values: \"grub\", \"ipxe\", \"ipxe-native\", \"pxelinux\", \"shim\"",
+    );
+    let found = said.strip_prefix(&start).unwrap_or_else(|| panic!("{said}"));
+    assert!(if service.is_embedded() { found == fault } else { found.starts_with(&format!("[{fault}, ")) }, "{found}");
+    assert!(service.get("machine", "m2").is_ok());
+    if service.is_embedded() {
+        service.kill();
+        let said = refused(&mut service.ctl_command(&format!("apply -f {}", two.display())).unwrap());
+        assert_eq!(
+            said,
+            "error: the API does not answer (connection refused); are the services running? athanor start services --config FILE"
+        );
+    }
+}
+
 #[test]
 fn objects_that_cannot_go_on_say_why() {
     let guest = Guest::make().unwrap();

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use athanor_tests::{Capture, Firmware, Rack, Service, Vm, golden, rack::Process, tools, wait_for};
+use athanor_tests::{Bus, Capture, Firmware, Rack, Service, Vm, golden, rack::Process, tools, wait_for};
 
 const DISK: u64 = 96 << 20;
 
@@ -55,12 +55,21 @@ fn empty_disk(rack: &Rack, size: u64) -> anyhow::Result<PathBuf> {
     Ok(disk)
 }
 
-fn life(firmware: Firmware, mac: &str) -> anyhow::Result<()> {
+/// What is left of a disk when its machine is free again.
+#[derive(Clone, Copy, PartialEq)]
+enum Wipe {
+    /// The middle.
+    Metadata,
+    /// Nothing: the drive erased itself.
+    Secure,
+}
+
+fn life(firmware: Firmware, bus: Bus, wipe: Wipe, mac: &str) -> anyhow::Result<()> {
     let image = golden::image()?;
     let rack = Rack::up()?;
     let (service, _images) = serving(&rack, &image)?;
     let disk = empty_disk(&rack, DISK)?;
-    let mut vm = Vm::plug(&rack, firmware, mac)?.with_disk(&disk).that_restarts();
+    let mut vm = Vm::plug(&rack, firmware, mac)?.with_disk_on(bus, &disk).that_restarts();
     let name = vm.name();
 
     vm.power_on()?;
@@ -72,13 +81,21 @@ fn life(firmware: Firmware, mac: &str) -> anyhow::Result<()> {
     assert_eq!(inspected.map(|condition| condition["reason"].clone()), Some("Inspected".into()));
     let inventory = service.get("machineinventory", &name)?;
     let facts = &inventory["spec"]["facts"];
-    assert_eq!((facts["disks"][0]["name"].as_str(), facts["disks"][0]["sizeBytes"].as_u64()), (Some("vda"), Some(DISK)), "{facts}");
+    assert_eq!(
+        (facts["disks"][0]["name"].as_str(), facts["disks"][0]["sizeBytes"].as_u64()),
+        (Some(bus.first_disk()), Some(DISK)),
+        "{facts}"
+    );
     assert_eq!(facts["nics"][0]["mac"], mac, "{facts}");
 
     // A claim finds the machine where it waits: nobody restarts it.
-    service.ctl("create deployment web-1 --profile golden --hostname web-1")?;
+    let policy = if wipe == Wipe::Secure { "secure" } else { "metadata" };
+    let object = "apiVersion: metal.athanor.dev/v1alpha1\nkind: Deployment\nmetadata: {name: web-1}\n";
+    service.apply(&format!("{object}spec: {{machine: {{}}, profile: {{name: golden}}, hostname: web-1, wipe: {{policy: {policy}}}}}\n"))?;
     let machine = service.wait_state("machine", &name, "Provisioned", 120)?;
-    assert_eq!(machine["spec"]["occupancy"]["wipe"], "metadata");
+    assert_eq!(machine["spec"]["occupancy"]["wipe"], policy);
+    let whose = || service.get("machineinventory", &name).map(|known| known["spec"]["facts"]["disks"][0]["marker"]["instance"].clone());
+    assert_eq!(whose()?, machine["spec"]["occupancy"]["instanceID"], "whoever meets the disk later");
     let said = vm.wait_console(golden::SAYS, 180)?;
     assert!(said.contains(r#""hostname":"web-1""#), "{said}");
 
@@ -90,12 +107,21 @@ fn life(firmware: Firmware, mac: &str) -> anyhow::Result<()> {
     assert!(first[..512].iter().any(|byte| *byte != 0));
     vm.power_on()?;
     service.wait_state("machine", &name, "Available", 180)?;
+    assert!(whose()?.is_null(), "it is nobody's any more");
     let records = service.list("wiperecord")?;
     let record = &records.first().unwrap()["spec"];
-    assert_eq!((record["machine"].as_str(), record["disks"][0]["method"].as_str()), (Some(name.as_str()), Some("Metadata")), "{record}");
-    assert_eq!(record["disks"][0]["mismatched"], 0);
+    let (method, sanitize, edge) = match wipe {
+        Wipe::Metadata => ("Metadata", None, 16 << 20),
+        Wipe::Secure => ("Secure", Some("NVMe Format NVM with erase of user data"), DISK as usize),
+    };
+    let done = &record["disks"][0];
+    assert_eq!(
+        (record["machine"].as_str(), done["method"].as_str(), done["sanitize"].as_str()),
+        (Some(&*name), Some(method), sanitize),
+        "{record}"
+    );
+    assert_eq!(done["mismatched"], 0);
     let wiped = fs::read(&disk)?;
-    let edge = 16 << 20;
     assert!(wiped[..edge].iter().chain(&wiped[wiped.len() - edge..]).all(|byte| *byte == 0), "the record says otherwise");
 
     // And it serves again.
@@ -143,12 +169,12 @@ fn a_power_cut_in_the_middle_of_a_write() {
 
 #[test]
 fn a_bios_machine_from_free_to_disk_and_back() {
-    life(Firmware::Bios, "52:54:00:aa:05:01").unwrap();
+    life(Firmware::Bios, Bus::Ahci, Wipe::Metadata, "52:54:00:aa:05:01").unwrap();
 }
 
 #[test]
 fn a_uefi_machine_from_free_to_disk_and_back() {
-    life(Firmware::Uefi, "52:54:00:aa:05:02").unwrap();
+    life(Firmware::Uefi, Bus::Nvme, Wipe::Secure, "52:54:00:aa:05:02").unwrap();
 }
 
 /// Switches a machine on when the rack's switch sees a magic packet for its card, which is what the card itself would do.

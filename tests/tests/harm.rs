@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use athanor_tests::{Capture, FakeIpxe, Firmware, Guest, Rack, Service, Vm, disk, dnsmasq, rack, tools, wait_for};
+use athanor_tests::{Capture, FakeIpxe, Firmware, Guest, Rack, Service, Vm, capture, disk, dnsmasq, rack, tools, wait_for};
 
 /// A freshly started Athanor, as a person who changes nothing gets it: with what `config detect` writes.
 fn detected(rack: &Rack) -> anyhow::Result<Service<'_>> {
@@ -57,7 +57,7 @@ fn a_uefi_machine_without_an_operating_system_is_given_back_to_its_firmware() {
     let disk = rack.file("empty.img");
     std::fs::File::create(&disk).unwrap().set_len(64 << 20).unwrap();
     let mut vm = Vm::plug(&rack, Firmware::Uefi, "52:54:00:aa:00:16").unwrap().with_disk(&disk);
-    service.wait("subnet", "lab", 20, |subnet| subnet["status"]["conditions"].to_string().contains("Probed")).unwrap();
+    wait_probed(&service, "Probed");
     vm.power_on().unwrap();
     vm.wait_console("no disk of this machine starts; the firmware goes on", 90).unwrap();
     // It does, and asks the network again in the end.
@@ -69,8 +69,8 @@ fn who_asks_while_another_server_is_looked_for_is_answered_when_there_is_none() 
     let rack = Rack::up().unwrap();
     let service = Service::start(&rack).unwrap();
     let host = rack.neighbour("192.168.10.77/24").unwrap();
-    // It asks once, and waits as long as firmware does.
-    let line = "udhcpc -i eth0 -n -q -f -t 1 -T 8 -V PXEClient:Arch:00000:UNDI:002001 -s /bin/true";
+    // It asks twice, as firmware does, and no more.
+    let line = "udhcpc -i eth0 -n -q -f -t 2 -T 4 -V PXEClient:Arch:00000:UNDI:002001 -s /bin/true";
     let said = host.command("busybox").args(line.split(' ')).output().unwrap();
     assert!(said.status.success(), "{}\n{}", String::from_utf8_lossy(&said.stderr), service.log());
 }
@@ -90,7 +90,7 @@ fn a_uefi_machine_that_was_given_back_boots_what_it_is_given_next() {
         ))
         .unwrap();
     let mut vm = Vm::plug(&rack, Firmware::Uefi, "52:54:00:aa:00:17").unwrap();
-    service.wait("subnet", "lab", 20, |subnet| subnet["status"]["conditions"].to_string().contains("Probed")).unwrap();
+    wait_probed(&service, "Probed");
     vm.power_on().unwrap();
     vm.wait_console("no disk of this machine starts; the firmware goes on", 90).unwrap();
     service.ctl(&format!("accept {}", vm.name())).unwrap();
@@ -99,20 +99,35 @@ fn a_uefi_machine_that_was_given_back_boots_what_it_is_given_next() {
     assert!(booted.is_ok(), "{booted:?}\n{}", vm.console());
 }
 
+/// What we said, and what was said to us.
+fn answers_of_ours(capture: &Capture) -> Vec<capture::Seen> {
+    let ours = |seen: &capture::Seen| seen.server.is_some_and(|server| server.to_string() == rack::HOST);
+    capture.dhcp().unwrap().into_iter().filter(ours).collect()
+}
+
+/// Waits until the probe is through.
+fn wait_probed(service: &Service<'_>, says: &str) {
+    service.wait("subnet", "lab", 20, |subnet| subnet["status"]["conditions"].to_string().contains(says)).unwrap();
+}
+
 /// Waits until somebody else is seen to answer.
 fn wait_foreign(service: &Service<'_>) -> serde_json::Value {
+    wait_foreign_within(service, 20)
+}
+
+fn wait_foreign_within(service: &Service<'_>, seconds: u64) -> serde_json::Value {
     let foreign = |subnet: &serde_json::Value| {
         let conditions = subnet["status"]["conditions"].as_array().cloned().unwrap_or_default();
         conditions.iter().any(|condition| condition["type"] == "ForeignDHCP" && condition["status"] == "True")
     };
-    service.wait("subnet", "lab", 20, foreign).unwrap()
+    service.wait("subnet", "lab", seconds, foreign).unwrap()
 }
 
 #[test]
 fn a_dnsmasq_that_came_while_nobody_looked_is_noticed_at_the_next_start() {
     let rack = Rack::up().unwrap();
     let mut service = Service::start(&rack).unwrap();
-    service.wait("subnet", "lab", 20, |subnet| subnet["status"]["conditions"].to_string().contains("Probed")).unwrap();
+    wait_probed(&service, "Probed");
     service.kill();
     let other = rack.neighbour("192.168.10.2/24").unwrap();
     let _dnsmasq = dnsmasq::giving_addresses(&rack, &other).unwrap();
@@ -142,10 +157,35 @@ fn a_dnsmasq_that_was_there_first_keeps_all_its_clients() {
         if offered { Ok(()) } else { Err("no offer yet".to_owned()) }
     })
     .unwrap();
-    let seen = capture.dhcp().unwrap();
-    let ours: Vec<_> = seen.iter().filter(|seen| seen.server.is_some_and(|server| server.to_string() == rack::HOST)).collect();
+    let ours = answers_of_ours(&capture);
     assert!(ours.is_empty(), "we answered: {ours:?}");
     assert!(service.get("machine", &vm.name()).is_err(), "a newcomer registered beside a foreign server");
+}
+
+/// It ignores our probe, and we do not know its clients: what we offer them must not be the first that they see.
+fn stays_with_the_dnsmasq_that_knows_it_by_name(firmware: Firmware, mac: &str) {
+    let rack = Rack::up().unwrap();
+    let other = rack.neighbour("192.168.10.2/24").unwrap();
+    let _dnsmasq = dnsmasq::knowing_only(&rack, &other, mac, "192.168.10.55").unwrap();
+    let service = detected(&rack).unwrap();
+    wait_probed(&service, "no other DHCP server answered");
+    let capture = Capture::start(&rack).unwrap();
+    let mut vm = Vm::plug(&rack, firmware, mac).unwrap();
+    vm.power_on().unwrap();
+    wait_foreign_within(&service, 60);
+    let ours = answers_of_ours(&capture);
+    assert!(ours.is_empty(), "we answered: {ours:?}\n{}\n{}", capture.text(), service.log());
+    assert!(service.get("machine", &vm.name()).is_err(), "another server's client registered");
+}
+
+#[test]
+fn a_bios_machine_stays_with_the_dnsmasq_that_knows_it_by_name() {
+    stays_with_the_dnsmasq_that_knows_it_by_name(Firmware::Bios, "52:54:00:aa:00:18");
+}
+
+#[test]
+fn a_uefi_machine_stays_with_the_dnsmasq_that_knows_it_by_name() {
+    stays_with_the_dnsmasq_that_knows_it_by_name(Firmware::Uefi, "52:54:00:aa:00:19");
 }
 
 #[test]
@@ -158,9 +198,7 @@ fn a_dnsmasq_that_knows_its_clients_by_name_is_seen_when_one_of_them_chooses_it(
     let _dnsmasq = dnsmasq::knowing_only(&rack, &other, &mac, "192.168.10.55").unwrap();
     let mut service = Service::start(&rack).unwrap();
     // It ignores the probe.
-    service
-        .wait("subnet", "lab", 20, |subnet| subnet["status"]["conditions"].to_string().contains("no other DHCP server answered"))
-        .unwrap();
+    wait_probed(&service, "no other DHCP server answered");
     // A machine registered itself meanwhile, and nobody accepted it.
     let stranger = FakeIpxe::plug(&rack).unwrap();
     assert!(!stranger.loader().unwrap().is_empty(), "{}", service.log());
@@ -181,7 +219,7 @@ fn leaves_to_its_disk(firmware: Firmware, mac: &str) {
     let before = std::fs::read(&image).unwrap();
     let service = Service::start(&rack).unwrap();
     let mut vm = Vm::plug(&rack, firmware, mac).unwrap().with_disk(&image);
-    service.wait("subnet", "lab", 20, |subnet| subnet["status"]["conditions"].to_string().contains("Probed")).unwrap();
+    wait_probed(&service, "Probed");
     for (way, row) in [("NoOffer", "local-disk"), ("Exit", "script over HTTP"), ("Sanboot", "script over HTTP")] {
         let spec = format!("accepted: true, externallyProvisioned: true, localBoot: {way}, interfaces: [{{mac: \"{mac}\", boot: true}}]");
         let machine = format!("apiVersion: metal.athanor.dev/v1alpha1\nkind: Machine\nmetadata: {{name: theirs}}\nspec: {{{spec}}}\n");

@@ -197,8 +197,8 @@ fn uninstall(cluster: &Cluster<'_>) {
     let ours =
         "deployments.apps,daemonsets,configmaps,secrets,leases,roles,rolebindings,serviceaccounts,poddisruptionbudgets,networkpolicies";
     let cluster_wide = "clusterroles,clusterrolebindings,validatingadmissionpolicies,validatingadmissionpolicybindings,namespaces";
-    // Kubernetes' own in every namespace, and the namespace that people made.
-    let theirs = ["configmap/kube-root-ca.crt", "serviceaccount/default", "namespace/athanor-system"];
+    // Kubernetes' own in every namespace, the namespace that people made, and the key that tells whose their disks are.
+    let theirs = ["configmap/kube-root-ca.crt", "serviceaccount/default", "namespace/athanor-system", "secret/athanor-installation"];
     let left = || -> anyhow::Result<String> {
         let inside = cluster.kubectl(&format!("-n athanor-system get {ours} -o name"))?;
         let outside = cluster.kubectl(&format!("get {cluster_wide} -o name"))?;

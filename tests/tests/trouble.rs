@@ -25,9 +25,49 @@ fn running<'a>(service: &Service<'_>, guest: &Guest, machine: &'a FakeIpxe, name
     machine
 }
 
-fn kubectl(rack: &Rack, service: &Service<'_>, line: &str) -> anyhow::Result<String> {
-    let mut command = rack.command(tools::kubectl()?);
-    tools::run(command.env("KUBECONFIG", service.kubeconfig()).env("HOME", rack.folder()).args(line.split_whitespace()))
+/// What registered itself and is in use stays whose it is, whoever writes its MAC address into another Machine, in whichever namespace.
+#[test]
+fn hardware_in_use_is_not_taken_by_whoever_writes_its_address_down() {
+    let guest = Guest::make().unwrap();
+    let rack = Rack::up().unwrap();
+    let service = Service::start(&rack).unwrap();
+    let machine = FakeIpxe::plug(&rack).unwrap();
+    let iso = service.add_media("guest.iso", &guest.iso).unwrap();
+    machine.boot_file().unwrap();
+    service.wait_state("machine", &machine.name(), "Discovered", 20).unwrap();
+    service.ctl(&format!("accept {}", machine.name())).unwrap();
+    service.ctl(&format!("create boot --name live --iso-path {} --kernel live/vmlinuz", iso.display())).unwrap();
+    service.ctl(&format!("deploy --mac {} --profile live --hostname web-1", machine.mac)).unwrap();
+    service.wait_state("machine", &machine.name(), "Claimed", 20).unwrap();
+    let before = machine.boot_file().unwrap();
+
+    let is_told = |namespace: &str| {
+        wait_for("a duplicate", Duration::from_secs(20), || {
+            let said = service.ctl(&format!("-n {namespace} get machine thief -o json")).map_err(|error| error.to_string())?;
+            if said.contains("DuplicateMAC") { Ok(()) } else { Err(said) }
+        })
+        .unwrap();
+    };
+    service.kubectl("create namespace team").unwrap();
+    for namespace in ["default", "team"] {
+        service.ctl(&format!("-n {namespace} create machine thief --mac {} --accept", machine.mac)).unwrap();
+        is_told(namespace);
+    }
+    // As little does one that is said to be somebody else's work, in a namespace that comes before all others.
+    service.kubectl("create namespace a").unwrap();
+    let spec = format!("{{accepted: true, externallyProvisioned: true, interfaces: [{{mac: \"{}\"}}]}}", machine.mac);
+    service
+        .apply(&format!("apiVersion: metal.athanor.dev/v1alpha1\nkind: Machine\nmetadata: {{name: thief, namespace: a}}\nspec: {spec}\n"))
+        .unwrap();
+    is_told("a");
+    assert_eq!(machine.boot_file().unwrap(), before, "another Machine's script");
+    let owner = service.get("machine", &machine.name()).unwrap();
+    assert_eq!(
+        (owner["spec"]["claimRef"]["name"].as_str(), owner["status"]["state"].as_str()),
+        (Some("web-1"), Some("Claimed")),
+        "{owner}"
+    );
+    assert!(!owner.to_string().contains("DuplicateMAC"), "{owner}");
 }
 
 #[test]
@@ -36,9 +76,9 @@ fn a_plan_that_somebody_deleted_is_written_again() {
     let service = Service::start(&rack).unwrap();
     service.ctl("create machine one --mac 52:54:00:aa:05:01 --accept").unwrap();
     service.wait_state("machine", "one", "Available", 20).unwrap();
-    let uid = || kubectl(&rack, &service, "-n athanor-plans get secret default.one -o jsonpath={.metadata.uid}");
+    let uid = || service.kubectl("-n athanor-plans get secret default.one -o jsonpath={.metadata.uid}");
     let before = uid().unwrap();
-    kubectl(&rack, &service, "-n athanor-plans delete secret default.one").unwrap();
+    service.kubectl("-n athanor-plans delete secret default.one").unwrap();
     wait_for("another plan", Duration::from_secs(5), || match uid() {
         Ok(after) if after != before => Ok(()),
         other => Err(format!("{other:?}")),
@@ -52,11 +92,11 @@ fn a_namespace_that_goes_takes_its_objects_and_nothing_is_released_into_other_ha
     let rack = Rack::up().unwrap();
     let service = Service::start(&rack).unwrap();
     let machine = FakeIpxe::plug(&rack).unwrap();
-    kubectl(&rack, &service, "create namespace team").unwrap();
+    service.kubectl("create namespace team").unwrap();
     running(&service, &guest, &machine, "team");
-    kubectl(&rack, &service, "delete namespace team --timeout=60s").unwrap();
+    service.kubectl("delete namespace team --timeout=60s").unwrap();
     assert_eq!(service.ctl("get addresses -o name").unwrap().trim(), "", "its address was not given back");
-    assert!(kubectl(&rack, &service, "-n athanor-plans get secrets -o name").unwrap().trim().is_empty(), "its plan was left behind");
+    assert!(service.kubectl("-n athanor-plans get secrets -o name").unwrap().trim().is_empty(), "its plan was left behind");
     // When it asks again it is a newcomer whom nobody accepted.
     assert!(machine.boot_file().unwrap().ends_with("/boot.ipxe"));
     let newcomer = service.get("machine", &machine.name()).unwrap();
@@ -114,7 +154,7 @@ fn a_subnet_that_rests_for_a_moment_forgets_no_address() {
     };
     let before = addresses();
     for mode in ["off", "proxy", "off"] {
-        kubectl(&rack, &service, &format!("patch asn lab --type merge -p {{\"spec\":{{\"mode\":\"{mode}\"}}}}")).unwrap();
+        service.kubectl(&format!("patch asn lab --type merge -p {{\"spec\":{{\"mode\":\"{mode}\"}}}}")).unwrap();
         wait_for("no address", Duration::from_secs(10), || {
             let now = addresses();
             if now.iter().all(|row| row[1].is_null()) { Ok(()) } else { Err(format!("{now:?}")) }
@@ -126,7 +166,7 @@ fn a_subnet_that_rests_for_a_moment_forgets_no_address() {
     service.ctl("create subnet --name second --cidr 10.9.0.0/24 --range 10.9.0.10-10.9.0.20").unwrap();
     service.ctl("create subnet --name v6 --cidr fd00::/64 --range fd00::10-fd00::20").unwrap();
     service.ctl("delete machine late").unwrap();
-    kubectl(&rack, &service, "patch asn lab --type merge -p {\"spec\":{\"mode\":\"dhcp\"}}").unwrap();
+    service.kubectl("patch asn lab --type merge -p {\"spec\":{\"mode\":\"dhcp\"}}").unwrap();
     wait_for("the same addresses", Duration::from_secs(20), || {
         let now = addresses();
         if now == before { Ok(()) } else { Err(format!("{now:?}, where it was {before:?}")) }

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use athanor_tests::{FakeIpxe, Firmware, Guest, Rack, Service, Vm, tools, wait_for};
+use athanor_tests::{Curl, FakeIpxe, Firmware, Guest, Rack, Service, Vm, tools, wait_for};
 
 #[test]
 fn what_is_served_is_what_the_objects_say_now() {
@@ -46,6 +46,15 @@ fn what_is_served_is_what_the_objects_say_now() {
             assert!(said.contains("its machine is served the change from now on"), "{said}");
             assert!(machine.http(&kernel).unwrap() == *file, "the old kernel over HTTP, round {round}");
             assert!(machine.tftp(&kernel).unwrap() == *file, "the old kernel over TFTP, round {round}");
+        }
+    }
+    // Whoever writes it: in the one binary a change is acknowledged when it is served.
+    if service.is_embedded() {
+        let curl = Curl::of(&service, &rack).unwrap();
+        for (profile, file) in [("one", &vmlinuz), ("two", &initrd)].repeat(5) {
+            let change = format!("{{\"spec\": {{\"profile\": {{\"name\": \"{profile}\"}}}}}}");
+            assert_eq!(curl.ask("PATCH", "deployments/web-1", "application/merge-patch+json", &change).unwrap().0, "200");
+            assert!(machine.http(&kernel).unwrap() == *file, "the old kernel over HTTP after a patch");
         }
     }
     service.ctl(&format!("delete deployment --mac {}", machine.mac)).unwrap();

@@ -1,14 +1,10 @@
 //! `create` and `update`: flags in, one object out. The object that each line makes is a golden test and a table in the docs.
 
-use std::{
-    net::IpAddr,
-    path::PathBuf,
-    time::{Duration, Instant},
-};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, bail};
 use athanor_crds::{
-    Architecture, BootProfileSpec, Deployment, DeploymentSpec, Machine, MachineSpec, SubnetSpec,
+    Architecture, BootProfileSpec, Deployment, DeploymentSpec, MachineSpec, SubnetSpec,
     bootprofile::{Installer, InstallerType, Live, Media, ProfileRef},
     deployment::{MachineClaim, User},
     machine::{AddressClaim, Interface},
@@ -24,13 +20,10 @@ use kube::{
 use serde_json::{Value, json};
 
 use super::{Global, connect, kinds::Kind, lifecycle, out};
+use crate::planned;
 
 /// How long an `update` waits for the operator; it takes milliseconds.
 const PLANNED: Duration = Duration::from_secs(2);
-/// How long after that an agent may gather what else is new.
-const SERVED: Duration = Duration::from_millis(100);
-/// How soon it looks again.
-const PLANNED_AGAIN: Duration = Duration::from_millis(10);
 
 /// What can be created.
 #[derive(Debug, Subcommand)]
@@ -267,30 +260,15 @@ pub(crate) async fn update(global: &Global, what: Update) -> anyhow::Result<()> 
         bail!("nothing to change: give --profile, --hostname, --address, --packages, --ssh-key, or for one that waits --mac or --machine");
     }
     let updated = api.patch(&name, &connect::patch_params(), &Patch::Merge(json!({ "spec": spec }))).await?;
-    let served = match is_planned(&client, global, &updated).await? {
-        Some(true) => "; its machine is served the change from now on",
-        Some(false) => "; its machine is not served the change yet, see athanorctl get deployments -o wide",
+    let served = match updated.status.as_ref().and_then(|status| status.machine.as_deref()) {
+        Some(machine) if planned::wait(&client, &global.namespace, machine, &updated, PLANNED).await? => {
+            "; its machine is served the change from now on"
+        }
+        Some(_) => "; its machine is not served the change yet, see athanorctl get deployments -o wide",
         None => "",
     };
     out(&format!("deployment/{name} updated{served}\n"));
     Ok(())
-}
-
-/// Waits a moment until the boot plan of a Deployment's machine is made of what was just written. `None` where it has no machine.
-async fn is_planned(client: &Client, global: &Global, deployment: &Deployment) -> anyhow::Result<Option<bool>> {
-    let Some(name) = deployment.status.as_ref().and_then(|status| status.machine.as_ref()) else { return Ok(None) };
-    let machines = Api::<Machine>::namespaced(client.clone(), &global.namespace);
-    let since = Instant::now();
-    while since.elapsed() < PLANNED {
-        let machine = machines.get_opt(name).await?;
-        let planned = machine.and_then(|machine| machine.status).and_then(|status| status.planned_generation);
-        if planned >= deployment.metadata.generation {
-            tokio::time::sleep(SERVED).await;
-            return Ok(Some(true));
-        }
-        tokio::time::sleep(PLANNED_AGAIN).await;
-    }
-    Ok(Some(false))
 }
 
 /// A deployment that has a machine stays on it.

@@ -37,11 +37,11 @@ pub(crate) struct GetArgs {
 /// Arguments of `describe`.
 #[derive(Debug, Args)]
 pub(crate) struct DescribeArgs {
-    /// What: machine, deployment, boot, subnet
+    /// What: machine, deployment, boot, subnet; or KIND/NAME
     kind: String,
     /// Which; a machine also by a MAC address
     #[arg(value_parser = NonEmptyStringValueParser::new())]
-    name: String,
+    name: Option<String>,
 }
 
 /// How objects are printed.
@@ -290,9 +290,9 @@ impl Printer {
 /// # Errors
 /// The API says no.
 pub(crate) async fn describe(global: &Global, args: DescribeArgs) -> anyhow::Result<()> {
-    let kind = Kind::named(&args.kind)?;
+    let (kind, name) = Kind::and_name(&args.kind, args.name.as_deref())?;
     let client = connect::client(global).await?;
-    let name = resolve(&client, global, &kind, &args.name).await?;
+    let name = resolve(&client, global, &kind, &name).await?;
     let object = complete(&kind, &api(&client, global, &kind).get(&name).await?)?;
     let mut text = format!("{} {name}\n", kind.kind);
     if let Some(namespace) = object["metadata"]["namespace"].as_str() {

@@ -1,6 +1,6 @@
 //! The kinds by the names people type.
 
-use anyhow::bail;
+use anyhow::{anyhow, bail};
 use athanor_plan::nearest;
 use kube::core::{ApiResource, GroupVersionKind};
 
@@ -53,6 +53,34 @@ pub(crate) const ALL: &[Kind] = &[
 ];
 
 impl Kind {
+    /// The kind and the name of what KIND NAME means, or KIND/NAME in one word.
+    ///
+    /// # Errors
+    /// No kind is called so, or not exactly one name is given.
+    pub(crate) fn with_name(word: &str, name: Option<&str>) -> anyhow::Result<(Self, Option<String>)> {
+        let (kind, name) = match (word.split_once('/'), name) {
+            (None, name) => (word, name),
+            (Some((kind, name)), None) if !name.is_empty() => (kind, Some(name)),
+            (Some(_), None) => bail!("{word:?} names no object"),
+            (Some(_), Some(_)) => bail!("{word:?}: either KIND NAME or KIND/NAME, not both"),
+        };
+        Ok((Self::named(kind)?, name.map(str::to_owned)))
+    }
+
+    /// As [`Self::with_name`], where there has to be one.
+    ///
+    /// # Errors
+    /// As [`Self::with_name`].
+    pub(crate) fn and_name(word: &str, name: Option<&str>) -> anyhow::Result<(Self, String)> {
+        let (kind, name) = Self::with_name(word, name)?;
+        Ok((kind, name.ok_or_else(|| kind.nameless())?))
+    }
+
+    /// That a name is missing.
+    pub(crate) fn nameless(&self) -> anyhow::Error {
+        anyhow!("which {}? Give its name: KIND NAME, or KIND/NAME", self.singular)
+    }
+
     /// The kind that a word names.
     ///
     /// # Errors

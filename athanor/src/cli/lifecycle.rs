@@ -45,10 +45,10 @@ impl AcceptArgs {
 /// Arguments of `delete`.
 #[derive(Debug, Args)]
 pub(crate) struct DeleteArgs {
-    /// What: machine, deployment, boot, subnet
+    /// What: machine, deployment, boot, subnet; or KIND/NAME
     kind: String,
     /// Which
-    #[arg(required_unless_present = "mac", value_parser = NonEmptyStringValueParser::new())]
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
     name: Option<String>,
     /// The deployment on the machine with this MAC address
     #[arg(long, alias = "MAC", conflicts_with = "name")]
@@ -119,12 +119,14 @@ pub(crate) fn named<'a>(machines: &'a [Machine], name: &str) -> anyhow::Result<&
 /// # Errors
 /// It does not exist, or the API says no.
 pub(crate) async fn delete(global: &Global, args: DeleteArgs) -> anyhow::Result<()> {
-    let kind = Kind::named(&args.kind)?;
+    let (kind, name) = Kind::with_name(&args.kind, args.name.as_deref())?;
     let client = connect::client(global).await?;
-    let name = match (args.name, args.mac) {
-        (Some(name), _) => name,
+    let name = match (name, args.mac) {
+        (Some(_), Some(_)) => bail!("either a name or --mac"),
+        (Some(name), None) => name,
         (None, Some(mac)) if kind.kind == "Deployment" => on_mac(&client, global, mac).await?,
-        _ => bail!("--mac names a deployment; give the name of the {}", kind.singular),
+        (None, Some(_)) => bail!("--mac names a deployment; give the name of the {}", kind.singular),
+        (None, None) => return Err(kind.nameless()),
     };
     let machine = if kind.kind == "Deployment" {
         let api: Api<Deployment> = Api::namespaced(client.clone(), &global.namespace);

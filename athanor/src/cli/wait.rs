@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::bail;
 use athanor_crds::{BootProfile, Deployment, Machine, conditions, conditions::types};
-use clap::Args;
+use clap::{Args, builder::NonEmptyStringValueParser};
 use kube::{Api, Client};
 use serde_json::Value;
 
@@ -21,10 +21,11 @@ const LOOK: Duration = Duration::from_millis(300);
 /// Arguments of `wait`.
 #[derive(Debug, Args)]
 pub(crate) struct WaitArgs {
-    /// What: machine, deployment, boot, subnet
+    /// What: machine, deployment, boot, subnet; or KIND/NAME
     kind: String,
     /// Which
-    name: String,
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
+    name: Option<String>,
     /// For what: ready, deleted, condition=TYPE, state=STATE
     #[arg(long = "for", default_value = "ready", value_name = "WHAT")]
     what: Goal,
@@ -85,24 +86,24 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
 /// # Errors
 /// The API says no, or what is waited for makes no sense.
 pub(crate) async fn run(global: &Global, args: WaitArgs) -> anyhow::Result<ExitCode> {
-    let kind = Kind::named(&args.kind)?;
+    let (kind, name) = Kind::and_name(&args.kind, args.name.as_deref())?;
     let client = connect::client(global).await?;
     let api = get::api(&client, global, &kind);
     let deadline = Instant::now() + args.timeout;
     let mut said = String::new();
     loop {
-        let object = api.get_opt(&args.name).await?.map(serde_json::to_value).transpose()?;
+        let object = api.get_opt(&name).await?.map(serde_json::to_value).transpose()?;
         let (done, now) = judge(&args.what, object.as_ref());
         if done {
-            out(&format!("{}/{} {now}\n", kind.singular, args.name));
+            out(&format!("{}/{} {now}\n", kind.singular, name));
             return Ok(ExitCode::SUCCESS);
         }
         if Instant::now() >= deadline {
-            eprintln!("{}/{} is not {} after {} s: {now}", kind.singular, args.name, args.what, args.timeout.as_secs());
+            eprintln!("{}/{} is not {} after {} s: {now}", kind.singular, name, args.what, args.timeout.as_secs());
             return Ok(ExitCode::FAILURE);
         }
         if said != now {
-            eprintln!("{}/{}: {now}", kind.singular, args.name);
+            eprintln!("{}/{}: {now}", kind.singular, name);
             said = now;
         }
         tokio::time::sleep(LOOK).await;

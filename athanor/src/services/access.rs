@@ -75,7 +75,8 @@ pub(crate) fn refuse_a_lost_store(data: &Path) -> anyhow::Result<()> {
 
 /// Tells what is about to be made anew in a folder that was lived in: who has the old one is turned away.
 pub(crate) fn tell_what_is_lost(data: &Path) {
-    if !data.join(INSTALLATION).exists() {
+    // A first start that failed before it listened has handed out no kubeconfig.
+    if ![INSTALLATION, KUBECONFIG].iter().all(|file| data.join(file).exists()) {
         return;
     }
     // A certificate alone is made again by its key; a key alone that is gone is refused.

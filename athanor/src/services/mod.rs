@@ -2,6 +2,7 @@
 
 mod access;
 mod cluster;
+mod effect;
 mod health;
 
 use std::{
@@ -116,7 +117,8 @@ async fn open_store(path: &Path) -> anyhow::Result<Arc<ApiServer>> {
 }
 
 async fn serve_api(server: Arc<ApiServer>, listener: TcpListener, pki: Pki, tokens: Tokens, stop: impl Future<Output = ()>) {
-    server.serve(listener, &pki, Arc::new(tokens), stop).await;
+    let effect = effect::of_deployments(Client::new(server.service(Identity { role: Role::Operator }), "default"));
+    server.serve(listener, &pki, Arc::new(tokens), effect, stop).await;
 }
 
 async fn listen(config: &Config) -> anyhow::Result<TcpListener> {

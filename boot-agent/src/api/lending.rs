@@ -183,7 +183,7 @@ async fn lend(shared: &Arc<Shared>, api: &Api<Address>, wish: &Wish, wire: Optio
 fn free(shared: &Shared, snapshot: &Snapshot, subnet: &NamedSubnet, wish: &Wish) -> Vec<Ipv4Addr> {
     let own = crate::interfaces().into_iter().flat_map(|interface| interface.addresses).map(|(ip, _)| ip).collect::<Vec<_>>();
     let taken = |ip: Ipv4Addr| shared.lent.is_used(ip) || snapshot.mac_of(ip.into()).is_some();
-    candidates(&subnet.spec, wish.mac, wish.ip, |ip| taken(ip) || own.contains(&ip) || subnet.servers.contains(&ip))
+    candidates(&subnet.spec, wish.mac, wish.ip, |ip| taken(ip) || own.contains(&ip) || subnet.is_served_from(ip))
 }
 
 /// Who uses an address unasked, where the wire can be asked.

@@ -257,9 +257,10 @@ fn put(subnets: &mut BTreeMap<String, NamedSubnet>, subnet: DeserializeGuard<Sub
     match subnet.0 {
         Ok(subnet) => {
             // Our own other interfaces are on other wires.
-            let others = subnet.status.iter().flat_map(|status| &status.servers).filter(|server| server.node != node);
-            let servers = others.filter_map(|server| server.address.parse().ok()).collect();
-            subnets.insert(name.clone(), NamedSubnet { name, spec: subnet.spec, servers });
+            let others = || subnet.status.iter().flat_map(|status| &status.servers).filter(|server| server.node != node);
+            let servers = others().filter_map(|server| server.address.parse().ok()).collect();
+            let other_addresses = others().flat_map(|server| &server.other_addresses).filter_map(|one| one.parse().ok()).collect();
+            subnets.insert(name.clone(), NamedSubnet { name, spec: subnet.spec, servers, other_addresses });
         }
         Err(error) => {
             tracing::warn!(subnet = name, %error, "Subnet cannot be read; served as before, if at all");
@@ -279,5 +280,26 @@ pub(crate) fn read(secret: &Secret) -> Option<Arc<BootPlan>> {
             tracing::warn!(secret = %secret.name_any(), %error, "plan cannot be read");
             None
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sibling_is_known_by_each_of_its_addresses_and_ranked_by_the_first() {
+        let server = |node: &str, address: &str, other: &str| serde_json::json!({ "node": node, "interface": "eth0", "address": address, "otherAddresses": [other], "authority": "Alone" });
+        let subnet = serde_json::json!({
+            "apiVersion": "metal.athanor.dev/v1alpha1", "kind": "Subnet", "metadata": { "name": "lab" },
+            "spec": { "cidr": "192.168.10.0/24", "mode": "dhcp" },
+            "status": { "servers": [server("a", "192.168.10.1", "10.1.0.1"), server("b", "192.168.10.2", "10.1.0.2")] },
+        });
+        let mut subnets = BTreeMap::new();
+        put(&mut subnets, serde_json::from_value(subnet).unwrap(), "a");
+        let lab = &subnets["lab"];
+        assert_eq!(lab.servers, ["192.168.10.2".parse::<std::net::Ipv4Addr>().unwrap()]);
+        let known = ["192.168.10.1", "10.1.0.1", "192.168.10.2", "10.1.0.2"].map(|address| lab.is_served_from(address.parse().unwrap()));
+        assert_eq!(known, [false, false, true, true]);
     }
 }

@@ -9,6 +9,7 @@ use athanor_crds::{
     names,
 };
 use athanor_dhcp::Newcomer;
+use athanor_plan::BootPlan;
 use athanor_wire::MacAddr;
 use kube::{Api, Client};
 use tokio::{sync::mpsc, time::Instant};
@@ -19,60 +20,70 @@ use crate::{report::Seen, shared::Shared};
 const CALL: Duration = Duration::from_secs(5);
 /// How soon one that the API did not take is tried again.
 const AGAIN: Duration = Duration::from_secs(2);
+/// How soon one whose Machine exists is registered again, should that be gone: in a hall that was switched on at once plans take their time, and asking
+/// for each would take the operator's.
+const EXISTS_AGAIN: Duration = Duration::from_secs(30);
+/// How soon one that the API refused is tried again: a quota is raised, a policy changed.
+const REFUSED_AGAIN: Duration = Duration::from_secs(10);
+/// How long a name must have been another machine's: its Machine may be about to change hands.
+const NAME_TAKEN: Duration = Duration::from_secs(10);
 /// How long one is tried again: whoever is still there after that asks anew.
 const PATIENCE: Duration = Duration::from_secs(180);
-/// How many wait for an API that is away; a rack row and more.
-const WAITING: usize = 1024;
+/// How many wait for an API that is away, or for their plan; a hall.
+const WAITING: usize = 16_384;
 
-/// A Machine that exists has its plan long before: a newcomer that still asks after this time has another MAC than the Machine of its name.
-const NAME_TAKEN: Duration = Duration::from_secs(10);
-/// How long that is remembered: firmware gives up sooner.
-const NAME_MEMORY: Duration = Duration::from_secs(600);
-
-/// Newcomers that the API has not taken yet, and until when each is tried again.
-type Waiting = HashMap<MacAddr, (Newcomer, Instant)>;
-/// What came of a registration.
-enum Registered {
-    /// It is done with.
-    Yes,
-    /// Its plan is on its way, or its name is another Machine's: the next look tells.
-    NameTaken,
+/// A newcomer whose plan has not come.
+struct Candidate {
+    newcomer: Newcomer,
+    /// When it is registered next.
+    next: Instant,
+    /// Whether it was before.
+    asked: bool,
+    /// Since when its name is known to be another machine's.
+    taken: Option<Instant>,
+    /// Until when it is waited for.
+    until: Instant,
 }
 
-/// Newcomers whose name some Machine has, and since when that is known.
-type Taken = HashMap<MacAddr, Instant>;
+type Waiting = HashMap<MacAddr, Candidate>;
 
 pub(super) async fn run(shared: Arc<Shared>, client: Client, mut registrations: mpsc::Receiver<Newcomer>) {
-    let (mut waiting, mut taken) = (Waiting::new(), Taken::new());
+    let (mut waiting, mut changes) = (Waiting::new(), shared.changes());
     loop {
-        let next = if waiting.is_empty() {
-            registrations.recv().await
-        } else {
-            tokio::time::timeout(AGAIN, registrations.recv()).await.unwrap_or_default()
+        let next = tokio::select! {
+            next = registrations.recv() => next,
+            // Whose plan has come is no newcomer, and is one anew should its Machine be deleted in the next moment.
+            _ = changes.changed(), if !waiting.is_empty() => None,
+            () = tokio::time::sleep(AGAIN), if !waiting.is_empty() => None,
         };
         // What else has come is taken in before the API is asked: it may be slow.
-        let until = Instant::now() + PATIENCE;
+        let now = Instant::now();
         for newcomer in next.into_iter().chain(std::iter::from_fn(|| registrations.try_recv().ok())) {
-            if waiting.len() < WAITING || waiting.contains_key(&newcomer.mac) {
-                waiting.insert(newcomer.mac, (newcomer, until));
+            if let Some(candidate) = waiting.get_mut(&newcomer.mac) {
+                (candidate.newcomer, candidate.until) = (newcomer, now + PATIENCE);
+            } else if waiting.len() < WAITING {
+                waiting.insert(newcomer.mac, Candidate { newcomer, next: now, asked: false, taken: None, until: now + PATIENCE });
             }
         }
-        taken.retain(|_, since| since.elapsed() < NAME_MEMORY);
-        register_all(&shared, &client, &mut waiting, &mut taken).await;
+        register_all(&shared, &client, &mut waiting).await;
         if registrations.is_closed() {
             return;
         }
     }
 }
 
-/// Registers those that wait, until the API does not answer.
-async fn register_all(shared: &Shared, client: &Client, waiting: &mut Waiting, taken: &mut Taken) {
-    waiting.retain(|_, (_, until)| *until > Instant::now());
-    let all: Vec<Newcomer> = waiting.values().map(|(newcomer, _)| newcomer.clone()).collect();
-    for newcomer in all {
-        match tokio::time::timeout(CALL, register(shared, client, &newcomer, taken)).await {
-            Ok(Ok(Registered::Yes)) => drop(waiting.remove(&newcomer.mac)),
-            Ok(Ok(Registered::NameTaken)) => {}
+/// Registers those whose turn it is, who never was first, until the API does not answer.
+async fn register_all(shared: &Shared, client: &Client, waiting: &mut Waiting) {
+    let (snapshot, now) = (shared.snapshot(), Instant::now());
+    waiting.retain(|mac, candidate| candidate.until > now && snapshot.by_mac(*mac).is_none());
+    let mut due: Vec<(bool, MacAddr)> =
+        waiting.iter().filter(|(_, candidate)| candidate.next <= now).map(|(mac, candidate)| (candidate.asked, *mac)).collect();
+    due.sort_unstable();
+    for (_, mac) in due {
+        let Some(candidate) = waiting.get_mut(&mac) else { continue };
+        candidate.asked = true;
+        match tokio::time::timeout(CALL, register(shared, client, candidate)).await {
+            Ok(Ok(again)) => candidate.next = Instant::now() + again,
             Ok(Err(error)) => {
                 // A token that has run out, a slow answer and too many questions are no refusals.
                 let refused = matches!(&error, kube::Error::Api(status) if (400..500).contains(&status.code) && !matches!(status.code, 401 | 408 | 429));
@@ -80,46 +91,57 @@ async fn register_all(shared: &Shared, client: &Client, waiting: &mut Waiting, t
                     kube::Error::Api(status) => status.message,
                     other => other.to_string(),
                 };
-                tracing::warn!(mac = %newcomer.mac, why, refused, "newcomer not registered");
-                tell(shared, &newcomer, format!("not registered: {why}"));
+                tracing::warn!(%mac, why, refused, "newcomer not registered");
+                tell(shared, &candidate.newcomer, format!("not registered: {why}"));
                 if !refused {
                     return;
                 }
-                waiting.remove(&newcomer.mac);
+                candidate.next = Instant::now() + REFUSED_AGAIN;
             }
             Err(_) => {
-                tracing::warn!(mac = %newcomer.mac, waited = ?CALL, "newcomer not registered: the API does not answer");
+                tracing::warn!(%mac, waited = ?CALL, "newcomer not registered: the API does not answer");
                 return;
             }
         }
     }
 }
 
-async fn register(shared: &Shared, client: &Client, newcomer: &Newcomer, taken: &mut Taken) -> Result<Registered, kube::Error> {
-    let snapshot = shared.snapshot();
+/// Creates a newcomer's Machine, unless it is there. Returns how soon it is looked at again if its plan does not come.
+async fn register(shared: &Shared, client: &Client, candidate: &mut Candidate) -> Result<Duration, kube::Error> {
+    let (snapshot, newcomer) = (shared.snapshot(), &candidate.newcomer);
     let known = snapshot.by_mac(newcomer.mac).is_some();
-    let Some(subnet) = snapshot.subnets().iter().find(|subnet| subnet.name == newcomer.subnet && !known) else {
-        return Ok(Registered::Yes);
-    };
+    let Some(subnet) = snapshot.subnets().iter().find(|subnet| subnet.name == newcomer.subnet && !known) else { return Ok(EXISTS_AGAIN) };
     let namespace = subnet.spec.newcomers.namespace.clone();
-    let machines = Api::<Machine>::namespaced(client.clone(), &namespace);
-    // A name is a name: the Machine that has this one may have got another card meanwhile. Then the next name is as good.
-    let second = taken.get(&newcomer.mac).is_some_and(|since| since.elapsed() >= NAME_TAKEN);
-    let name = names::machine(newcomer.mac) + if second { "-2" } else { "" };
-    match machines.create(&super::creation(), &machine(&name, newcomer)).await {
-        Ok(_) => tracing::info!(machine = %name, %namespace, subnet = %newcomer.subnet, "newcomer registered"),
-        // It is there already, and its plan is on its way; or somebody gave its name to another machine.
-        Err(kube::Error::Api(status)) if status.code == 409 => {
-            taken.entry(newcomer.mac).or_insert_with(Instant::now);
-            let what = format!(
-                "Machine {namespace}/{name} exists; if that has another MAC address, this one is registered under another name soon"
+    let mut name = names::machine(newcomer.mac);
+    // A name is a name: the Machine that has this one may have got another card meanwhile, as its plan tells. Then the next name is as good.
+    let is_anothers =
+        |plan: &Arc<BootPlan>| plan.machine.name == name && plan.machine.namespace == namespace && !plan.interfaces.is_empty();
+    if snapshot.plans().iter().any(is_anothers) {
+        let since = *candidate.taken.get_or_insert_with(Instant::now);
+        if since.elapsed() < NAME_TAKEN {
+            tell(
+                shared,
+                newcomer,
+                format!("Machine {namespace}/{name} has another MAC address; this one is registered under another name soon"),
             );
-            tell(shared, newcomer, what);
-            return Ok(if second { Registered::Yes } else { Registered::NameTaken });
+            return Ok(AGAIN);
         }
-        Err(error) => return Err(error),
+        name.push_str("-2");
+    } else {
+        candidate.taken = None;
     }
-    Ok(Registered::Yes)
+    let machines = Api::<Machine>::namespaced(client.clone(), &namespace);
+    match machines.create(&super::creation(), &machine(&name, newcomer)).await {
+        Ok(_) => {
+            tracing::info!(machine = %name, %namespace, subnet = %newcomer.subnet, "newcomer registered");
+            Ok(EXISTS_AGAIN)
+        }
+        Err(kube::Error::Api(status)) if status.code == 409 => {
+            tell(shared, newcomer, format!("Machine {namespace}/{name} exists, and no plan with this MAC address has come yet"));
+            Ok(NAME_TAKEN)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 fn tell(shared: &Shared, newcomer: &Newcomer, answer: String) {

@@ -176,14 +176,21 @@ pub(crate) fn validate(kind: &Kind, name: &str, object: &Value, old: Option<&Val
 }
 
 /// A new object: what the server writes into its metadata.
-pub(crate) fn new_metadata(object: &mut Value, now: &str) {
+pub(crate) fn new_metadata(kind: &Kind, object: &mut Value, now: &str) {
     if let Some(metadata) = object["metadata"].as_object_mut() {
-        for field in ["resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields"] {
+        for field in ["resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields", "generation"] {
             metadata.remove(field);
         }
         metadata.insert("uid".to_owned(), uuid::Uuid::new_v4().to_string().into());
         metadata.insert("creationTimestamp".to_owned(), now.into());
-        metadata.insert("generation".to_owned(), 1.into());
+    }
+    next_generation(kind, &Value::Null, object);
+}
+
+/// Custom kinds count the changes of what people want; the core kinds that we have do not.
+pub(crate) fn next_generation(kind: &Kind, old: &Value, new: &mut Value) {
+    if !kind.is_core() {
+        new["metadata"]["generation"] = json!(old["metadata"]["generation"].as_i64().unwrap_or(0) + 1);
     }
 }
 
@@ -225,7 +232,7 @@ pub(crate) fn carry_metadata(kind: &Kind, old: &Value, new: &mut Value, status: 
         fields.filter(|(name, _)| *name != "metadata" && *name != "status").map(|(name, value)| (name.clone(), value.clone())).collect()
     };
     if body(old) != body(new) {
-        new["metadata"]["generation"] = json!(old["metadata"]["generation"].as_i64().unwrap_or(0) + 1);
+        next_generation(kind, old, new);
     }
 }
 

@@ -37,5 +37,5 @@ mod watch;
 pub use admission::is_name;
 pub use auth::{Identity, Tokens, write_private};
 pub use error::OpenError;
-pub use router::{ApiServer, ApiService};
+pub use router::{ApiServer, ApiService, Changed, Effect};
 pub use tls::{Pki, TlsError};

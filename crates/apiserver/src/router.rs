@@ -14,7 +14,7 @@ use std::{
 
 use athanor_crds::names;
 use bytes::Bytes;
-use futures::StreamExt as _;
+use futures::{StreamExt as _, future::BoxFuture};
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited, StreamBody, combinators::UnsyncBoxBody};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -51,6 +51,22 @@ const PATIENCE: Duration = Duration::from_secs(15);
 const PROPAGATION: [&str; 3] = ["Background", "Foreground", "Orphan"];
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
+
+/// An object, or its status, that a caller changed.
+#[derive(Debug, Clone)]
+pub struct Changed {
+    /// Its kind.
+    pub kind: String,
+    /// Its namespace, if its kind has any.
+    pub namespace: Option<String>,
+    /// Its name.
+    pub name: String,
+    /// Only its status.
+    pub status: bool,
+}
+
+/// What an outside caller waits for after a change that was taken: that it is in effect.
+pub type Effect = Arc<dyn Fn(&Changed) -> BoxFuture<'static, ()> + Send + Sync>;
 
 /// The embedded API server.
 pub struct ApiServer {
@@ -95,8 +111,16 @@ impl ApiServer {
         ApiService { server: self.clone(), identity: Caller::Known(identity) }
     }
 
-    /// Serves on a listener over TLS, for callers who prove who they are with a token. Ends when `stop` does.
-    pub async fn serve(self: Arc<Self>, listener: TcpListener, pki: &Pki, tokens: Arc<Tokens>, stop: impl Future<Output = ()>) {
+    /// Serves on a listener over TLS, for callers who prove who they are with a token, and answers their changes once these are in effect. Ends
+    /// when `stop` does.
+    pub async fn serve(
+        self: Arc<Self>,
+        listener: TcpListener,
+        pki: &Pki,
+        tokens: Arc<Tokens>,
+        effect: Effect,
+        stop: impl Future<Output = ()>,
+    ) {
         let acceptor = tokio_rustls::TlsAcceptor::from(pki.server.clone());
         let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let mut stop = std::pin::pin!(stop);
@@ -110,7 +134,7 @@ impl ApiServer {
                 tracing::warn!(%peer, "API connection refused: too many connections");
                 continue;
             };
-            let service = ApiService { server: self.clone(), identity: Caller::ByToken(tokens.clone()) };
+            let service = ApiService { server: self.clone(), identity: Caller::ByToken(tokens.clone(), effect.clone()) };
             let acceptor = acceptor.clone();
             tokio::spawn(async move {
                 let _place = place;
@@ -166,7 +190,13 @@ impl ApiServer {
         // Store and CEL are synchronous; a write waits for the disk.
         let answered = tokio::task::spawn_blocking(move || self.dispatch(identity, call)).await;
         match answered {
-            Ok(Ok(response)) => response,
+            Ok(Ok(response)) => {
+                // Callers within this process bring the effect about, and wait for nothing.
+                if let (Caller::ByToken(_, effect), Some(changed)) = (&caller, response.extensions().get()) {
+                    effect(changed).await;
+                }
+                response
+            }
             Ok(Err(error)) => failure(&error),
             Err(error) => failure(&ApiError::internal(format!("the request failed inside the server: {error}"))),
         }
@@ -272,7 +302,12 @@ impl ApiServer {
             warnings.extend(read.twice.iter().map(|path| format!("duplicate field {path:?}")));
         }
         let seen = View::of(&call.accept).one(&target.kind, written.object, Timestamp::now());
-        Ok(reply(written.code, &seen, &warnings))
+        let mut response = reply(written.code, &seen, &warnings);
+        if let Some(name) = name.filter(|_| !options.dry_run) {
+            let (kind, namespace) = (target.kind.kind.clone(), target.namespace.clone());
+            response.extensions_mut().insert(Changed { kind, namespace, name: name.to_owned(), status: target.status });
+        }
+        Ok(response)
     }
 
     fn delete(&self, call: &Call, target: &Target, name: &str) -> Result<Response<Body>> {
@@ -460,14 +495,14 @@ where
 #[derive(Clone)]
 enum Caller {
     Known(Identity),
-    ByToken(Arc<Tokens>),
+    ByToken(Arc<Tokens>, Effect),
 }
 
 impl Caller {
     fn identify(&self, authorization: &str) -> Result<Identity> {
         match self {
             Self::Known(identity) => Ok(*identity),
-            Self::ByToken(tokens) => {
+            Self::ByToken(tokens, _) => {
                 // RFC 9110 section 11.1: the scheme's name is written in any case.
                 let token = authorization.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
                 token.and_then(|(_, token)| tokens.identify(token.trim())).ok_or_else(|| {

@@ -51,7 +51,9 @@ pub(crate) struct Selector {
 impl Selector {
     pub(crate) fn parse(labels: Option<&str>, fields: Option<&str>) -> Result<Self> {
         let labels = split(labels.unwrap_or_default()).iter().map(|text| requirement(text)).collect::<Result<_>>()?;
-        let fields = split(fields.unwrap_or_default()).iter().map(|text| requirement(text)).collect::<Result<_>>()?;
+        // As Kubernetes has it, an empty term is a mistake among labels only.
+        let fields = split(fields.unwrap_or_default());
+        let fields = fields.iter().filter(|text| !text.is_empty()).map(|text| requirement(text)).collect::<Result<_>>()?;
         Ok(Self { labels, fields })
     }
 
@@ -128,7 +130,8 @@ fn split(text: &str) -> Vec<String> {
         current.push(c);
     }
     parts.push(current);
-    parts.into_iter().map(|part| part.trim().to_owned()).filter(|part| !part.is_empty()).collect()
+    let parts: Vec<String> = parts.into_iter().map(|part| part.trim().to_owned()).collect();
+    if parts.len() == 1 && parts[0].is_empty() { Vec::new() } else { parts }
 }
 
 fn requirement(text: &str) -> Result<Requirement> {
@@ -181,7 +184,8 @@ mod tests {
         }
         assert!(Selector::parse(None, Some("metadata.name=m1")).unwrap().matches(&object));
         assert!(!Selector::parse(None, Some("metadata.name!=m1")).unwrap().matches(&object));
-        for wrong in ["a b c", "!", "=", "a!=b=c", "a=b=c", "a>1", "(a=b)", "é=1", "=a", "rack in a"] {
+        assert!(Selector::parse(Some(" "), Some("metadata.name=m1,")).unwrap().matches(&object));
+        for wrong in ["a b c", "!", "=", "a!=b=c", "a=b=c", "a>1", "(a=b)", "é=1", "=a", "rack in a", "a==b,,", "a=b,", ",a"] {
             assert!(Selector::parse(Some(wrong), None).is_err(), "{wrong}");
         }
     }

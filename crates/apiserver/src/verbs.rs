@@ -94,7 +94,7 @@ pub(crate) fn create(store: &Store, target: &Target, mut object: Value, options:
     }
     let warnings = admission::shape(kind, &mut object, options.unknown)?;
     admission::validate(kind, &name, &object, None)?;
-    admission::new_metadata(&mut object, &options.now);
+    admission::new_metadata(kind, &mut object, &options.now);
     finish_core(target, &mut object);
     let writer = Writer { manager: options.manager, status: false, force: false, now: &options.now };
     ssa::record_update(kind, None, &mut object, &writer);
@@ -242,8 +242,8 @@ fn change(
         check_preconditions(target, name, live, &new)?;
         check_finalizers(target, name, live, &new)?;
         warnings = admission::shape(kind, &mut new, options.unknown)?;
-        admission::carry_metadata(kind, live, &mut new, target.status);
         encode_texts(target, &mut new);
+        admission::carry_metadata(kind, live, &mut new, target.status);
         keep_type(target, live, &mut new);
         admission::validate(kind, name, &new, Some(live))?;
         if !new["metadata"]["managedFields"].is_array() {
@@ -373,7 +373,7 @@ fn create_applied(target: &Target, name: &str, config: &Value, writer: &Writer<'
     }
     admission::validate(kind, name, &new, None)?;
     let managers = new["metadata"]["managedFields"].clone();
-    admission::new_metadata(&mut new, writer.now);
+    admission::new_metadata(kind, &mut new, writer.now);
     new["metadata"]["managedFields"] = managers;
     finish_core(target, &mut new);
     Ok(Outcome::Put(new))
@@ -398,7 +398,7 @@ pub(crate) fn delete(store: &Store, target: &Target, name: &str, options: &Delet
         if live["metadata"]["deletionTimestamp"].is_null() {
             marked["metadata"]["deletionTimestamp"] = now.into();
             marked["metadata"]["deletionGracePeriodSeconds"] = 0.into();
-            marked["metadata"]["generation"] = json!(live["metadata"]["generation"].as_i64().unwrap_or(0) + 1);
+            admission::next_generation(kind, live, &mut marked);
         }
         if is_namespace {
             marked["status"]["phase"] = "Terminating".into();

@@ -64,7 +64,11 @@ fn snapshot() -> Snapshot {
         wake: false,
     };
     let loaders = Loaders::from_files(["undionly.kpxe", "snponly.efi"].map(|name| (name.to_owned(), name.to_owned())));
-    Snapshot::new(vec![NamedSubnet { name: "lab".into(), spec: lab, servers: Vec::new() }], vec![Arc::new(plan)], Arc::new(loaders))
+    Snapshot::new(
+        vec![NamedSubnet { name: "lab".into(), spec: lab, servers: Vec::new(), other_addresses: Vec::new() }],
+        vec![Arc::new(plan)],
+        Arc::new(loaders),
+    )
 }
 
 #[test]
@@ -79,6 +83,7 @@ fn whatever_is_asked_matches_one_row_and_whatever_is_answered_decodes() {
                 snapshot: &snapshot,
                 link: &link,
                 authority: &Authority::Alone,
+                unclaimed: !proxy_port,
                 installation: "ours",
                 http_port: 7481,
                 proxy_port,

@@ -11,15 +11,25 @@ use athanor_wire::MacAddr;
 pub const HOLD: Duration = Duration::from_secs(3);
 /// How many may wait at once: a rack row that is switched on by one breaker, several times over.
 pub const MAX_HELD: usize = 4096;
+/// What limits on newcomers are counted over.
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// Packets of newcomers, and the limits on how many may register.
 #[derive(Debug)]
 pub struct Held<P> {
-    packets: HashMap<MacAddr, (Instant, P)>,
-    /// When newcomers were let in during the last minute, by Subnet.
-    admitted: HashMap<String, Vec<Instant>>,
+    packets: HashMap<MacAddr, Packet<P>>,
+    /// Who was let in during the last minute and when, by Subnet. Who asks on counts once.
+    admitted: HashMap<String, HashMap<MacAddr, Instant>>,
     /// How long a packet waits.
     lasts: Duration,
+}
+
+#[derive(Debug)]
+struct Packet<P> {
+    /// When its registration was asked for.
+    ordered: Instant,
+    until: Instant,
+    content: P,
 }
 
 impl<P> Default for Held<P> {
@@ -45,20 +55,26 @@ impl<P> Held<P> {
         Self { packets: HashMap::new(), admitted: HashMap::new(), lasts }
     }
 
-    /// Admits a newcomer and keeps its packet.
-    pub fn admit(&mut self, now: Instant, mac: MacAddr, subnet: &str, per_minute: u32, packet: P) -> Admission {
+    /// Admits a newcomer and keeps its packet. What came of a registration is not told here: who still asks after a packet's time is to be
+    /// registered again, however often it asked meanwhile.
+    pub fn admit(&mut self, now: Instant, mac: MacAddr, subnet: &str, per_minute: u32, content: P) -> Admission {
         self.expire(now);
-        let waiting = self.packets.contains_key(&mac);
-        if !waiting {
-            let admitted = self.admitted.entry(subnet.to_owned()).or_default();
-            admitted.retain(|then| now.duration_since(*then) < Duration::from_secs(60));
-            if admitted.len() >= usize::try_from(per_minute).unwrap_or(usize::MAX) || self.packets.len() >= MAX_HELD {
-                return Admission::Limited;
-            }
-            admitted.push(now);
+        let until = now + self.lasts;
+        if let Some(packet) = self.packets.get_mut(&mac)
+            && now.duration_since(packet.ordered) < self.lasts
+        {
+            (packet.until, packet.content) = (until, content);
+            return Admission::Waiting;
         }
-        self.packets.insert(mac, (now + self.lasts, packet));
-        if waiting { Admission::Waiting } else { Admission::Register }
+        let admitted = self.admitted.entry(subnet.to_owned()).or_default();
+        admitted.retain(|_, then| now.duration_since(*then) < MINUTE);
+        let is_full = admitted.len() >= usize::try_from(per_minute).unwrap_or(usize::MAX);
+        if (is_full && !admitted.contains_key(&mac)) || (self.packets.len() >= MAX_HELD && !self.packets.contains_key(&mac)) {
+            return Admission::Limited;
+        }
+        admitted.entry(mac).or_insert(now);
+        self.packets.insert(mac, Packet { ordered: now, until, content });
+        Admission::Register
     }
 
     /// The packets whose plan has come, as `known` says, oldest deadline first.
@@ -66,12 +82,12 @@ impl<P> Held<P> {
         self.expire(now);
         let ready: Vec<MacAddr> = self.packets.keys().copied().filter(|mac| known(*mac)).collect();
         let mut taken: Vec<_> = ready.into_iter().filter_map(|mac| self.packets.remove(&mac)).collect();
-        taken.sort_by_key(|(deadline, _)| *deadline);
-        taken.into_iter().map(|(_, packet)| packet).collect()
+        taken.sort_by_key(|packet| packet.until);
+        taken.into_iter().map(|packet| packet.content).collect()
     }
 
     fn expire(&mut self, now: Instant) {
-        self.packets.retain(|_, (deadline, _)| *deadline > now);
+        self.packets.retain(|_, packet| packet.until > now);
     }
 }
 
@@ -93,6 +109,16 @@ mod tests {
     }
 
     #[test]
+    fn who_asks_every_second_is_registered_again_when_nothing_came_of_it() {
+        let (mut held, start) = (Held::default(), Instant::now());
+        let mut at = |seconds| held.admit(start + Duration::from_secs(seconds), MacAddr([2, 0, 0, 0, 0, 1]), "lab", 1, ());
+        assert_eq!(at(0), Admission::Register);
+        assert_eq!((at(1), at(2)), (Admission::Waiting, Admission::Waiting));
+        assert_eq!(at(3), Admission::Register, "of one newcomer a minute, it is the one");
+        assert_eq!(at(4), Admission::Waiting);
+    }
+
+    #[test]
     fn beyond_the_limit_nobody_registers_until_a_minute_has_passed() {
         let (mut held, start) = (Held::default(), Instant::now());
         let mac = |last| MacAddr([2, 0, 0, 0, 0, last]);
@@ -100,6 +126,8 @@ mod tests {
         assert_eq!(held.admit(start, mac(2), "lab", 2, ()), Admission::Register);
         assert_eq!(held.admit(start, mac(3), "lab", 2, ()), Admission::Limited);
         assert_eq!(held.admit(start, mac(3), "rack2", 2, ()), Admission::Register);
+        assert_eq!(held.admit(start + Duration::from_secs(10), mac(2), "lab", 2, ()), Admission::Register, "it was let in");
+        assert_eq!(held.admit(start + Duration::from_secs(10), mac(3), "lab", 2, ()), Admission::Limited);
         assert_eq!(held.admit(start + Duration::from_secs(60), mac(4), "lab", 2, ()), Admission::Register);
     }
 }

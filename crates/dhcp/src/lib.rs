@@ -12,14 +12,15 @@
 //!
 //! [`row::Row`] is the public face: `explain` prints its names, every packet matches exactly one row.
 //! [`pcap`] and [`question`] are questions that nobody asked just now: out of a capture, or described.
-//! [`held`] keeps newcomers until their plan comes back and limits how many there may be; [`probe`] finds other DHCP servers; [`rank`]
-//! says which of several agents answers.
+//! [`held`] keeps newcomers until their plan comes back and limits how many there may be; [`probe`] finds other DHCP servers, and [`patience`]
+//! leaves their clients to those that it cannot find; [`rank`] says which of several agents answers.
 //!
 //! Never here: sockets, clocks, leases. Identity is the hardware address, never option 61.
 
 pub mod client;
 pub mod held;
 pub mod packet;
+pub mod patience;
 pub mod pcap;
 pub mod probe;
 pub mod question;

@@ -34,6 +34,9 @@ pub use dynamic::{Lease, Wish};
 /// The vendor class with which an installation's agents probe for other DHCP servers; the installation's id follows.
 pub const PROBE_CLASS: &str = "athanor-probe:";
 
+/// Why a client has to ask again.
+const CLAIMABLE: &str = "another server may know it, so it is answered when it asks on";
+
 /// What U-Boot looks for where nobody names anything else, so what it is given.
 const UBOOT_SCRIPT: &str = "boot.scr.uimg";
 
@@ -84,6 +87,8 @@ pub struct Context<'a> {
     pub link: &'a Link,
     /// Whether we may answer with authority there.
     pub authority: &'a Authority,
+    /// It has asked for a while and nobody else has offered it anything; see [`crate::patience`].
+    pub unclaimed: bool,
     /// The id of our installation.
     pub installation: &'a str,
     /// The port of the boot HTTP server.
@@ -158,6 +163,10 @@ struct Scene<'a> {
     server: Ipv4Addr,
     /// That of the link, unless a person vouches for the Subnet.
     authority: &'a Authority,
+    /// It took an offer of ours.
+    chose_us: bool,
+    /// Another server may know this client, and it alone.
+    claimable: bool,
     client: Client,
     proxy: bool,
     /// It came from behind a relay, but not through it.
@@ -211,11 +220,25 @@ fn locate<'a>(request: &'a Request, context: &'a Context<'a>) -> Result<Scene<'a
     // What answers on our own wire says nothing about one behind a relay, which a person named.
     let vouched = subnet.spec.authority == subnet::Authority::Assumed || (relayed && subnet.spec.is_behind_relays(&here));
     let authority = if vouched { &Authority::Alone } else { context.authority };
+    let chose_us = request.server_id().is_some_and(|chosen| link.addresses.contains(&chosen));
     let proxy = subnet.spec.mode == Mode::Proxy
         // Port 4011 is for boot files, whoever gave the address.
         || context.proxy_port
-        || (subnet.spec.on_foreign_server == OnForeignServer::Proxy && matches!(authority, Authority::Foreign(_)));
-    Ok(Scene { request, context, subnet, server, authority, client: Client::of(request), proxy, routed: far.is_some() })
+        // Who was offered an address before the other server showed up, and took it, has it.
+        || (subnet.spec.on_foreign_server == OnForeignServer::Proxy && matches!(authority, Authority::Foreign(_)) && !chose_us);
+    let claimable = !vouched && !proxy && !context.unclaimed && request.message == MessageType::Discover;
+    Ok(Scene {
+        request,
+        context,
+        subnet,
+        server,
+        authority,
+        chose_us,
+        claimable,
+        client: Client::of(request),
+        proxy,
+        routed: far.is_some(),
+    })
 }
 
 /// The Subnet of a relay: one that names it, rather the one that the relay means; where none names it, one that names no relay at all.
@@ -378,8 +401,12 @@ impl Scene<'_> {
         if !self.proxy && *self.authority == Authority::Probing {
             return Decision::silence(Row::Held, "the probe for another DHCP server is not finished");
         }
-        if let (Authority::Foreign(server), MachineState::Discovered, false) = (self.authority, &plan.state, self.proxy) {
+        // Another server may have shown up between our offer and its choice.
+        if let (Authority::Foreign(server), MachineState::Discovered, false) = (self.authority, &plan.state, self.proxy || self.chose_us) {
             return Decision::silence(Row::Limited, format!("nobody has accepted {}, and {server} also answers DHCP here", plan.machine));
+        }
+        if self.claimable && plan.state == MachineState::Discovered {
+            return Decision::silence(Row::Held, format!("nobody has accepted {}; {CLAIMABLE}", plan.machine));
         }
         let address = self.address(plan);
         if !self.proxy && address.is_none() {
@@ -474,6 +501,7 @@ impl Scene<'_> {
                 Decision::silence(Row::Limited, format!("newcomers are not registered while {server} also answers DHCP here"))
             }
             Authority::Probing if !self.proxy => Decision::silence(Row::Held, "the probe for another DHCP server is not finished"),
+            _ if self.claimable => Decision::silence(Row::Held, format!("a newcomer; {CLAIMABLE}")),
             _ => Decision {
                 row: Row::Held,
                 answer: Answer::Register(Newcomer {

@@ -6,7 +6,7 @@ use std::{net::Ipv4Addr, sync::Arc};
 use athanor_crds::{
     MachineState, SubnetSpec,
     machine::LocalBoot,
-    subnet::{AddressRange, Mode, RawOption, Relay, Serves},
+    subnet::{self, AddressRange, Mode, RawOption, Relay, Serves},
 };
 use athanor_dhcp::{
     Answer, Authority, Context, Decision, Destination, Lease, Link, Reply, Request, Row, decide, probe,
@@ -82,10 +82,12 @@ impl Ask {
 }
 
 /// A rack with one known machine, in a world that a test may change.
+#[derive(Clone)]
 struct World {
     subnet: SubnetSpec,
     plan: BootPlan,
     authority: Authority,
+    unclaimed: bool,
     servers: Vec<Ipv4Addr>,
     /// Subnets beside the first.
     others: Vec<(&'static str, SubnetSpec)>,
@@ -117,21 +119,28 @@ fn world() -> World {
     };
     let (servers, others, leases) = (Vec::new(), Vec::new(), Vec::new());
     let loaders = vec!["undionly.kpxe", "snponly.efi"];
-    World { subnet, plan, authority: Authority::Alone, servers, others, chain_loop: false, leases, loaders }
+    World { subnet, plan, authority: Authority::Alone, unclaimed: true, servers, others, chain_loop: false, leases, loaders }
 }
 
 impl World {
     fn decide(&self, ask: &Ask) -> (Request, Decision) {
         let loaders = Loaders::from_files(self.loaders.iter().map(|name| ((*name).to_owned(), (*name).to_owned())));
-        let mut subnets = vec![NamedSubnet { name: "lab".into(), spec: self.subnet.clone(), servers: self.servers.clone() }];
+        let mut subnets =
+            vec![NamedSubnet { name: "lab".into(), spec: self.subnet.clone(), servers: self.servers.clone(), other_addresses: Vec::new() }];
         let others = self.others.iter().cloned();
-        subnets.extend(others.map(|(name, spec)| NamedSubnet { name: name.into(), spec, servers: self.servers.clone() }));
+        subnets.extend(others.map(|(name, spec)| NamedSubnet {
+            name: name.into(),
+            spec,
+            servers: self.servers.clone(),
+            other_addresses: Vec::new(),
+        }));
         let snapshot = Snapshot::new(subnets, vec![Arc::new(self.plan.clone())], Arc::new(loaders));
         let link = Link { interface: "eth1".into(), addresses: vec![Ipv4Addr::new(192, 168, 10, 1)] };
         let context = Context {
             snapshot: &snapshot,
             link: &link,
             authority: &self.authority,
+            unclaimed: self.unclaimed,
             installation: "ours",
             http_port: 7481,
             proxy_port: false,
@@ -187,6 +196,50 @@ fn an_option_that_a_subnet_gives_stands_in_for_ours_but_not_beside_it() {
         // Whoever boots is told our file, a telephone what the Subnet says.
         let file = reply.options.iter().find(|(code, _)| *code == 67).map(|(_, value)| value.clone()).unwrap();
         assert_eq!(file == b"ab", reply.file.is_empty(), "{:?}", reply.options);
+    }
+}
+
+/// Also where known machines are given boot files only beside another server.
+#[test]
+fn who_took_our_offer_is_given_its_address_whoever_shows_up_then() {
+    let mut foreign = world();
+    foreign.authority = Authority::Foreign([192, 168, 10, 2].into());
+    foreign.subnet.on_foreign_server = subnet::OnForeignServer::Proxy;
+    let (_, ack) = foreign.reply(&request(KNOWN).ipxe().wants([192, 168, 10, 100]).option(54, &[192, 168, 10, 1]));
+    assert_eq!(ack.yiaddr, Ipv4Addr::new(192, 168, 10, 100));
+    assert!(ack.options.iter().any(|(code, _)| *code == 51), "no lease time");
+    let (_, offer) = foreign.reply(&discover(KNOWN).ipxe());
+    assert!(offer.yiaddr.is_unspecified());
+}
+
+/// Unless somebody accepted it here, or vouches that there is no other server.
+#[test]
+fn another_server_may_know_who_asks() {
+    let there = world();
+    let waits = World { unclaimed: false, ..world() };
+    let mut unaccepted = world();
+    unaccepted.plan.state = MachineState::Discovered;
+    let unaccepted_waits = World { unclaimed: false, ..unaccepted.clone() };
+    let (mut vouched, mut proxy_waits) = (waits.clone(), waits.clone());
+    vouched.subnet.authority = subnet::Authority::Assumed;
+    proxy_waits.subnet.mode = Mode::Proxy;
+    let too_late = World { authority: Authority::Foreign([192, 168, 10, 2].into()), ..unaccepted.clone() };
+    let mine = [192, 168, 10, 100];
+    for (world, ask, row, answer) in [
+        (&waits, discover(STRANGER).pxe(0), Row::Held, "silence"),
+        (&there, discover(STRANGER).pxe(0), Row::Held, "register"),
+        (&vouched, discover(STRANGER).pxe(0), Row::Held, "register"),
+        (&proxy_waits, discover(STRANGER).pxe(0), Row::Held, "register"),
+        (&unaccepted_waits, discover(KNOWN).ipxe(), Row::Held, "silence"),
+        (&unaccepted_waits, request(KNOWN).ipxe().wants(mine).option(54, &[192, 168, 10, 1]), Row::Ipxe, "ACK"),
+        (&unaccepted, discover(KNOWN).ipxe(), Row::Ipxe, "OFFER"),
+        (&waits, discover(KNOWN).ipxe(), Row::Ipxe, "OFFER"),
+        // Another server shows up between our offer and its choice: it has what it was offered.
+        (&too_late, discover(KNOWN).ipxe(), Row::Limited, "silence"),
+        (&too_late, request(KNOWN).ipxe().wants(mine).option(54, &[192, 168, 10, 1]), Row::Ipxe, "ACK"),
+        (&too_late, request(KNOWN).ipxe().wants(mine).option(54, &[192, 168, 10, 2]), Row::NotOurs, "silence"),
+    ] {
+        assert_eq!(world.row(&ask), (row, answer), "{:?}", ask.options);
     }
 }
 

@@ -6,12 +6,27 @@ use athanor_crds::{
     Architecture, Deployment, Machine, MachineState,
     conditions::reasons,
     deployment::{MachineSelector, MinimumHardware},
-    machine::{ClaimRef, OccupancyState},
+    machine::{ClaimRef, ExistingData, OccupancyState},
     quantity::parse_bytes,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelectorRequirement;
+use serde_json::{Value, json};
 
-use crate::lifecycle::Obstacle;
+use crate::lifecycle::{Left, Obstacle};
+
+/// What becomes of a Machine's spec when its claim ends, as a merge patch. One whose disks are kept is cordoned; that data may be lost was said of
+/// what was there before, and is over.
+pub fn given_back(left: Left) -> Value {
+    let mut spec = json!({ "claimRef": null, "occupancy": null });
+    if left == Left::Kept {
+        spec["cordoned"] = json!(true);
+        spec["existingData"] = json!(ExistingData::Keep);
+    }
+    if matches!(left, Left::Kept | Left::Wiped) {
+        spec["overwrites"] = Value::Null;
+    }
+    spec
+}
 
 /// Chooses a Machine out of those in the Deployment's namespace, or says on what it waits.
 ///

@@ -2,20 +2,44 @@
 
 use std::net::IpAddr;
 
-use athanor_crds::{Machine, MachineInventory};
+use athanor_crds::{
+    Machine, MachineInventory,
+    conditions::{find, reasons, types},
+};
 use athanor_wire::{
     MacAddr,
     inventory::{identifies_by_serial, identifies_by_uuid},
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-/// Which of two Machines owns a MAC address that both name: the one a person wrote before one that registered itself, else the older,
-/// else the first by name.
+/// Which of two Machines owns a MAC address that both name: the one that is in use, whoever writes another; of two in use the one that has it,
+/// whoever writes it into the other. Else the one a person wrote before one that registered itself, then the older, then the first by namespace and
+/// name.
 pub fn owner_of<'a>(mac: MacAddr, machines: impl IntoIterator<Item = &'a Machine>) -> Option<&'a Machine> {
-    machines
-        .into_iter()
-        .filter(|machine| machine.spec.interfaces.iter().any(|interface| interface.mac == mac))
-        .min_by_key(|machine| (registered_itself(machine), created(&machine.metadata), machine.metadata.name.clone()))
+    machines.into_iter().filter(|machine| machine.spec.interfaces.iter().any(|interface| interface.mac == mac)).min_by_key(|machine| {
+        let (metadata, idle) = (&machine.metadata, !is_in_use(machine));
+        (
+            idle,
+            !idle && !has(machine, mac),
+            idle && registered_itself(machine),
+            created(metadata),
+            metadata.namespace.clone(),
+            metadata.name.clone(),
+        )
+    })
+}
+
+/// Whether something runs on it, or is about to, or is kept on it: its hardware is promised.
+fn is_in_use(machine: &Machine) -> bool {
+    let spec = &machine.spec;
+    spec.claim_ref.is_some() || spec.occupancy.is_some() || spec.externally_provisioned || spec.cordoned
+}
+
+/// Whether a MAC address was a Machine's when it was looked at last, and not only written there.
+fn has(machine: &Machine, mac: MacAddr) -> bool {
+    let Some(status) = &machine.status else { return false };
+    let in_conflict = find(&status.conditions, types::READY).is_some_and(|ready| ready.reason == reasons::DUPLICATE_MAC);
+    status.interfaces.iter().any(|interface| interface.mac == mac) && !in_conflict
 }
 
 /// An older Machine for which a person fixed an address that another one asks for, too.
@@ -56,7 +80,10 @@ fn created(metadata: &ObjectMeta) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use athanor_crds::{MachineSpec, machine::Interface};
+    use athanor_crds::{
+        MachineSpec,
+        machine::{Interface, InterfaceStatus, MachineStatus},
+    };
     use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 
     use super::*;
@@ -79,5 +106,23 @@ mod tests {
         assert_eq!(owner(&[machine("itself", 1, true), machine("person", 9, false)]), "person");
         assert_eq!(owner(&[machine("younger", 9, false), machine("older", 1, false)]), "older");
         assert_eq!(owner(&[machine("b", 1, false), machine("a", 1, false)]), "a");
+    }
+
+    #[test]
+    fn what_is_in_use_is_not_taken_by_whoever_writes_its_address_down() {
+        let mac = "52:54:00:aa:00:01".parse().unwrap();
+        let owner = |machines: &[Machine]| owner_of(mac, machines).unwrap().metadata.name.clone().unwrap();
+        let used = |name: &str, created: i64, itself: bool| {
+            let mut machine = machine(name, created, itself);
+            machine.spec.externally_provisioned = true;
+            machine
+        };
+        assert_eq!(owner(&[used("itself", 5, true), machine("person", 1, false)]), "itself");
+        assert_eq!(owner(&[used("itself", 5, true), used("person", 9, false)]), "itself");
+        // Its address is written into an older one that is in use, too.
+        let mut has_it = used("younger", 9, true);
+        let interfaces = vec![InterfaceStatus { mac, addresses: vec![] }];
+        has_it.status = Some(MachineStatus { interfaces, ..MachineStatus::default() });
+        assert_eq!(owner(&[has_it, used("older", 1, true)]), "younger");
     }
 }

@@ -16,12 +16,12 @@ use athanor_crds::{
     bootprofile::Success,
     bootreport::AttemptReport,
     conditions::reasons,
-    machine::{ExistingData, Occupancy, OccupancyState},
+    machine::{Occupancy, OccupancyState},
     subnet::WhileUnaccepted,
 };
-use athanor_wire::GuestOutcome;
+use athanor_wire::{GuestOutcome, work::Marker};
 
-pub use self::by_agent::{WorkSeen, may_overwrite};
+pub use self::by_agent::{WorkSeen, may_overwrite, overwrites};
 use crate::boot_plan::{Purpose, Safe};
 
 /// How many attempts a Deployment gets before it waits for a person.
@@ -57,12 +57,23 @@ pub struct Facts<'a> {
     pub ramdisk: bool,
     /// Whether its Deployment is put on its disk by the machine-agent.
     pub by_agent: bool,
-    /// The disks on which the machine-agent found data, in words, if one has looked.
-    pub inspected: Option<Vec<String>>,
+    /// The disks on which the machine-agent found data, if one has looked.
+    pub inspected: Option<Vec<Found>>,
+    /// The installation's id, as far as anybody asked for it.
+    pub installation: Option<String>,
     /// What is known of the machine-agent's work.
     pub work: Option<WorkSeen>,
     /// Now, in microseconds since the epoch.
     pub now: i64,
+}
+
+/// What the machine-agent found on a disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// The disk's name and what is on it, in words.
+    pub what: String,
+    /// Whose it is, where Athanor put it there.
+    pub marker: Option<Marker>,
 }
 
 /// Why something does not go on.
@@ -83,8 +94,21 @@ pub enum Act {
     Accept,
     /// Its occupancy goes on.
     Advance(OccupancyState),
-    /// Its claim ends; it is free.
-    Free,
+    /// Its claim ends.
+    Free(Left),
+}
+
+/// What a claim that ends leaves on the disks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Left {
+    /// What was there before: nothing ran.
+    Nothing,
+    /// Nothing: they were wiped.
+    Wiped,
+    /// What ran may have written, and nobody wiped it: what is known of the disks counts no more.
+    Unknown,
+    /// What somebody wanted to keep: the Machine is cordoned.
+    Kept,
 }
 
 /// What [`decide`] decides.
@@ -162,6 +186,10 @@ impl Decision {
         self.act = Some(act);
         self
     }
+    /// Whether the Machine's claim ends.
+    pub fn frees(&self) -> bool {
+        matches!(self.act, Some(Act::Free(_)))
+    }
     fn leaving_to_disk(mut self) -> Self {
         self.safe = Safe::LocalDisk { reason: self.reason.to_owned() };
         self
@@ -176,15 +204,15 @@ impl Decision {
 pub fn decide(machine: &Machine, facts: &Facts<'_>) -> Decision {
     let name = machine.metadata.name.as_deref().unwrap_or_default();
     let spec = &machine.spec;
-    if spec.externally_provisioned {
-        return Decision::wait(MachineState::Provisioned, reasons::PROVISIONED, "installed by somebody else; it is never written")
-            .ready()
-            .leaving_to_disk();
-    }
     if let Some(owner) = &facts.mac_owner {
         let state = if spec.accepted { MachineState::Accepted } else { MachineState::Discovered };
         let message = format!("Machine {owner} owns one of its MAC addresses; remove the interface from one of the two");
         return Decision::wait(state, reasons::DUPLICATE_MAC, message);
+    }
+    if spec.externally_provisioned {
+        return Decision::wait(MachineState::Provisioned, reasons::PROVISIONED, "installed by somebody else; it is never written")
+            .ready()
+            .leaving_to_disk();
     }
     if !spec.accepted {
         return newcomer(name, facts);
@@ -223,11 +251,11 @@ fn unclaimed(machine: &Machine, facts: &Facts<'_>) -> Decision {
     if let Some(obstacle) = &facts.no_address {
         return Decision::wait(MachineState::Accepted, obstacle.reason, obstacle.message.clone());
     }
-    if let Some(attempt) = facts.unknown_occupant.as_ref().filter(|_| machine.spec.existing_data != ExistingData::Overwrite) {
+    if let Some(attempt) = facts.unknown_occupant.as_ref().filter(|attempt| !machine.spec.overwrites.contains(attempt)) {
         let message = format!(
             "attempt {attempt} was started on it, but no Deployment owns it: was the API's data restored? Nothing is started or wiped. \
-             Power-cycle it and boot it from the network if nothing runs on it, apply its Deployment and claim again, \
-             or set spec.existingData: Overwrite"
+             Power-cycle it and boot it from the network if nothing runs on it, or set {} to lose it",
+            by_agent::naming(machine, [attempt])
         );
         return Decision::wait(MachineState::Accepted, reasons::UNKNOWN_OCCUPANT, message).disk_then_wait();
     }
@@ -246,7 +274,7 @@ fn claimed(machine: &Machine, owner: &str, facts: &Facts<'_>) -> Decision {
     let occupancy = machine.spec.occupancy.as_ref();
     if let Some(occupancy) = occupancy.filter(|occupancy| occupancy.state == OccupancyState::ReleaseRequested) {
         return match may_have_started(occupancy, facts) {
-            true if by_agent::needs_wipe(machine, occupancy) => by_agent::clean(facts),
+            true if !occupancy.retain && by_agent::needs_wipe(machine, occupancy) => by_agent::clean(facts),
             true => releasing(occupancy, facts),
             false => revoking(occupancy, facts),
         };
@@ -363,7 +391,7 @@ fn revoking(occupancy: &Occupancy, facts: &Facts<'_>) -> Decision {
     let left = since.saturating_add(i64::try_from(NEWS.as_micros()).unwrap_or(i64::MAX)).saturating_sub(facts.now);
     match u64::try_from(left) {
         Ok(left) if left > 0 => Decision { again: Some(Duration::from_micros(left)), ..decision },
-        _ => decision.act(Act::Free),
+        _ => decision.act(Act::Free(Left::Nothing)),
     }
 }
 
@@ -371,13 +399,16 @@ fn releasing(occupancy: &Occupancy, facts: &Facts<'_>) -> Decision {
     // The release is stored to the second, what the machine asked to the microsecond.
     let asked = |since: i64| facts.last_boot.is_some_and(|boot| boot >= since.saturating_add(1_000_000));
     let asked_since = occupancy.since.as_ref().is_none_or(|since| asked(since.0.as_microsecond()));
-    let message = if asked_since {
+    let message = if asked_since && occupancy.retain {
+        "it asked the network again, so nothing of the released Deployment runs on it; its disks are kept"
+    } else if asked_since {
         "it asked the network again, so nothing of the released Deployment runs on it; nothing was written, so nothing is wiped"
     } else {
         "its Deployment was deleted; power-cycle it and boot it from the network, so that it is known to run nothing"
     };
     let decision = Decision::wait(MachineState::Releasing, reasons::RELEASING, message);
-    if asked_since { decision.act(Act::Free) } else { decision }
+    let left = if occupancy.retain { Left::Kept } else { Left::Unknown };
+    if asked_since { decision.act(Act::Free(left)) } else { decision }
 }
 
 /// The state of a claimed Machine that does not go on.
@@ -397,17 +428,22 @@ pub enum Release {
     Free,
     /// The claim goes and the Machine is cordoned: its disks hold what its owner wanted to keep.
     Retain,
-    /// `ReleaseRequested` is written; [`decide`] frees it.
-    Request,
+    /// `ReleaseRequested` is written; [`decide`] frees it, and its disks are wiped or kept.
+    Request {
+        /// They are kept.
+        retain: bool,
+    },
 }
 
-/// How a claim is released. `on_purpose` is false for a namespace or CRD that is being deleted, which counts as `Retain`.
+/// How a claim is released. `on_purpose` is false for a namespace or CRD that is being deleted: then, too, nothing is
+/// wiped.
 pub fn release(occupancy: Option<&Occupancy>, retain: bool, on_purpose: bool) -> Release {
+    let retain = retain || !on_purpose;
     match occupancy {
         // Nothing was ever ordered.
         None => Release::Free,
-        Some(occupancy) if occupancy.state == OccupancyState::Issued && !occupancy.ever_started => Release::Request,
-        Some(_) if retain || !on_purpose => Release::Retain,
-        Some(_) => Release::Request,
+        Some(occupancy) if retain && occupancy.state == OccupancyState::Provisioned => Release::Retain,
+        // What is under way may still write: the claim holds until it does not.
+        Some(_) => Release::Request { retain },
     }
 }

@@ -185,6 +185,12 @@ mod tests {
     }
 
     #[test]
+    fn every_chain_can_be_chosen_by_name_and_nothing_else() {
+        let known: std::collections::BTreeSet<&str> = KNOWN.iter().map(|(name, ..)| *name).collect();
+        assert!(known.into_iter().eq(athanor_crds::LOADERS));
+    }
+
+    #[test]
     fn each_architecture_gets_its_loader() {
         let loaders = debian();
         let first = |arch, chosen| loaders.select(ClientArch(arch), chosen).map(|loader| loader.first.as_str());

@@ -25,6 +25,16 @@ pub struct NamedSubnet {
     /// The agents of other nodes that are alive on it, by their addresses there.
     #[serde(default)]
     pub servers: Vec<Ipv4Addr>,
+    /// What else their interfaces there are called by: a client may name any of an interface's addresses.
+    #[serde(default)]
+    pub other_addresses: Vec<Ipv4Addr>,
+}
+
+impl NamedSubnet {
+    /// Whether an agent of another node is known by an address here.
+    pub fn is_served_from(&self, address: Ipv4Addr) -> bool {
+        self.servers.contains(&address) || self.other_addresses.contains(&address)
+    }
 }
 
 /// All plans and Subnets of an agent.
@@ -113,7 +123,7 @@ impl Snapshot {
 
     /// Whether a server is one of ours: another agent on the segment is no other server.
     pub fn is_ours(&self, server: Ipv4Addr) -> bool {
-        self.subnets.iter().any(|subnet| subnet.servers.contains(&server))
+        self.subnets.iter().any(|subnet| subnet.is_served_from(server))
     }
 
     /// The plan whose attempt a report token belongs to.
@@ -143,6 +153,7 @@ mod tests {
             name: cidr.into(),
             spec: SubnetSpec::of(cidr.parse().unwrap()),
             servers: servers.iter().map(|server| server.parse().unwrap()).collect(),
+            other_addresses: Vec::new(),
         };
         let subnets = vec![
             subnet("192.168.10.0/24", &["192.168.10.4", "192.168.10.1", "192.168.10.2", "192.168.10.3"]),

@@ -8,9 +8,9 @@ use athanor_crds::{
 };
 use athanor_plan::{
     Purpose, Safe, decide,
-    lifecycle::{Act, Facts, Obstacle, WorkSeen},
+    lifecycle::{Act, Facts, Found, Left, Obstacle, WorkSeen},
 };
-use athanor_wire::{Outcome, StepReport};
+use athanor_wire::{Outcome, StepReport, work::Marker};
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 
 const SECOND: i64 = 1_000_000;
@@ -30,7 +30,8 @@ fn occupied(state: OccupancyState, number: u32) -> Machine {
         instance_id: "i-1".into(),
     });
     let since = Some(issued.clone());
-    machine.spec.occupancy = Some(Occupancy { instance_id: "i-1".into(), attempt: "a-1".into(), state, ever_started: true, wipe, since });
+    machine.spec.occupancy =
+        Some(Occupancy { instance_id: "i-1".into(), attempt: "a-1".into(), state, ever_started: true, wipe, retain: false, since });
     machine.status = Some(MachineStatus { attempt: Some(Attempt { id: "a-1".into(), number, issued }), ..MachineStatus::default() });
     machine
 }
@@ -44,7 +45,8 @@ fn with_ramdisk() -> Facts<'static> {
 }
 
 fn inspected(data: &[&str]) -> Facts<'static> {
-    Facts { inspected: Some(data.iter().map(|text| (*text).to_owned()).collect()), ..with_ramdisk() }
+    let found = |text: &&str| Found { what: (*text).to_owned(), marker: None };
+    Facts { inspected: Some(data.iter().map(found).collect()), installation: Some("home".into()), ..with_ramdisk() }
 }
 
 fn image(web: &Deployment) -> Facts<'_> {
@@ -139,6 +141,52 @@ fn data_from_before_is_kept_until_somebody_says_otherwise() {
 }
 
 #[test]
+fn what_a_deployment_put_there_is_kept_until_it_is_named() {
+    let disk = |name: &str, installation: &str, instance: &str| Found {
+        what: format!("{name}: GPT with 2 partitions: fat, ext4"),
+        marker: Some(Marker {
+            installation: installation.into(),
+            instance: instance.into(),
+            attempt: instance.replace('i', "a"),
+            ..Marker::default()
+        }),
+    };
+    let found = |disks: &[Found]| Facts { inspected: Some(disks.to_vec()), ..inspected(&[]) };
+    let with = |existing_data, overwrites: &[&str]| {
+        let mut machine = machine();
+        machine.spec.existing_data = existing_data;
+        machine.spec.overwrites = overwrites.iter().map(|id| (*id).to_owned()).collect();
+        machine
+    };
+    let (keep, overwrite) = (ExistingData::Keep, ExistingData::Overwrite);
+    let (vda, vdb) = (disk("vda", "home", "i-9"), disk("vdb", "home", "i-8"));
+    for (machine, disks, says) in [
+        (with(keep, &[]), vec![vda.clone()], "Set spec.overwrites: [i-9] to lose it"),
+        (with(overwrite, &[]), vec![vda.clone()], "Set spec.overwrites: [i-9] to lose it"),
+        // Whoever does what it says is done.
+        (with(keep, &[]), vec![vda.clone(), vdb.clone()], "Set spec.overwrites: [i-8, i-9] to lose it"),
+        (with(keep, &["a-9"]), vec![vda.clone(), vdb.clone()], "(vdb: GPT with 2 partitions: fat, ext4) that Athanor wrote"),
+        (with(keep, &["a-9"]), vec![vda.clone(), vdb], "Set spec.overwrites: [a-9, i-8] to lose it"),
+        (with(keep, &["i-9"]), vec![vda.clone(), Found { what: "vdb: ext4".into(), marker: None }], "(vdb: ext4), which is kept"),
+        (with(overwrite, &["i-9"]), vec![disk("vda", "there", "i-9")], "of another installation (there)"),
+    ] {
+        let decision = decide(&machine, &found(&disks));
+        assert_eq!((decision.reason, decision.act), ("DisksNotEmpty", None));
+        assert!(decision.message.contains(says), "{says}: {}", decision.message);
+    }
+    for id in ["i-9", "a-9"] {
+        assert_eq!(row(&with(keep, &[id]), &found(std::slice::from_ref(&vda))).0, "Available");
+    }
+    // Who deleted it and had nothing wiped may lose it, and somebody still has to say so.
+    let left = |mut machine: Machine| {
+        machine.status = Some(MachineStatus { released: vec!["i-9".into()], ..MachineStatus::default() });
+        machine
+    };
+    assert_eq!(row(&left(with(overwrite, &[])), &found(std::slice::from_ref(&vda))).0, "Available");
+    assert!(decide(&left(machine()), &found(&[vda])).message.contains("Set spec.existingData: Overwrite to lose it"));
+}
+
+#[test]
 fn an_image_from_claim_to_disk() {
     let web = web_1();
     let write = Some(Purpose::Provision);
@@ -195,12 +243,19 @@ fn what_was_written_is_wiped_before_the_machine_is_free() {
     let failed = Facts { work: told(Purpose::Clean, Some(Outcome::Failed), 160), ..with_ramdisk() };
     assert_eq!(row(&released(), &failed), is("Cleaning", "WipeFailed", wipe, None));
     let done = Facts { work: told(Purpose::Clean, Some(Outcome::Done), 160), ..with_ramdisk() };
-    assert_eq!(row(&released(), &done), is("Cleaning", "Cleaning", wipe, Some(Act::Free)));
+    assert_eq!(row(&released(), &done), is("Cleaning", "Cleaning", wipe, Some(Act::Free(Left::Wiped))));
     assert_eq!(row(&released(), &Facts::default()), is("Releasing", "NoAgent", None, None), "nobody can wipe it");
 
     let mut careless = released();
     careless.spec.occupancy.as_mut().unwrap().wipe = Some(WipePolicy::None);
-    assert_eq!(row(&careless, &booted), is("Releasing", "Releasing", None, Some(Act::Free)));
+    assert_eq!(row(&careless, &booted), is("Releasing", "Releasing", None, Some(Act::Free(Left::Unknown))));
     careless.spec.wipe.evidence = WipeEvidence::Required;
     assert_eq!(row(&careless, &booted).2, wipe, "a record is demanded");
+
+    // What was to be kept is kept, half of an image too.
+    let mut kept = released();
+    kept.spec.occupancy.as_mut().unwrap().retain = true;
+    let at_work = Facts { work: Some(bound(Purpose::Provision)), ..with_ramdisk() };
+    assert_eq!(row(&kept, &at_work), is("Releasing", "Releasing", None, None), "its agent may still write");
+    assert_eq!(row(&kept, &booted), is("Releasing", "Releasing", None, Some(Act::Free(Left::Kept))));
 }

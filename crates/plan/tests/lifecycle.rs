@@ -15,7 +15,7 @@ use athanor_plan::{
     compile::{Decided, OrderInput, Tokens, build},
     decide,
     ipxe::{self, Place},
-    lifecycle::{Act, Facts, Obstacle, Release, release},
+    lifecycle::{Act, Facts, Left, Obstacle, Release, release},
 };
 use athanor_wire::{GuestOutcome, GuestReport};
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
@@ -44,7 +44,7 @@ fn occupied(state: OccupancyState) -> Machine {
     let mut machine = claimed();
     let since = Some(Time(Timestamp::from_second(100).unwrap()));
     machine.spec.occupancy =
-        Some(Occupancy { instance_id: "i-1".into(), attempt: "a-1".into(), state, ever_started: true, wipe: None, since });
+        Some(Occupancy { instance_id: "i-1".into(), attempt: "a-1".into(), state, ever_started: true, wipe: None, retain: false, since });
     machine
 }
 
@@ -107,6 +107,8 @@ fn what_nobody_owns_and_may_still_run_is_not_free() {
     assert_eq!(row(&machine(), &unclear), is("Accepted", "UnknownOccupant", false, None));
     let mut overwritten = machine();
     overwritten.spec.existing_data = ExistingData::Overwrite;
+    assert_eq!(row(&overwritten, &unclear).1, "UnknownOccupant", "that was said before anybody knew of it");
+    overwritten.spec.overwrites = vec!["a-9".into()];
     assert_eq!(row(&overwritten, &unclear), is("Available", "Available", false, None));
 }
 
@@ -181,7 +183,7 @@ fn a_lost_claim_waits_and_a_release_needs_a_new_boot() {
         is("Releasing", "Releasing", false, None),
         "in the second of the release: nobody knows which was first"
     );
-    assert_eq!(row(&releasing, &booted(101)), is("Releasing", "Releasing", false, Some(Act::Free)));
+    assert_eq!(row(&releasing, &booted(101)), is("Releasing", "Releasing", false, Some(Act::Free(Left::Unknown))));
 
     // Where nothing was started as far as anybody told, news may still come for a moment.
     let mut revoked = releasing.clone();
@@ -189,16 +191,21 @@ fn a_lost_claim_waits_and_a_release_needs_a_new_boot() {
     let at = |second: i64| Facts { now: second * 1_000_000, ..Facts::default() };
     assert_eq!(row(&revoked, &at(101)), is("Releasing", "Releasing", false, None));
     assert_eq!(decide(&revoked, &at(101)).again, Some(Duration::from_secs(4)));
-    assert_eq!(row(&revoked, &at(105)), is("Releasing", "Releasing", false, Some(Act::Free)));
+    assert_eq!(row(&revoked, &at(105)), is("Releasing", "Releasing", false, Some(Act::Free(Left::Nothing))));
     let told = AttemptReport { id: "a-1".into(), started: true, ..AttemptReport::default() };
     assert_eq!(row(&revoked, &Facts { attempt: Some(told), ..at(105) }), is("Releasing", "Releasing", false, None));
 
     let occupancy = |state| occupied(state).spec.occupancy;
     assert_eq!(release(None, false, true), Release::Free);
-    assert_eq!(release(occupancy(OccupancyState::Issued).as_ref(), false, true), Release::Request, "an earlier attempt may run");
+    assert_eq!(
+        release(occupancy(OccupancyState::Issued).as_ref(), false, true),
+        Release::Request { retain: false },
+        "an earlier attempt may run"
+    );
     let first = occupancy(OccupancyState::Issued).map(|occupancy| Occupancy { ever_started: false, ..occupancy });
-    assert_eq!(release(first.as_ref(), true, true), Release::Request, "news of a start may still come");
-    assert_eq!(release(occupancy(OccupancyState::Started).as_ref(), false, true), Release::Request);
+    assert_eq!(release(first.as_ref(), true, true), Release::Request { retain: true }, "news of a start may still come");
+    assert_eq!(release(occupancy(OccupancyState::Started).as_ref(), true, true), Release::Request { retain: true }, "it may still write");
+    assert_eq!(release(occupancy(OccupancyState::Started).as_ref(), false, true), Release::Request { retain: false });
     assert_eq!(release(occupancy(OccupancyState::Provisioned).as_ref(), true, true), Release::Retain);
     assert_eq!(
         release(occupancy(OccupancyState::Provisioned).as_ref(), false, false),

@@ -2,9 +2,12 @@
 
 use athanor_machine_agent::{
     engine::{Action, Engine, Event},
-    guard,
+    guard::{self, Writing},
 };
-use athanor_wire::{Assignment, Disk, Inventory, MacAddr, Outcome, Step, StepReport, WipeMethod, WipedDisk, work::Marker};
+use athanor_wire::{
+    Assignment, Disk, Inventory, MacAddr, Outcome, Step, StepReport, WipeMethod, WipedDisk,
+    work::{Marker, Write},
+};
 
 /// What is on the one disk.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -15,6 +18,8 @@ pub struct Platter {
     pub whole: bool,
     /// What was there before Athanor.
     pub foreign: bool,
+    /// It was booted from.
+    pub ran: bool,
 }
 
 impl Platter {
@@ -93,6 +98,7 @@ impl Hardware {
 
     /// It boots what is on its disk, if anything is; else its firmware goes round.
     pub fn boot_disk(&mut self, now: i64) {
+        self.disk.ran |= self.disk.whole;
         self.runs = if self.disk.whole || self.disk.foreign { Runs::Disk } else { Runs::Firmware { since: now, next: now + 30_000_000 } };
     }
 
@@ -107,6 +113,7 @@ impl Hardware {
             serial: Some(format!("S-{}", self.name)),
             size_bytes: 1 << 30,
             contents: self.disk.contents().map(str::to_owned),
+            marker: self.disk.marker.clone(),
             ..Disk::default()
         }
     }
@@ -115,12 +122,12 @@ impl Hardware {
     ///
     /// # Errors
     /// Its guard says no, and why.
-    pub fn allows(&self, step: &Step) -> Result<(), String> {
+    pub fn allows(&self, step: &Step) -> Result<Writing, String> {
         let found = self.disk.marker.clone();
         match step {
-            Step::Write(order) => guard::may_write(order, "vda", found, self.disk.contents()),
-            Step::Wipe(order) => guard::may_wipe(order, &self.as_found(), found),
-            _ => Ok(()),
+            Step::Write(order) => guard::may_write(order, &content(order), "vda", found.as_ref(), self.disk.contents()),
+            Step::Wipe(order) => guard::may_wipe(order, &self.as_found(), found).map(|()| Writing::Write),
+            _ => Ok(Writing::Write),
         }
         .map_err(|error| error.to_string())
     }
@@ -128,7 +135,7 @@ impl Hardware {
     /// A step begins: what was there is half gone.
     pub fn begin(&mut self, step: &Step) {
         match step {
-            Step::Write(order) => self.disk = Platter { marker: Some(order.marker.clone()), whole: false, foreign: false },
+            Step::Write(order) => self.disk = Platter { marker: Some(order.marker.clone()), ..Platter::default() },
             Step::Wipe(_) => self.disk.whole = false,
             _ => {}
         }
@@ -139,14 +146,25 @@ impl Hardware {
         let begun = StepReport::begun(&assignment.work, assignment.index, assignment.step.name());
         let done = StepReport { outcome: Some(Outcome::Done), ..begun };
         match &assignment.step {
-            Step::Write(_) => {
+            Step::Write(order) => {
                 self.disk.whole = true;
+                if let Some(marker) = &mut self.disk.marker {
+                    marker.content = content(order);
+                }
                 StepReport { inventory: Some(self.inventory()), ..done }
             }
             Step::Wipe(_) => {
                 self.disk = Platter::default();
                 let serial = self.as_found().serial;
-                let wiped = WipedDisk { serial, wwn: None, method: WipeMethod::Metadata, bytes: 32 << 20, sampled: 1024, mismatched: 0 };
+                let wiped = WipedDisk {
+                    serial,
+                    wwn: None,
+                    method: WipeMethod::Metadata,
+                    sanitize: None,
+                    bytes: 32 << 20,
+                    sampled: 1024,
+                    mismatched: 0,
+                };
                 StepReport { inventory: Some(self.inventory()), wiped: vec![wiped], ..done }
             }
             _ => StepReport { inventory: Some(self.inventory()), ..done },
@@ -158,6 +176,10 @@ impl Hardware {
         let begun = StepReport::begun(&assignment.work, assignment.index, assignment.step.name());
         StepReport { outcome: Some(Outcome::Failed), message: why.to_owned(), ..begun }
     }
+}
+
+fn content(order: &Write) -> String {
+    guard::content(&order.checksum, order)
 }
 
 impl Agent {

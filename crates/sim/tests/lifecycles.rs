@@ -1,4 +1,4 @@
-//! Thousands of lives of machines, under everything that goes wrong. A seed that fails tells its story and replays:
+//! Ten thousand lives of machines, under everything that goes wrong. A seed that fails tells its story and replays:
 //! `LIFE_SEED=n cargo test -p athanor-sim --test lifecycles`.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed unwrap is a failed test")]
 
@@ -52,11 +52,13 @@ fn lives(of: std::ops::Range<u64>, steps: u32, weather: Weather) -> u64 {
 #[test]
 fn whatever_goes_wrong_no_disk_is_lost_and_every_machine_says_where_it_is() {
     let lived = lives(0..160, 2000, Weather { faults: true, restores: false });
-    assert!(lived > 5000 || replays(), "only {lived} lives: nobody wants anything any more");
+    println!("{lived} lives");
+    assert!(lived > 6000 || replays(), "only {lived} lives: nobody wants anything any more");
 }
 
 #[test]
 fn data_of_the_api_that_went_back_costs_nobody_a_disk() {
     let lived = lives(1000..1110, 2000, Weather { faults: true, restores: true });
-    assert!(lived > 3500 || replays(), "only {lived} lives: nobody wants anything any more");
+    println!("{lived} lives");
+    assert!(lived > 4000 || replays(), "only {lived} lives: nobody wants anything any more");
 }

@@ -5,6 +5,7 @@
 //!   read_cached    what the kernel has in memory of a file, without waiting for a disk
 //!   share_heaps    less memory kept for nothing
 //!   block          a disk's size, discard, zeros
+//!   nvme           administration of a drive
 //!   link           an interface's address and the default route
 //!   PageBuffer     memory for O_DIRECT
 //! ```
@@ -16,6 +17,7 @@ mod buffer;
 mod cached;
 pub mod link;
 mod memory;
+pub mod nvme;
 mod packet;
 
 pub use buffer::PageBuffer;

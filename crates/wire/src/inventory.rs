@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::MacAddr;
+use crate::{MacAddr, work::Marker};
 
 /// The facts about a machine. Every one may be missing: firmware lies, and a newcomer has only what iPXE could read.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -131,6 +131,9 @@ pub struct Disk {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schemars", schemars(length(max = 256)))]
     pub contents: Option<String>,
+    /// Whose that is, where Athanor put it there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub marker: Option<Marker>,
 }
 
 impl Disk {

@@ -14,7 +14,7 @@ pub enum WipePolicy {
     Metadata,
     /// Every block is discarded.
     Discard,
-    /// The drive's own erase.
+    /// The drive's own erase, or zeros over everything where it has none.
     Secure,
     /// Zeros over everything.
     Overwrite,
@@ -28,7 +28,7 @@ pub enum WipeMethod {
     Metadata,
     /// Discard of every block.
     Discard,
-    /// The drive's own erase: NVMe format or sanitize, ATA security erase, SCSI sanitize.
+    /// The drive's own erase; `sanitize` says which.
     Secure,
     /// Zeros over every block.
     Overwrite,
@@ -49,6 +49,10 @@ pub struct WipedDisk {
     pub wwn: Option<String>,
     /// How.
     pub method: WipeMethod,
+    /// What the drive said of its own erase: what it calls that, or why zeros were written instead. Missing where nobody asked it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schemars", schemars(length(max = 256)))]
+    pub sanitize: Option<String>,
     /// Bytes covered.
     #[cfg_attr(feature = "schemars", schemars(range(min = 0)))]
     pub bytes: i64,

@@ -108,6 +108,9 @@ pub struct Write {
     /// Whether data that was there before may be overwritten.
     #[serde(default)]
     pub overwrite: bool,
+    /// What this installation put there may be overwritten, too, of these instances or attempts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub overwrites: Vec<String>,
 }
 
 /// HTTP headers whose values are nobody's to read but the server's.
@@ -149,14 +152,29 @@ pub struct Documents {
 }
 
 /// Whose a disk's contents are.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct Marker {
     /// The installation.
+    #[cfg_attr(feature = "schemars", schemars(length(max = 63)))]
     pub installation: String,
     /// The Deployment's instance.
+    #[cfg_attr(feature = "schemars", schemars(length(max = 63)))]
     pub instance: String,
     /// The attempt.
+    #[cfg_attr(feature = "schemars", schemars(length(max = 63)))]
     pub attempt: String,
+    /// What was written, as a digest that the machine-agent makes of its order once all of it was read back; empty before.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[cfg_attr(feature = "schemars", schemars(length(max = 64)))]
+    pub content: String,
+}
+
+impl Marker {
+    /// Whether it is among instances and attempts.
+    pub fn is_named(&self, ids: &[String]) -> bool {
+        ids.contains(&self.instance) || ids.contains(&self.attempt)
+    }
 }
 
 /// How disks are wiped.
@@ -179,6 +197,9 @@ pub struct Wipe {
     /// Whether data that was there before may be lost.
     #[serde(default)]
     pub overwrite: bool,
+    /// As in [`Write::overwrites`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub overwrites: Vec<String>,
 }
 
 /// `POST …/next`: what the agent has done.

@@ -288,7 +288,7 @@ impl Hash {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Expected {
     pub(crate) algorithm: Algorithm,
-    digest: String,
+    pub(crate) digest: String,
 }
 
 impl Expected {

@@ -1,6 +1,6 @@
 //! The end of a write: tables fitted to the disk, documents, the marker; and at the very last the first MiB, with which it boots.
 
-use athanor_wire::work::Write;
+use athanor_wire::work::{Marker, Write};
 use sha2::{Digest as _, Sha256};
 
 use super::{Extent, PIECE};
@@ -12,8 +12,9 @@ use crate::{
     marker::{self, MARKER_SIZE, MIB},
 };
 
-/// Finishes a disk that holds an image of `size` bytes, whose first MiB is `head`.
-pub(crate) fn finish(order: &Write, disk: &dyn Device, mut head: Vec<u8>, size: u64) -> Result<(), AgentError> {
+/// Finishes a disk that holds an image of `size` bytes, whose first MiB is `head`. That it is whole says its marker, with a digest of all `content`,
+/// when everything was read back.
+pub(crate) fn finish(order: &Write, disk: &dyn Device, mut head: Vec<u8>, size: u64, content: String) -> Result<(), AgentError> {
     let place = marker::config_place(disk.size()).filter(|(start, _)| *start >= size);
     let mut last: Vec<(u64, Vec<u8>)> = Vec::new();
     match (place, &order.documents) {
@@ -47,8 +48,18 @@ pub(crate) fn finish(order: &Write, disk: &dyn Device, mut head: Vec<u8>, size: 
     disk.write_at(0, &head).map_err(failed("writing its beginning"))?;
     disk.settle().map_err(failed("flushing it"))?;
     last.push((0, head));
+    check(disk, &last)?;
+    let Some((_, end)) = place else { return Ok(()) };
+    let whole = (end - MARKER_SIZE, marker::encode(&Marker { content, ..order.marker.clone() }));
+    disk.write_at(whole.0, &whole.1).map_err(failed("writing its end"))?;
+    disk.settle().map_err(failed("flushing it"))?;
+    check(disk, &[whole])
+}
+
+/// Reads back what was written.
+fn check(disk: &dyn Device, written: &[(u64, Vec<u8>)]) -> Result<(), AgentError> {
     let mut buffer = athanor_sys::PageBuffer::zeroed(PIECE);
-    for (start, bytes) in &last {
+    for (start, bytes) in written {
         for (index, piece) in bytes.chunks(PIECE).enumerate() {
             let offset = start + (index * PIECE) as u64;
             Extent::Data { offset, length: piece.len(), sum: crc32fast::hash(piece) }.check(disk, &mut buffer)?;

@@ -23,6 +23,7 @@ use self::{fetch::Expected, sink::Sink, unpack::Packing};
 use crate::{
     AgentError,
     device::Device,
+    guard,
     marker::{self, MIB},
 };
 
@@ -93,6 +94,11 @@ impl<'a> Image<'a> {
         self.size
     }
 
+    /// A digest of what comes of it on a disk.
+    pub fn content(&self) -> String {
+        guard::content(&self.expected.digest, self.order)
+    }
+
     /// Writes it to a disk. Nothing boots from that disk before all of it was read back.
     ///
     /// # Errors
@@ -101,6 +107,7 @@ impl<'a> Image<'a> {
         if self.size.is_some_and(|size| size > disk.size()) {
             return Err(too_large(disk, self.size));
         }
+        let content = self.content();
         let Self { order, fetcher, expected, source, first, packing, format, .. } = self;
         let length = source.length();
         // Whatever was there before does not boot from now on.
@@ -124,7 +131,7 @@ impl<'a> Image<'a> {
         let (head, extents, size) = sink.finish()?;
         disk.settle().map_err(failed("flushing it"))?;
         let data = read_back(disk, &extents, progress)?;
-        finish::finish(order, disk, head, size)?;
+        finish::finish(order, disk, head, size, content)?;
         Ok(Written { size, data, checksum: found })
     }
 }

@@ -5,6 +5,7 @@ use std::{fs, path::Path};
 use athanor_wire::Disk;
 
 use super::{contents, link_name, names, number, word};
+use crate::marker;
 
 /// The most disks that are told.
 const MAX_DISKS: usize = 256;
@@ -49,6 +50,7 @@ fn disk(root: &Path, folder: &Path, name: String) -> Option<Disk> {
         read_only: flag("ro").unwrap_or(false),
         rotational: flag("queue/rotational"),
         contents: contents::of(&root.join("dev").join(&name), size),
+        marker: marker::look(&root.join("dev").join(&name), size),
         name,
     })
 }

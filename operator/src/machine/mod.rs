@@ -23,21 +23,23 @@ use athanor_plan::{
     AgentWork, BootPlan, Purpose,
     boot_plan::WORK_PREFIX,
     claim, identity,
-    lifecycle::{self, Act, Decision, Facts, Obstacle},
+    lifecycle::{self, Act, Decision, Facts, Left, Obstacle},
     support,
 };
 use athanor_wire::{Inventory, StepReport};
 use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::Time};
 use kube::{Resource as _, ResourceExt as _};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use self::documents::Handed;
-use crate::{Clock, Cluster, Ids, PortError, finalizer};
+use crate::{Clock, Cluster, Ids, PortError, finalizer, installation};
 
 /// How soon Secrets that could not be used are read again: nobody watches all Secrets of a cluster for the few that are named.
 const SECRETS_AGAIN: Duration = Duration::from_secs(30);
 /// How soon an address that could not be had is asked for again: not everything that frees one is an event for who waits.
 const ADDRESS_AGAIN: Duration = Duration::from_secs(60);
+/// How many instances are remembered whose disks nobody wiped: more than a machine's disks can hold, as a rule.
+const MAX_RELEASED: usize = 8;
 
 /// Everything that a decision about a Machine looks at.
 pub(crate) struct World {
@@ -57,6 +59,8 @@ pub(crate) struct World {
     pub(crate) plan: Option<(Secret, Option<BootPlan>)>,
     /// Subnets on which a server has the machine-agent's ramdisk.
     pub(crate) ramdisks: BTreeSet<String>,
+    /// The installation's id, where a disk says whose it is.
+    pub(crate) installation: Option<String>,
 }
 
 impl World {
@@ -111,7 +115,7 @@ pub async fn reconcile(
     record_inventory(&mut world, cluster).await?;
     let addresses = addresses::ensure(&world, clock.now(), cluster).await?;
     let decision = decide(&world, addresses.obstacle.clone(), clock);
-    if decision.work == Some(Purpose::Clean) && matches!(decision.act, Some(Act::Free)) {
+    if decision.work == Some(Purpose::Clean) && decision.frees() {
         work::record(&world, cluster, ids).await?;
     }
     let issued = apply(&mut world, &decision, cluster, clock, ids).await?;
@@ -150,6 +154,9 @@ async fn dereference(machine: Machine, cluster: &impl Cluster) -> Result<World, 
     let ramdisks = all.iter().filter(with_ramdisk).map(|subnet| subnet.name_any()).collect();
     let report = cluster.get::<BootReport>(Some(&namespace), &name).await?;
     let inventory = cluster.get::<MachineInventory>(Some(&namespace), &name).await?;
+    let marked = inventory.iter().flat_map(|known| &known.spec.facts.disks).any(|disk| disk.marker.is_some());
+    // What is claimed was looked at before.
+    let installation = if marked && machine.spec.claim_ref.is_none() { installation::known_id(cluster).await? } else { None };
     let machines = cluster.list::<Machine>(None).await?;
     let plan = plan::stored(&namespace, &name, cluster).await?;
     let work = plan.as_ref().and_then(|(_, plan)| plan.as_ref()?.work.as_ref());
@@ -172,6 +179,7 @@ async fn dereference(machine: Machine, cluster: &impl Cluster) -> Result<World, 
         inventory,
         plan,
         ramdisks,
+        installation,
     })
 }
 
@@ -228,15 +236,19 @@ async fn record_inventory(world: &mut World, cluster: &impl Cluster) -> Result<(
                 // A merge patch forgets what it is told to forget.
                 for key in before.as_object().into_iter().flat_map(|before| before.keys()) {
                     if patch.get(key).is_none() {
-                        patch[key] = serde_json::Value::Null;
+                        patch[key] = Value::Null;
                     }
                 }
                 world.inventory = Some(cluster.patch(known, json!({ "spec": { "source": source, "facts": patch } })).await?);
             }
         }
-        Some(known) if known.spec.source == "agent" || known.spec.facts == facts => {}
+        Some(known) if known.spec.source == "agent" => {}
         Some(known) => {
-            let patch = json!({ "spec": { "source": "firmware", "facts": merged(&known.spec.facts, facts) } });
+            let facts = merged(&known.spec.facts, facts);
+            if facts == known.spec.facts {
+                return Ok(());
+            }
+            let patch = json!({ "spec": { "source": "firmware", "facts": facts } });
             world.inventory = Some(cluster.patch(known, patch).await?);
         }
         None => {
@@ -248,6 +260,14 @@ async fn record_inventory(world: &mut World, cluster: &impl Cluster) -> Result<(
         }
     }
     Ok(())
+}
+
+/// What becomes of the spec when a claim ends. Where something is left, what the machine-agent saw of disks before counts no more.
+pub(crate) async fn end_claim(left: Left, inventory: Option<&MachineInventory>, cluster: &impl Cluster) -> Result<Value, PortError> {
+    if let Some(known) = inventory.filter(|known| known.spec.source == "agent" && matches!(left, Left::Unknown | Left::Kept)) {
+        cluster.patch(known, json!({ "spec": { "source": "firmware" } })).await?;
+    }
+    Ok(claim::given_back(left))
 }
 
 /// What was known, with what firmware says anew.
@@ -274,6 +294,7 @@ fn decide(world: &World, no_address: Option<Obstacle>, clock: &impl Clock) -> De
         .and_then(|mine| identity::possible_duplicate(mine, world.inventories.iter().map(AsRef::as_ref)))
         .map(kube::ResourceExt::name_any);
     let attempt_id = machine.spec.occupancy.as_ref().map(|occupancy| occupancy.attempt.clone()).unwrap_or_default();
+    let by_agent = world.inventory.as_ref().filter(|known| known.spec.source == "agent").map(|known| &known.spec.facts);
     let facts = Facts {
         deployment: world.deployment.as_ref(),
         runnable: world.profile.as_ref().map(|profile| runnable(world, profile.as_ref())),
@@ -286,7 +307,8 @@ fn decide(world: &World, no_address: Option<Obstacle>, clock: &impl Clock) -> De
         last_boot: last_boot(&world.reports),
         ramdisk: world.has_ramdisk(),
         by_agent: world.is_image(),
-        inspected: world.inventory.as_ref().filter(|known| known.spec.source == "agent").map(|known| work::data(&known.spec.facts)),
+        inspected: by_agent.map(work::data),
+        installation: world.installation.clone(),
         work: work::seen(world),
         accepted_by_subnet: world.is_accepted_by_subnet(),
         while_unaccepted: addresses::home(world).map(|(_, subnet)| subnet.newcomers.while_unaccepted).unwrap_or_default(),
@@ -369,9 +391,14 @@ async fn apply(
     ids: &impl Ids,
 ) -> Result<Option<Attempt>, PortError> {
     let Some(act) = &decision.act else { return Ok(None) };
+    if let Act::Free(left) = act
+        && let Some(noted) = note_release(&world.machine, *left, cluster).await?
+    {
+        world.machine = noted;
+    }
     let (spec, now) = (&world.machine.spec, Time(clock.now()));
     let (patch, issued) = match act {
-        Act::Free => (json!({ "claimRef": null, "occupancy": null }), None),
+        Act::Free(left) => (end_claim(*left, world.inventory.as_ref(), cluster).await?, None),
         Act::Accept => (json!({ "accepted": true }), None),
         Act::Advance(state) => {
             // What is about to be written is to be wiped, as strictly as anybody says by now.
@@ -393,13 +420,32 @@ async fn apply(
             let (attempt_id, state) = (attempt.id.clone(), OccupancyState::Issued);
             let written = spec.occupancy.as_ref().and_then(|occupancy| occupancy.wipe);
             let wipe = if world.is_image() { written.max(Some(work::wipe_policy(world))) } else { written };
-            let occupancy = Occupancy { instance_id, attempt: attempt_id, state, ever_started, wipe, since: Some(now) };
+            let since = Some(now);
+            let occupancy = Occupancy { instance_id, attempt: attempt_id, state, ever_started, wipe, retain: false, since };
             (json!({ "occupancy": occupancy }), Some(attempt))
         }
     };
     world.machine = cluster.patch(&world.machine, json!({ "spec": patch })).await?;
     tracing::info!(machine = %world.machine.name_any(), namespace = world.machine.namespace(), ?act, reason = decision.reason, "machine goes on");
     Ok(issued)
+}
+
+/// What a claim leaves on the disks is known before it ends: nobody could tell afterwards. Returns the Machine if that was news.
+pub(crate) async fn note_release(machine: &Machine, left: Left, cluster: &impl Cluster) -> Result<Option<Machine>, PortError> {
+    let mut released = machine.status.as_ref().map(|status| status.released.clone()).unwrap_or_default();
+    let before = released.clone();
+    match (left, &machine.spec.occupancy) {
+        (Left::Wiped | Left::Kept, _) => released.clear(),
+        (Left::Unknown, Some(occupancy)) if occupancy.wipe.is_some() && !released.contains(&occupancy.instance_id) => {
+            released.push(occupancy.instance_id.clone());
+            released.drain(..released.len().saturating_sub(MAX_RELEASED));
+        }
+        _ => {}
+    }
+    if released == before {
+        return Ok(None);
+    }
+    cluster.patch_status(machine, json!({ "status": { "released": released } })).await.map(Some)
 }
 
 /// The Machine is gone: so are its plan, its addresses, and what is known about it.

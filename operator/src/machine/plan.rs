@@ -8,7 +8,7 @@ use athanor_plan::{
     boot_plan::{MachineKey, Safe},
     build,
     compile::{Decided, OrderInput, Tokens},
-    lifecycle::{Act, Decision, Obstacle},
+    lifecycle::{Decision, Obstacle},
 };
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 use kube::{ResourceExt as _, api::ObjectMeta};
@@ -32,7 +32,7 @@ pub(crate) async fn write(
     let order = match (&world.deployment, &world.profile, &machine.spec.occupancy) {
         // What is about to be issued anew, or was just freed, has no order until the next look.
         (Some(deployment), Some(Ok((profile_name, profile))), Some(occupancy))
-            if (decision.order || work.is_some()) && !matches!(decision.act, Some(Act::Free)) =>
+            if (decision.order || work.is_some()) && !decision.frees() =>
         {
             Some(OrderInput { attempt: occupancy.attempt.clone(), deployment, profile_name: profile_name.clone(), profile })
         }

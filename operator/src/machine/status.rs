@@ -77,7 +77,7 @@ fn failure(old: &MachineStatus, decision: &Decision, machine: &Machine) -> Optio
             next_try: decision.next_try.and_then(|at| Timestamp::from_microsecond(at).ok()).map(Time),
         });
     }
-    let over = machine.spec.claim_ref.is_none() || decision.state == MachineState::Provisioned || matches!(decision.act, Some(Act::Free));
+    let over = machine.spec.claim_ref.is_none() || decision.state == MachineState::Provisioned || decision.frees();
     old.failure.clone().filter(|_| !over)
 }
 
@@ -123,7 +123,7 @@ fn set_conditions(status: &mut MachineStatus, decision: &Decision, obstacle: Opt
 fn set_wiped(status: &mut MachineStatus, decision: &Decision, world: &World, clock: &impl Clock) {
     let now = clock.now();
     match (decision.work, &decision.act) {
-        (Some(Purpose::Clean), Some(Act::Free)) => {
+        (Some(Purpose::Clean), Some(Act::Free(_))) => {
             let record = work::record_name(world).unwrap_or_default();
             let message = format!(
                 "its disks were wiped: WipeRecord {record}; check its signature: athanorctl verify-wipe {}",

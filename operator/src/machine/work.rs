@@ -8,10 +8,10 @@ use athanor_crds::{
 };
 use athanor_plan::{
     AgentWork, Purpose,
-    lifecycle::{self, Act, Decision, WorkSeen},
+    lifecycle::{self, Decision, Found, WorkSeen},
 };
 use athanor_wire::{
-    Inventory, Step, Work,
+    Disk, Inventory, Step, Work,
     work::{Marker, Wipe, Write},
 };
 use base64::Engine as _;
@@ -59,14 +59,20 @@ pub(super) fn conflict(world: &World) -> bool {
 
 /// What the bound agent found when it looked at the hardware.
 pub(super) fn inventory(world: &World) -> Option<Inventory> {
-    let work = world.work()?;
+    // What was seen for a claim that is over is older than what was done for it.
+    let attempt = world.machine.spec.occupancy.as_ref().map(|occupancy| &occupancy.attempt);
+    let work = world.work().filter(|work| work.purpose != Purpose::Provision || attempt == Some(&work.work.id))?;
     bound(&world.reports, work).flat_map(|agent| &agent.steps).filter(|step| step.is_done()).find_map(|step| step.inventory.clone())
 }
 
-/// The disks on which there is data, in words.
-pub(super) fn data(facts: &Inventory) -> Vec<String> {
+/// The disks on which there is data, and whose.
+pub(super) fn data(facts: &Inventory) -> Vec<Found> {
     let fixed = facts.disks.iter().filter(|disk| !disk.can_be_taken_out());
-    fixed.filter_map(|disk| Some(format!("{}: {}", disk.name, disk.contents.as_ref()?))).collect()
+    let found = |disk: &Disk| {
+        let contents = disk.contents.as_deref().or(disk.marker.as_ref().map(|_| "no partition table"))?;
+        Some(Found { what: format!("{}: {contents}", disk.name), marker: disk.marker.clone() })
+    };
+    fixed.filter_map(found).collect()
 }
 
 /// The work that a decision means: what the plan holds already, or new.
@@ -78,7 +84,7 @@ pub(super) async fn of(
     ids: &impl Ids,
 ) -> Result<Option<AgentWork>, PortError> {
     // What was just freed is looked at again at once; its agent has nothing to leave for.
-    if matches!(decision.act, Some(Act::Free)) {
+    if decision.frees() {
         return Ok(world.work().filter(|_| decision.work.is_some()).cloned());
     }
     let Some(purpose) = decision.work else { return Ok(world.work().filter(|work| is_under_way(world, work)).cloned()) };
@@ -148,8 +154,8 @@ async fn steps(world: &World, purpose: Purpose, cluster: &impl Cluster, ids: &im
         let expected = disks().filter_map(|disk| disk.serial.clone()).collect();
         let empty = disks().filter(|disk| disk.contents.is_none());
         let were_empty = empty.map(|disk| disk.serial.clone().unwrap_or_else(|| disk.name.clone())).collect();
-        let overwrite = lifecycle::may_overwrite(&world.machine);
-        return Ok(vec![Step::Wipe(Wipe { policy, expected, installation, instance, were_empty, overwrite })]);
+        let (overwrite, overwrites) = (lifecycle::may_overwrite(&world.machine), lifecycle::overwrites(&world.machine));
+        return Ok(vec![Step::Wipe(Wipe { policy, expected, installation, instance, were_empty, overwrite, overwrites })]);
     }
     let (Some(deployment), Some(Ok((_, profile)))) = (&world.deployment, &world.profile) else { return Ok(Vec::new()) };
     Ok(write(world, deployment, profile, installation).into_iter().collect())
@@ -169,8 +175,9 @@ fn write(world: &World, deployment: &Deployment, profile: &BootProfileSpec, inst
         hints: world.machine.spec.root_device_hints.clone(),
         grow: image.grow,
         documents: Some(handed.documents.clone()),
-        marker: Marker { installation, instance, attempt },
+        marker: Marker { installation, instance, attempt, ..Marker::default() },
         overwrite: lifecycle::may_overwrite(&world.machine),
+        overwrites: lifecycle::overwrites(&world.machine),
     })))
 }
 

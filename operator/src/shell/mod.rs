@@ -22,7 +22,9 @@ use kube::{
 };
 
 use self::{cluster::KubeCluster, controllers::Feeds};
-use crate::{AgentSettings, Clock, Ids, Metrics, PortError, bootprofile, deployment, machine, port::Object, subnet};
+use crate::{
+    AgentSettings, Clock, Ids, Metrics, PortError, bootprofile, deployment, installation::Installation, machine, port::Object, subnet,
+};
 
 /// After a conflict the fresh object is a moment away.
 const AFTER_CONFLICT: Duration = Duration::from_millis(50);
@@ -141,12 +143,16 @@ pub async fn run(client: Client, metrics: Metrics, stop: impl Future<Output = ()
             () = stopped => {}
         }
     };
-    let sweep = async {
+    let first = async {
+        // Drawn before anybody needs it: whose a disk is can be told from the first look on.
+        if let Err(error) = Installation::load(&context.cluster, &RandomIds).await {
+            tracing::warn!(%error, "the installation's key was neither read nor drawn; tried again when it is needed");
+        }
         if let Err(error) = machine::sweep(&context.cluster).await {
             tracing::warn!(%error, "plans of machines that are gone were not looked for");
         }
     };
-    tokio::join!(machines, deployments, profiles, subnets, housekeeping, sweep);
+    tokio::join!(machines, deployments, profiles, subnets, housekeeping, first);
     Ok(())
 }
 

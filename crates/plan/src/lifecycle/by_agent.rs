@@ -3,16 +3,16 @@
 //! An agent that shows its key and asks for a step is proof that nothing else runs on the machine. Its key is bound to the work before the first
 //! step is given; firmware that asks after that ended it, and the work begins anew.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use athanor_crds::{
     Machine, MachineState,
     conditions::reasons,
     machine::{ExistingData, Occupancy, OccupancyState, WipeEvidence, WipePolicy},
 };
-use athanor_wire::{Outcome, StepReport};
+use athanor_wire::{Outcome, StepReport, work::Marker};
 
-use super::{Act, Decision, Facts, MAX_ATTEMPTS};
+use super::{Act, Decision, Facts, Found, Left, MAX_ATTEMPTS};
 use crate::boot_plan::Purpose;
 
 /// How long a busy agent may say nothing. It tells every second; what reaches the API comes every ten.
@@ -118,19 +118,63 @@ pub(super) fn inspect(machine: &Machine, facts: &Facts<'_>) -> Option<Decision> 
             }
         });
     };
-    if may_overwrite(machine) || data.is_empty() {
-        return None;
-    }
-    let message = format!(
-        "its disks hold data ({}), which is kept. Set spec.existingData: Overwrite to lose it, or spec.externallyProvisioned: true to adopt it",
-        data.join("; ")
-    );
+    let message = what_is_kept(machine, data, facts.installation.as_deref())?;
     Some(Decision::wait(MachineState::Accepted, reasons::DISKS_NOT_EMPTY, message).disk_then_wait())
+}
+
+/// What on a Machine's disks is to be kept, and what to do about it; `None` where nothing is.
+fn what_is_kept(machine: &Machine, data: &[Found], installation: Option<&str>) -> Option<String> {
+    let may_go = overwrites(machine);
+    let is_foreign = |marker: &Marker| installation.is_some_and(|ours| marker.installation != ours);
+    let kept = |found: &&Found| match &found.marker {
+        Some(marker) => is_foreign(marker) || !marker.is_named(&may_go),
+        None => !may_overwrite(machine),
+    };
+    let kept: Vec<&Found> = data.iter().filter(kept).collect();
+    let markers = || kept.iter().filter_map(|found| found.marker.as_ref());
+    let what = kept.iter().map(|found| found.what.as_str()).collect::<Vec<_>>().join("; ");
+    if let Some(foreign) = markers().find(|marker| is_foreign(marker)) {
+        return Some(format!(
+            "its disks hold data ({what}) of another installation ({}). If that one is gone, wipe all of the disk by hand, its end too, and \
+             delete this Machine, so that it is looked at anew",
+            foreign.installation
+        ));
+    }
+    let released = |id: &String| machine.status.as_ref().is_some_and(|status| status.released.contains(id));
+    let nobodys: Vec<&String> = markers().map(|marker| &marker.instance).filter(|id| !released(id)).collect();
+    if !nobodys.is_empty() {
+        let naming = naming(machine, nobodys.iter().copied());
+        return Some(format!(
+            "its disks hold data ({what}) that Athanor wrote for a Deployment that does not own it now. Set {naming} to lose it, or \
+             spec.externallyProvisioned: true to keep it"
+        ));
+    }
+    (!kept.is_empty()).then(|| {
+        format!(
+            "its disks hold data ({what}), which is kept. Set spec.existingData: Overwrite to lose it, or spec.externallyProvisioned: true \
+             to adopt it"
+        )
+    })
+}
+
+/// What to write so that these are named, too.
+pub(super) fn naming<'a>(machine: &'a Machine, ids: impl IntoIterator<Item = &'a String>) -> String {
+    let all: BTreeSet<&str> = machine.spec.overwrites.iter().chain(ids).map(String::as_str).collect();
+    format!("spec.overwrites: [{}]", all.into_iter().collect::<Vec<_>>().join(", "))
 }
 
 /// Whether data that is there may be lost: somebody said so.
 pub fn may_overwrite(machine: &Machine) -> bool {
     machine.spec.existing_data == ExistingData::Overwrite
+}
+
+/// What this installation put on a Machine's disks and may be lost: what somebody named, and, where data may be lost at all, what was left unwiped
+/// by whom somebody deleted.
+pub fn overwrites(machine: &Machine) -> Vec<String> {
+    // An instance that came back is not what was deleted.
+    let own = machine.spec.claim_ref.as_ref().map(|claim| &claim.instance_id);
+    let released = machine.status.iter().flat_map(|status| &status.released).filter(|id| may_overwrite(machine) && own != Some(*id));
+    machine.spec.overwrites.iter().chain(released).cloned().collect()
 }
 
 /// What an accepted Machine without an owner does while it is free: it waits where it can begin at once. One that was restarted is looked at anew.
@@ -257,7 +301,7 @@ pub(super) fn clean(facts: &Facts<'_>) -> Decision {
     }
     let cleaning = |reason, message: String| Decision::wait(MachineState::Cleaning, reason, message).work(Purpose::Clean);
     match seen(facts, Purpose::Clean) {
-        Some(work) if work.done() => cleaning(reasons::CLEANING, "its disks were wiped".to_owned()).act(Act::Free),
+        Some(work) if work.done() => cleaning(reasons::CLEANING, "its disks were wiped".to_owned()).act(Act::Free(Left::Wiped)),
         Some(work) if was_restarted(facts, work) => {
             cleaning(reasons::CLEANING, "it was restarted; its disks are wiped from the beginning".to_owned()).renewed()
         }

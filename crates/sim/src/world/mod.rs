@@ -11,7 +11,10 @@ use std::{
 };
 
 use athanor_crds::{Deployment, Machine, conditions::types};
-use athanor_machine_agent::engine::{Action, Event};
+use athanor_machine_agent::{
+    engine::{Action, Event},
+    guard::Writing,
+};
 use athanor_operator::{deployment, machine};
 use athanor_plan::{Safe, ipxe};
 use athanor_wire::{Assignment, GuestOutcome, MacAddr, Step, StepReport};
@@ -339,9 +342,17 @@ impl World {
     fn begin(&mut self, index: usize, assignment: Assignment) {
         let name = self.machines[index].name.clone();
         self.tell(|| format!("{name}'s agent begins {} of {}", assignment.step.name(), assignment.work));
-        if let Err(why) = self.machines[index].allows(&assignment.step) {
-            self.tell(|| format!("{name}'s agent refuses: {why}"));
-            return self.goes_on(index, Event::Finished(Box::new(Hardware::fail(&assignment, &why))));
+        match self.machines[index].allows(&assignment.step) {
+            Err(why) => {
+                self.tell(|| format!("{name}'s agent refuses: {why}"));
+                return self.goes_on(index, Event::Finished(Box::new(Hardware::fail(&assignment, &why))));
+            }
+            Ok(Writing::IsThere) => {
+                self.tell(|| format!("{name}'s agent finds it written"));
+                let done = self.machines[index].finish(&assignment);
+                return self.goes_on(index, Event::Finished(Box::new(done)));
+            }
+            Ok(Writing::Write) => {}
         }
         self.may_touch(index, &assignment.step);
         self.machines[index].begin(&assignment.step);

@@ -1,6 +1,6 @@
 //! People, who want things and do what a status tells them; and what happens to them.
 
-use athanor_crds::{Deployment, Machine, names};
+use athanor_crds::{Deployment, Machine, deployment::DeletionPolicy, machine::ExistingData, names};
 use k8s_openapi::api::core::v1::Secret;
 
 use super::{World, ready};
@@ -25,10 +25,11 @@ impl World {
             let asked = ["power-cycle it", "Power-cycle it", "switch it on", "Restart it", "Restart the machine"];
             let waits_in_agent = matches!(self.machines[index].runs, Runs::Agent(_)) && says.contains("switch it on");
             // Whether that may be lost is not theirs to say.
-            let unclear = says.contains("spec.existingData: Overwrite");
+            let unclear = says.contains("spec.existingData: Overwrite") || says.contains("spec.overwrites");
             if asked.iter().any(|words| says.contains(words)) && !waits_in_agent && !unclear {
                 self.power_cycle(index, &format!("as its status says: {says}"));
             }
+            self.give_up_kept(index);
         }
         if self.api.dice.roll(6) != 0 {
             return;
@@ -45,8 +46,12 @@ impl World {
                 self.named += 1;
                 let profile = if self.api.dice.roll(4) == 0 { "live" } else { "golden" };
                 let name = format!("d{}", self.named);
-                self.api.put(&deployment(&name, profile));
-                self.tell(|| format!("somebody wants {name}, {profile}"));
+                let mut wanted = deployment(&name, profile);
+                if self.api.dice.roll(6) == 0 {
+                    wanted.spec.deletion_policy = DeletionPolicy::Retain;
+                }
+                self.api.put(&wanted);
+                self.tell(|| format!("somebody wants {name}, {profile}, {:?}", wanted.spec.deletion_policy));
             } else if !deployments.is_empty() && self.api.dice.roll(3) == 0 {
                 self.delete(&deployments[self.api.dice.pick(deployments.len())]);
             }
@@ -58,9 +63,39 @@ impl World {
         if deployment.metadata.deletion_timestamp.is_none() {
             self.lives += 1;
         }
-        self.deleted.extend(deployment.spec.instance_id.clone());
+        if deployment.spec.deletion_policy == DeletionPolicy::Wipe {
+            self.deleted.extend(deployment.spec.instance_id.clone());
+        }
         self.api.delete_now::<Deployment>(&name);
         self.tell(|| format!("somebody deletes {name}"));
+    }
+
+    /// What a Deployment left on purpose is kept until somebody says otherwise: first that the Machine may be claimed again, then, when it says
+    /// what its disks hold, that this may be lost. What was there before may be lost wherever somebody says so.
+    fn give_up_kept(&mut self, index: usize) {
+        let name = self.machines[index].name.clone();
+        let Some(machine) = self.api.find::<Machine>("default", &name).filter(|machine| machine.spec.claim_ref.is_none()) else { return };
+        let mut changed = Machine::clone(&machine);
+        if machine.spec.cordoned {
+            changed.spec.cordoned = false;
+            self.tell(|| format!("somebody uncordons {name}"));
+        } else if let Some(marker) = self.machines[index].disk.marker.clone()
+            && ready(&machine).contains("Set spec.overwrites: [")
+            && ready(&machine).contains(&marker.instance)
+            // Nobody here remembers what a restored API does not know of.
+            && self.weather.faults
+            && !self.weather.restores
+        {
+            changed.spec.overwrites.push(marker.instance.clone());
+            self.tell(|| format!("somebody gives up {} on {name}", marker.instance));
+            self.deleted.insert(marker.instance);
+        } else if ready(&machine).contains("Set spec.existingData: Overwrite") && self.weather.faults {
+            changed.spec.existing_data = ExistingData::Overwrite;
+            self.tell(|| format!("somebody gives up what was on {name} before"));
+        } else {
+            return;
+        }
+        self.api.put(&changed);
     }
 
     fn power_cycle(&mut self, index: usize, why: &str) {

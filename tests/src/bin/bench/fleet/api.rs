@@ -26,6 +26,8 @@ use super::SERVER;
 const AT_ONCE: usize = 32;
 /// When a change that is not served is given up.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// When nothing was written to Machines or Deployments for so long, what is waited for does not come.
+const SILENCE: Duration = Duration::from_secs(60);
 /// How often it is looked: the measure cannot be finer.
 const LOOK: Duration = Duration::from_millis(2);
 
@@ -86,7 +88,8 @@ async fn fill(client: &Client, count: usize) -> anyhow::Result<()> {
         let mut changes = pin!(watcher(deployments.clone(), watcher::Config::default()).default_backoff().applied_objects());
         let mut claimed = HashSet::new();
         while claimed.len() < count {
-            let Some(changed) = changes.next().await else { bail!("the watch ended") };
+            let next = tokio::time::timeout(SILENCE, changes.next()).await;
+            let Ok(Some(changed)) = next else { bail!("{} of {count} have a plan, and nothing happens", claimed.len()) };
             if let Ok(deployment) = changed
                 && deployment.status.as_ref().is_some_and(|status| status.conditions.iter().any(|c| c.reason == "WaitingForBoot"))
             {
@@ -145,7 +148,8 @@ async fn accept(client: &Client, count: usize) -> anyhow::Result<()> {
     let mut changes = pin!(watcher(machines.clone(), config).default_backoff().applied_objects());
     let (mut accepted, mut free, mut began) = (HashSet::new(), HashSet::new(), None);
     while free.len() < count {
-        let Some(changed) = changes.next().await else { bail!("the watch ended") };
+        let next = tokio::time::timeout(SILENCE, changes.next()).await;
+        let Ok(Some(changed)) = next else { bail!("{} of {count} newcomers are free, and nothing happens", free.len()) };
         let Ok(machine) = changed else { continue };
         let (name, status) = (machine.name_any(), machine.status.clone().unwrap_or_default());
         began.get_or_insert_with(Instant::now);

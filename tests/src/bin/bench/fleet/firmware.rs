@@ -19,8 +19,8 @@ use super::SERVER;
 
 /// The fleet's network.
 const NETWORK: Ipv4Addr = Ipv4Addr::new(10, 65, 255, 255);
-/// How many machines ask at once: a rack row that was switched on.
-const AT_ONCE: usize = 64;
+/// How many machines ask at once: a hall that was switched on. Each is left to another server until it asks again.
+const AT_ONCE: usize = 512;
 /// When firmware asks again.
 const AGAIN: Duration = Duration::from_secs(4);
 /// When all of them must have their script.
