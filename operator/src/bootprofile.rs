@@ -45,7 +45,7 @@ fn unservable(profile: &str, deployments: &[Arc<Deployment>]) -> Option<String> 
 /// # Errors
 /// A call failed; the caller tries again later.
 pub async fn reconcile(namespace: &str, name: &str, cluster: &impl Cluster, clock: &impl Clock) -> Result<(), PortError> {
-    let Some(profile) = cluster.get::<BootProfile>(Some(namespace), name).await? else { return Ok(()) };
+    let Some(profile) = cluster.look::<BootProfile>(Some(namespace), name).await? else { return Ok(()) };
     let support = support::of(&profile.spec);
     let old = profile.status.clone().unwrap_or_default();
     let mut new = BootProfileStatus {
@@ -67,6 +67,6 @@ pub async fn reconcile(namespace: &str, name: &str, cluster: &impl Cluster, cloc
     conditions::set(&mut new.conditions, now, types::READY, ready, reason, message);
     conditions::observe(&mut new.conditions, new.observed_generation);
     let (old, new) = (Seen { status: &old, conditions: &old.conditions }, Seen { status: &new, conditions: &new.conditions });
-    status::write(&profile, old, new, cluster, clock).await?;
+    status::write(&*profile, old, new, cluster, clock).await?;
     Ok(())
 }

@@ -33,19 +33,14 @@ use crate::{
 /// # Errors
 /// A call failed; the caller tries again later.
 pub async fn reconcile(namespace: &str, name: &str, cluster: &impl Cluster, clock: &impl Clock, ids: &impl Ids) -> Result<(), PortError> {
-    let Some(deployment) = cluster.get::<Deployment>(Some(namespace), name).await? else { return Ok(()) };
+    let Some(deployment) = cluster.look::<Deployment>(Some(namespace), name).await? else { return Ok(()) };
     if deployment.metadata.deletion_timestamp.is_some() {
         return give_back(&deployment, cluster, clock).await;
     }
-    let deployment = prepare(deployment, cluster, ids).await?;
+    let deployment = prepare(Deployment::clone(&deployment), cluster, ids).await?;
     let machines = cluster.list::<Machine>(Some(namespace)).await?;
-    let (owned, obstacle) = match claim_one(&deployment, &machines, cluster).await? {
-        Ok(machine) => (Some(machine), None),
-        Err(obstacle) => (None, Some(obstacle)),
-    };
-    // The claim may have written the status: read what is there now.
-    let Some(deployment) = cluster.get::<Deployment>(Some(namespace), name).await? else { return Ok(()) };
-    write_status(&deployment, owned.as_ref(), obstacle.as_ref(), cluster, clock).await
+    let (deployment, machine) = claim_one(deployment, &machines, cluster).await?;
+    write_status(&deployment, machine.as_ref(), cluster, clock).await
 }
 
 /// The finalizer and the instance's id, in one write, before anything is claimed.
@@ -57,48 +52,45 @@ async fn prepare(deployment: Deployment, cluster: &impl Cluster, ids: &impl Ids)
     cluster.patch(&deployment, json!({ "metadata": { "finalizers": finalizer::added(&deployment) }, "spec": { "instanceID": id } })).await
 }
 
-/// The Machine it owns, after claiming one if it owned none.
+/// The Deployment, as it is then, and the Machine it owns, after claiming one if it owned none.
 async fn claim_one(
-    deployment: &Deployment,
+    deployment: Deployment,
     machines: &[Arc<Machine>],
     cluster: &impl Cluster,
-) -> Result<Result<Machine, Obstacle>, PortError> {
-    // The list may be old: what was chosen before is looked at itself.
-    let candidate = match deployment.status.as_ref().and_then(|status| status.candidate.as_ref()) {
-        Some(name) => cluster.get::<Machine>(deployment.namespace().as_deref(), name).await?,
-        None => None,
-    };
-    let all: Vec<&Machine> = machines.iter().map(AsRef::as_ref).collect();
-    if let Some(mine) = candidate.iter().chain(all.iter().copied()).find(|machine| claim::owns(deployment, machine)) {
-        return Ok(Ok(mine.clone()));
+) -> Result<(Deployment, Result<Machine, Obstacle>), PortError> {
+    let chosen_before = deployment.status.as_ref().and_then(|status| status.candidate.as_ref());
+    let candidate = chosen_before.and_then(|name| machines.iter().find(|machine| machine.metadata.name.as_ref() == Some(name)));
+    if let Some(mine) = candidate.into_iter().chain(machines).find(|machine| claim::owns(&deployment, machine)) {
+        return Ok((deployment, Ok(Machine::clone(mine))));
     }
-    let architecture = match profile_of(deployment, cluster).await? {
+    let architecture = match profile_of(&deployment, cluster).await? {
         Ok((_, profile)) => Some(profile.architecture),
-        Err(obstacle) => return Ok(Err(obstacle)),
+        Err(obstacle) => return Ok((deployment, Err(obstacle))),
     };
-    let again = candidate.as_ref().and_then(|machine| claim::choose(deployment, architecture, &[machine]).ok());
-    let chosen = again.map_or_else(|| claim::choose(deployment, architecture, &all), Ok);
-    match chosen {
-        Ok(machine) => take(deployment, machine.clone(), cluster).await.map(Ok),
-        Err(obstacle) => Ok(Err(obstacle)),
+    let again = candidate.and_then(|machine| claim::choose(&deployment, architecture, &[&**machine]).ok());
+    let all = || machines.iter().map(AsRef::as_ref).collect::<Vec<&Machine>>();
+    match again.map_or_else(|| claim::choose(&deployment, architecture, &all()), Ok) {
+        Ok(machine) => take(&deployment, machine, cluster).await.map(|(deployment, machine)| (deployment, Ok(machine))),
+        Err(obstacle) => Ok((deployment, Err(obstacle))),
     }
 }
 
-/// Writes the choice, then the claim. The first write proves that this Deployment is the one that exists now.
-async fn take(deployment: &Deployment, machine: Machine, cluster: &impl Cluster) -> Result<Machine, PortError> {
+/// Writes the choice, then the claim. The first write proves that this Deployment is the one that exists now, the second that the Machine is.
+async fn take(deployment: &Deployment, machine: &Machine, cluster: &impl Cluster) -> Result<(Deployment, Machine), PortError> {
     let deployment = cluster.patch_status(deployment, json!({ "status": { "candidate": machine.name_any() } })).await?;
     let Some(claim) = claim::claim_ref(&deployment) else {
         return Err(PortError::Conflict("the Deployment has no instanceID yet".to_owned()));
     };
-    let claimed = cluster.patch(&machine, json!({ "spec": { "claimRef": claim } })).await?;
+    let claimed = cluster.patch(machine, json!({ "spec": { "claimRef": claim } })).await?;
     // Between the two writes the Deployment may have been deleted and released; then nobody else would give this Machine back.
     let alive = cluster.get::<Deployment>(deployment.namespace().as_deref(), &deployment.name_any()).await?;
-    if !alive.is_some_and(|alive| alive.metadata.deletion_timestamp.is_none() && alive.spec.instance_id == deployment.spec.instance_id) {
+    let same = |alive: &Deployment| alive.metadata.deletion_timestamp.is_none() && alive.spec.instance_id == deployment.spec.instance_id;
+    let Some(alive) = alive.filter(same) else {
         cluster.patch(&claimed, json!({ "spec": claim::given_back(Left::Nothing) })).await?;
         return Err(PortError::Conflict("the Deployment was deleted while it claimed a Machine".to_owned()));
-    }
+    };
     tracing::info!(deployment = %deployment.name_any(), namespace = deployment.namespace(), machine = %machine.name_any(), "machine claimed");
-    Ok(claimed)
+    Ok((alive, claimed))
 }
 
 /// The Deployment is deleted: its Machine learns so in one recorded act, and then the Deployment may go.
@@ -110,7 +102,9 @@ async fn give_back(deployment: &Deployment, cluster: &impl Cluster, clock: &impl
     let on_purpose = on_purpose(&namespace, cluster).await?;
     let retain = deployment.spec.deletion_policy == DeletionPolicy::Retain;
     // The list may be old: what was chosen is looked at in any case, and what is released is what the Machine says now.
-    let mut names: BTreeSet<String> = cluster.list::<Machine>(Some(&namespace)).await?.iter().map(|machine| machine.name_any()).collect();
+    let machines = cluster.list::<Machine>(Some(&namespace)).await?;
+    let owned = machines.iter().filter(|machine| claim::owns(deployment, machine));
+    let mut names: BTreeSet<String> = owned.map(|machine| machine.name_any()).collect();
     names.extend(deployment.status.iter().flat_map(|status| status.candidate.iter().chain(&status.machine)).cloned());
     for name in names {
         let Some(machine) = cluster.get::<Machine>(Some(&namespace), &name).await? else { continue };
@@ -164,18 +158,16 @@ async fn release_one(machine: &Machine, how: Release, cluster: &impl Cluster, cl
 
 async fn write_status(
     deployment: &Deployment,
-    machine: Option<&Machine>,
-    obstacle: Option<&Obstacle>,
+    machine: Result<&Machine, &Obstacle>,
     cluster: &impl Cluster,
     clock: &impl Clock,
 ) -> Result<(), PortError> {
     let old = deployment.status.clone().unwrap_or_default();
     let mut new = old.clone();
     new.observed_generation = deployment.meta().generation;
-    match (machine, obstacle) {
-        (Some(machine), _) => mirror(deployment, &mut new, machine, clock),
-        (None, Some(obstacle)) => wait(&mut new, obstacle, clock),
-        (None, None) => {}
+    match machine {
+        Ok(machine) => mirror(deployment, &mut new, machine, clock),
+        Err(obstacle) => wait(&mut new, obstacle, clock),
     }
     conditions::observe(&mut new.conditions, new.observed_generation);
     let (old, new) = (Seen { status: &old, conditions: &old.conditions }, Seen { status: &new, conditions: &new.conditions });

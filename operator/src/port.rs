@@ -49,6 +49,9 @@ pub trait Cluster: Send + Sync + 'static {
     /// One object, as the API has it now.
     fn get<K: Object>(&self, namespace: Option<&str>, name: &str) -> impl Future<Output = Result<Option<K>, PortError>> + Send;
 
+    /// One object as it is known here, with all that was written through this port. Like a list it may be a moment old.
+    fn look<K: Object>(&self, namespace: Option<&str>, name: &str) -> impl Future<Output = Result<Option<Arc<K>>, PortError>> + Send;
+
     /// All objects of a kind. They may be a moment old: every decision made on them is guarded by a write with a `resourceVersion`, or by
     /// the uniqueness of a name.
     fn list<K: Object>(&self, namespace: Option<&str>) -> impl Future<Output = Result<Vec<Arc<K>>, PortError>> + Send;

@@ -31,7 +31,7 @@ const MOST_TOLD: usize = 8;
 /// # Errors
 /// A call failed; the caller tries again later.
 pub async fn reconcile(name: &str, cluster: &impl Cluster, clock: &impl Clock) -> Result<Option<Duration>, PortError> {
-    let Some(subnet) = cluster.get::<Subnet>(None, name).await? else { return Ok(None) };
+    let Some(subnet) = cluster.look::<Subnet>(None, name).await? else { return Ok(None) };
     let others = cluster.list::<Subnet>(None).await?;
     let leases = cluster.list::<Lease>(Some(names::SYSTEM_NAMESPACE)).await?;
     let addresses = cluster.list::<Address>(None).await?;
@@ -55,7 +55,7 @@ pub async fn reconcile(name: &str, cluster: &impl Cluster, clock: &impl Clock) -
     tell_lacking(&mut new, now);
     conditions::observe(&mut new.conditions, new.observed_generation);
     let (old, new) = (Seen { status: &old, conditions: &old.conditions }, Seen { status: &new, conditions: &new.conditions });
-    status::write(&subnet, old, new, cluster, clock).await?;
+    status::write(&*subnet, old, new, cluster, clock).await?;
     Ok(may_lack.then_some(NAMESPACE_AGAIN))
 }
 

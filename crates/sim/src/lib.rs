@@ -26,4 +26,4 @@ pub mod world;
 pub use dice::Dice;
 pub use memory::{Key, Memory, Stored, deployment, machine, settle};
 pub use time::{Count, Hurry, Virtual};
-pub use world::World;
+pub use world::{World, furniture::furnish};

@@ -2,7 +2,7 @@
 
 use std::{
     any::Any,
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{
         Arc, Mutex, OnceLock,
         atomic::{AtomicU64, Ordering},
@@ -10,11 +10,11 @@ use std::{
 };
 
 use athanor_crds::{Deployment, DeploymentSpec, Machine, MachineSpec, bootprofile::ProfileRef, machine::Interface};
-use athanor_operator::{Cluster, PortError, deployment as deployments, machine as machines, port::Object};
+use athanor_operator::{Clock, Cluster, PortError, deployment as deployments, machine as machines, port::Object};
 use futures::executor::block_on;
 use serde_json::{Value, json};
 
-use crate::{Count, Dice, Hurry};
+use crate::{Count, Dice};
 
 /// Kind, namespace and name.
 pub type Key = (String, String, String);
@@ -45,6 +45,8 @@ pub struct Memory {
     now: Mutex<Objects>,
     /// Earlier states: what a stale read may see.
     past: Mutex<VecDeque<Objects>>,
+    /// What reconcilers wrote, and the version: they see nothing older.
+    own: Mutex<BTreeMap<Key, u64>>,
     revision: AtomicU64,
     calm: Mutex<bool>,
     /// What was written since somebody looked.
@@ -58,6 +60,7 @@ impl Memory {
             dice: Dice::new(seed),
             now: Mutex::default(),
             past: Mutex::default(),
+            own: Mutex::default(),
             revision: AtomicU64::new(1),
             calm: Mutex::new(false),
             written: Mutex::default(),
@@ -88,6 +91,7 @@ impl Memory {
     pub fn restore(&self, copy: BTreeMap<Key, Arc<Stored>>) {
         *self.now.lock().unwrap() = copy;
         self.past.lock().unwrap().clear();
+        self.own.lock().unwrap().clear();
     }
 
     /// An object as it is, whatever the weather.
@@ -119,6 +123,21 @@ impl Memory {
             return past[self.dice.pick(past.len())].clone();
         }
         self.now.lock().unwrap().clone()
+    }
+
+    /// An object as an earlier state has it, unless a reconciler has written it since: it knows what it wrote.
+    fn known<'a>(&self, key: &Key, view: &'a Objects, now: &'a Objects) -> Option<&'a Arc<Stored>> {
+        let old = view.get(key);
+        let own = self.own.lock().unwrap().get(key).copied();
+        let version = |stored: &Arc<Stored>| stored.value["metadata"]["resourceVersion"].as_str().and_then(|version| version.parse().ok());
+        let known = own.is_none_or(|own| old.and_then(version).is_some_and(|version: u64| version >= own));
+        if known { old } else { now.get(key) }
+    }
+
+    /// A reconciler wrote it.
+    fn wrote(&self, object: &Value, key: Key) {
+        let version = object["metadata"]["resourceVersion"].as_str().and_then(|version| version.parse().ok());
+        self.own.lock().unwrap().extend(version.map(|version| (key, version)));
     }
 
     fn commit(&self, key: Key, mut object: Value) -> Value {
@@ -175,10 +194,11 @@ impl Memory {
         let mut new = live;
         let part = if status { json!({ "status": patch["status"] }) } else { patch.clone() };
         json_patch::merge(&mut new, &part);
-        let new = self.commit(key, new);
+        let new = self.commit(key.clone(), new);
         if self.luck(10) {
             return Err(PortError::Unavailable("the answer was lost".to_owned()));
         }
+        self.wrote(&new, key);
         Ok(serde_json::from_value(new).unwrap())
     }
 
@@ -214,11 +234,18 @@ impl Cluster for Memory {
         Ok(found.map(|object| K::clone(&object.read())))
     }
 
+    async fn look<K: Object>(&self, namespace: Option<&str>, name: &str) -> Result<Option<Arc<K>>, PortError> {
+        let key = Self::key::<K>(namespace, name);
+        let (view, now) = (self.view(), self.now.lock().unwrap());
+        Ok(self.known(&key, &view, &now).map(|object| object.read()))
+    }
+
     async fn list<K: Object>(&self, namespace: Option<&str>) -> Result<Vec<Arc<K>>, PortError> {
         let kind = K::kind(&()).into_owned();
         let inside = |key: &Key| key.0 == kind && namespace.is_none_or(|namespace| key.1 == namespace);
-        let view = self.view();
-        let mut list: Vec<&Arc<Stored>> = view.iter().filter(|(key, _)| inside(key)).map(|(_, object)| object).collect();
+        let (view, now) = (self.view(), self.now.lock().unwrap());
+        let keys: BTreeSet<&Key> = view.keys().chain(now.keys()).filter(|key| inside(key)).collect();
+        let mut list: Vec<&Arc<Stored>> = keys.into_iter().filter_map(|key| self.known(key, &view, &now)).collect();
         // Nobody promises an order.
         for last in (1..list.len()).rev() {
             list.swap(last, self.dice.pick(last + 1));
@@ -231,10 +258,11 @@ impl Cluster for Memory {
         if self.now.lock().unwrap().contains_key(&key) {
             return Err(PortError::AlreadyExists(format!("{key:?}")));
         }
-        let stored = self.commit(key, serde_json::to_value(object).unwrap());
+        let stored = self.commit(key.clone(), serde_json::to_value(object).unwrap());
         if self.luck(10) {
             return Err(PortError::Unavailable("the answer was lost".to_owned()));
         }
+        self.wrote(&stored, key);
         Ok(serde_json::from_value(stored).unwrap())
     }
 
@@ -282,7 +310,7 @@ pub fn deployment(name: &str, profile: &str) -> Deployment {
 }
 
 /// The API behaves again, and everything is looked at until nothing changes.
-pub fn settle(cluster: &Memory, ids: &Count, clock: &Hurry) {
+pub fn settle(cluster: &Memory, ids: &Count, clock: &impl Clock) {
     cluster.set_calm(true);
     for _ in 0..30 {
         let before = cluster.revision();

@@ -40,7 +40,8 @@ impl Virtual {
 
 impl Clock for Virtual {
     fn now(&self) -> Timestamp {
-        Timestamp::from_microsecond(self.micros()).unwrap()
+        // The operator's own clock knows seconds.
+        Timestamp::from_second(self.micros() / 1_000_000).unwrap()
     }
 }
 

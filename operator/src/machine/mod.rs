@@ -99,7 +99,7 @@ pub async fn reconcile(
     clock: &impl Clock,
     ids: &impl Ids,
 ) -> Result<Option<Duration>, PortError> {
-    let Some(machine) = cluster.get::<Machine>(Some(namespace), name).await? else {
+    let Some(machine) = find(namespace, name, cluster).await? else {
         return forget(namespace, name, cluster).await.map(|()| None);
     };
     if machine.metadata.deletion_timestamp.is_some() {
@@ -127,6 +127,14 @@ pub async fn reconcile(
     Ok(again)
 }
 
+/// The Machine as it is known. That there is none is asked of the API itself: what is forgotten then is lost.
+async fn find(namespace: &str, name: &str, cluster: &impl Cluster) -> Result<Option<Machine>, PortError> {
+    match cluster.look::<Machine>(Some(namespace), name).await? {
+        Some(known) => Ok(Some(Machine::clone(&known))),
+        None => cluster.get::<Machine>(Some(namespace), name).await,
+    }
+}
+
 async fn dereference(machine: Machine, cluster: &impl Cluster) -> Result<World, PortError> {
     let namespace = machine.namespace().unwrap_or_default();
     let name = machine.name_any();
@@ -139,9 +147,9 @@ async fn dereference(machine: Machine, cluster: &impl Cluster) -> Result<World, 
     let servers = servers.filter_map(|address| address.parse().ok()).collect();
     let deployment = match &machine.spec.claim_ref {
         Some(claim) => {
-            let found = cluster.get::<Deployment>(Some(&claim.namespace), &claim.name).await?;
+            let found = cluster.look::<Deployment>(Some(&claim.namespace), &claim.name).await?;
             // A Deployment of the same name that is another instance owns nothing here.
-            found.filter(|deployment| claim::owns(deployment, &machine))
+            found.filter(|deployment| claim::owns(deployment, &machine)).map(|deployment| Deployment::clone(&deployment))
         }
         None => None,
     };
@@ -152,8 +160,8 @@ async fn dereference(machine: Machine, cluster: &impl Cluster) -> Result<World, 
     let with_ramdisk =
         |subnet: &&Arc<Subnet>| subnet.status.as_ref().is_some_and(|status| status.servers.iter().any(|server| server.ramdisk));
     let ramdisks = all.iter().filter(with_ramdisk).map(|subnet| subnet.name_any()).collect();
-    let report = cluster.get::<BootReport>(Some(&namespace), &name).await?;
-    let inventory = cluster.get::<MachineInventory>(Some(&namespace), &name).await?;
+    let report = cluster.look::<BootReport>(Some(&namespace), &name).await?;
+    let inventory = cluster.look::<MachineInventory>(Some(&namespace), &name).await?;
     let marked = inventory.iter().flat_map(|known| &known.spec.facts.disks).any(|disk| disk.marker.is_some());
     // What is claimed was looked at before.
     let installation = if marked && machine.spec.claim_ref.is_none() { installation::known_id(cluster).await? } else { None };
@@ -170,13 +178,13 @@ async fn dereference(machine: Machine, cluster: &impl Cluster) -> Result<World, 
         documents,
         machines,
         inventories: cluster.list::<MachineInventory>(None).await?,
-        reports: report.map(|report| report.spec.nodes).unwrap_or_default(),
+        reports: report.map(|report| report.spec.nodes.clone()).unwrap_or_default(),
         machine,
         subnets,
         servers,
         deployment,
         profile,
-        inventory,
+        inventory: inventory.map(|known| MachineInventory::clone(&known)),
         plan,
         ramdisks,
         installation,
@@ -214,12 +222,12 @@ pub(crate) async fn profile_of(
         return Ok(Ok((deployment.name_any(), (**inline).clone())));
     }
     let name = reference.name.clone().unwrap_or_default();
-    let found = cluster.get::<BootProfile>(deployment.namespace().as_deref(), &name).await?;
+    let found = cluster.look::<BootProfile>(deployment.namespace().as_deref(), &name).await?;
     let unknown = || Obstacle {
         reason: reasons::UNKNOWN_PROFILE,
         message: format!("spec.profile.name: there is no BootProfile {name} in this namespace; create it, or name another"),
     };
-    Ok(found.map(|profile| (name.clone(), profile.spec)).ok_or_else(unknown))
+    Ok(found.map(|profile| (name.clone(), profile.spec.clone())).ok_or_else(unknown))
 }
 
 /// Firmware's facts become the inventory; a machine-agent's, which know more, are not overwritten.

@@ -38,7 +38,8 @@ pub(crate) async fn write(
         }
         _ => None,
     };
-    let tokens = tokens(before.as_ref(), decision, order.as_ref(), ids);
+    let attempt = order.as_ref().map(|order| &order.attempt).or(work.as_ref().map(|work| &work.work.id));
+    let tokens = tokens(before.as_ref(), decision, attempt, ids);
     let mut decided = Decided {
         state: decision.state.clone(),
         safe: decision.safe.clone(),
@@ -72,11 +73,11 @@ fn served(decision: &Decision, addresses: &Addresses) -> Vec<athanor_plan::PlanI
     if decision.reason == reasons::DUPLICATE_MAC { Vec::new() } else { addresses.interfaces.clone() }
 }
 
-/// Tokens live in the plan. The script's is drawn anew at acceptance and release, the report's with each attempt.
-fn tokens(before: Option<&BootPlan>, decision: &Decision, order: Option<&OrderInput<'_>>, ids: &impl Ids) -> Tokens {
+/// Tokens live in the plan. The script's is drawn anew at acceptance and release, the report's with each attempt, or each work of an agent.
+fn tokens(before: Option<&BootPlan>, decision: &Decision, attempt: Option<&String>, ids: &impl Ids) -> Tokens {
     let report = before
         .and_then(|plan| plan.order.as_ref())
-        .filter(|old| order.is_some_and(|new| new.attempt == old.attempt))
+        .filter(|old| attempt == Some(&old.attempt))
         .map_or_else(|| ids.token(), |old| old.report_token.clone());
     let Some(before) = before else { return Tokens { script: ids.token(), previous: None, report } };
     let accepted = before.state == MachineState::Discovered && decision.state != MachineState::Discovered;
@@ -89,11 +90,8 @@ fn tokens(before: Option<&BootPlan>, decision: &Decision, order: Option<&OrderIn
 
 /// The plan as it is stored, if there is one; one that cannot be read is replaced.
 pub(crate) async fn stored(namespace: &str, name: &str, cluster: &impl Cluster) -> Result<Option<(Secret, Option<BootPlan>)>, PortError> {
-    let secret = cluster.get::<Secret>(Some(names::PLANS_NAMESPACE), &names::plan_secret(namespace, name)).await?;
-    Ok(secret.map(|secret| {
-        let plan = read(&secret);
-        (secret, plan)
-    }))
+    let secret = cluster.look::<Secret>(Some(names::PLANS_NAMESPACE), &names::plan_secret(namespace, name)).await?;
+    Ok(secret.map(|secret| (Secret::clone(&secret), read(&secret))))
 }
 
 /// The Machine whose plan a Secret is.

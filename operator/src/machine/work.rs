@@ -48,9 +48,9 @@ pub(super) fn seen(world: &World) -> Option<WorkSeen> {
 
 /// Whether an agent with another key asks for work that is bound, though nobody restarted the machine.
 pub(super) fn conflict(world: &World) -> bool {
-    let Some(work) = world.work() else { return false };
+    let Some((work, seen)) = world.work().zip(seen(world)) else { return false };
     // One that was restarted comes with another key, and is no second one; unless the first goes on telling.
-    let boot = super::last_boot(&world.reports).filter(|boot| Some(*boot) > work.bound);
+    let boot = seen.later_boot(super::last_boot(&world.reports));
     agents(&world.reports, work).any(|agent| {
         let told = agent.told.as_ref().map(|time| time.0.as_microsecond());
         agent.stranger.is_some() && boot.is_none_or(|boot| told.is_some_and(|told| told > boot))

@@ -1,4 +1,5 @@
-//! The port over a Kubernetes API. Lists come from reflectors, so that a thousand reconcilers cost one watch a kind.
+//! The port over a Kubernetes API. What is looked at comes from one watch a kind, so that a thousand reconcilers ask the API for nothing but
+//! their writes.
 
 use std::{
     any::{Any, TypeId},
@@ -10,22 +11,14 @@ use kube::{
     Client,
     api::{DeleteParams, GetParams, ListParams, Patch, PatchParams, PostParams, Preconditions},
     core::{ObjectList, Request},
-    runtime::reflector::Store,
 };
 use serde_json::{Value, json};
-use tokio::sync::watch;
 
-use super::feed::Feed;
+use super::feed::{Feed, Kept};
 use crate::{Cluster, PortError, port::Object};
 
 /// Who writes, in `managedFields`.
 const MANAGER: &str = "athanor-operator";
-
-/// A store, and whether its first list is whole.
-struct Kept<K: Object> {
-    store: Store<K>,
-    whole: watch::Receiver<bool>,
-}
 
 /// A Kubernetes API as reconcilers see it.
 pub(crate) struct KubeCluster {
@@ -39,9 +32,21 @@ impl KubeCluster {
         Self { client, kept: HashMap::new() }
     }
 
-    /// Lists of a kind come from its feed from now on.
+    /// What a feed covers is looked at there from now on.
     pub(crate) fn keep<K: Object>(&mut self, feed: &Feed<K>) {
-        self.kept.insert(TypeId::of::<K>(), Box::new(Kept { store: feed.store(), whole: feed.whole() }));
+        self.kept.insert(TypeId::of::<K>(), Box::new(feed.kept()));
+    }
+
+    /// What is kept of a kind, where a namespace is covered.
+    fn kept<K: Object>(&self, namespace: Option<&str>) -> Option<&Kept<K>> {
+        self.kept.get(&TypeId::of::<K>())?.downcast_ref::<Kept<K>>().filter(|kept| kept.covers(namespace))
+    }
+
+    /// The API took a write.
+    fn wrote<K: Object>(&self, object: &K) {
+        if let Some(kept) = self.kept::<K>(object.meta().namespace.as_deref()) {
+            kept.wrote(object);
+        }
     }
 
     async fn send<T: serde::de::DeserializeOwned>(
@@ -88,11 +93,20 @@ impl Cluster for KubeCluster {
         }
     }
 
+    async fn look<K: Object>(&self, namespace: Option<&str>, name: &str) -> Result<Option<Arc<K>>, PortError> {
+        match self.kept::<K>(namespace) {
+            Some(kept) => {
+                kept.ready().await?;
+                Ok(kept.one(namespace, name))
+            }
+            None => Ok(self.get(namespace, name).await?.map(Arc::new)),
+        }
+    }
+
     async fn list<K: Object>(&self, namespace: Option<&str>) -> Result<Vec<Arc<K>>, PortError> {
-        if let Some(Kept { store, whole }) = self.kept.get(&TypeId::of::<K>()).and_then(|kept| kept.downcast_ref::<Kept<K>>()) {
-            whole.clone().wait_for(|whole| *whole).await.map_err(|error| PortError::Unavailable(error.to_string()))?;
-            let inside = |object: &Arc<K>| namespace.is_none() || object.meta().namespace.as_deref() == namespace;
-            return Ok(store.state().into_iter().filter(inside).collect());
+        if let Some(kept) = self.kept::<K>(namespace) {
+            kept.ready().await?;
+            return Ok(kept.all(namespace));
         }
         let list: ObjectList<K> = self.send(path::<K>(namespace).list(&ListParams::default())).await?;
         Ok(list.items.into_iter().map(Arc::new).collect())
@@ -101,19 +115,26 @@ impl Cluster for KubeCluster {
     async fn create<K: Object>(&self, object: &K) -> Result<K, PortError> {
         let bytes = serde_json::to_vec(object).map_err(|error| PortError::Refused(error.to_string()))?;
         let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
-        self.send(path::<K>(object.meta().namespace.as_deref()).create(&params, bytes)).await
+        let created = self.send(path::<K>(object.meta().namespace.as_deref()).create(&params, bytes)).await?;
+        self.wrote::<K>(&created);
+        Ok(created)
     }
 
     async fn patch<K: Object>(&self, read: &K, patch: Value) -> Result<K, PortError> {
         let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
         let name = read.meta().name.clone().unwrap_or_default();
-        self.send(path::<K>(read.meta().namespace.as_deref()).patch(&name, &params, &guarded(read, patch))).await
+        let patched = self.send(path::<K>(read.meta().namespace.as_deref()).patch(&name, &params, &guarded(read, patch))).await?;
+        self.wrote::<K>(&patched);
+        Ok(patched)
     }
 
     async fn patch_status<K: Object>(&self, read: &K, patch: Value) -> Result<K, PortError> {
         let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
         let name = read.meta().name.clone().unwrap_or_default();
-        self.send(path::<K>(read.meta().namespace.as_deref()).patch_subresource("status", &name, &params, &guarded(read, patch))).await
+        let path = path::<K>(read.meta().namespace.as_deref());
+        let patched = self.send(path.patch_subresource("status", &name, &params, &guarded(read, patch))).await?;
+        self.wrote::<K>(&patched);
+        Ok(patched)
     }
 
     async fn delete_read<K: Object>(&self, read: &K) -> Result<(), PortError> {

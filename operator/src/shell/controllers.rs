@@ -15,10 +15,10 @@ use k8s_openapi::{
 use kube::{
     Api, Client, ResourceExt as _,
     runtime::{
-        Controller, WatchStreamExt as _,
+        Controller,
         controller::Config,
         reflector::{ObjectRef, Store},
-        watcher::{self, Event},
+        watcher,
     },
 };
 use tokio::task::JoinSet;
@@ -44,6 +44,8 @@ pub(super) struct Feeds {
     subnets: Feed<Subnet>,
     addresses: Feed<Address>,
     inventories: Feed<MachineInventory>,
+    reports: Feed<BootReport>,
+    plans: Feed<Secret>,
 }
 
 type Keys<K> = Vec<ObjectRef<K>>;
@@ -65,6 +67,8 @@ impl Feeds {
             subnets: Feed::new(),
             addresses: Feed::new(),
             inventories: Feed::new(),
+            reports: Feed::of(None, without_history),
+            plans: Feed::of(Some(names::PLANS_NAMESPACE), |_| {}),
         }
     }
 
@@ -76,29 +80,31 @@ impl Feeds {
         cluster.keep(&self.subnets);
         cluster.keep(&self.addresses);
         cluster.keep(&self.inventories);
+        cluster.keep(&self.reports);
+        cluster.keep(&self.plans);
     }
 
     /// Watches until what is returned is dropped.
     pub(super) fn start(self, client: &Client) -> JoinSet<()> {
         let mut tasks = JoinSet::new();
-        tasks.spawn(self.machines.run(client.clone()));
-        tasks.spawn(self.deployments.run(client.clone()));
-        tasks.spawn(self.profiles.run(client.clone()));
-        tasks.spawn(self.subnets.run(client.clone()));
-        tasks.spawn(self.addresses.run(client.clone()));
-        tasks.spawn(self.inventories.run(client.clone()));
+        tasks.spawn(self.machines.run(Api::all(client.clone())));
+        tasks.spawn(self.deployments.run(Api::all(client.clone())));
+        tasks.spawn(self.profiles.run(Api::all(client.clone())));
+        tasks.spawn(self.subnets.run(Api::all(client.clone())));
+        tasks.spawn(self.addresses.run(Api::all(client.clone())));
+        tasks.spawn(self.inventories.run(Api::all(client.clone())));
+        tasks.spawn(self.reports.run(Api::all(client.clone())));
+        tasks.spawn(self.plans.run(Api::namespaced(client.clone(), names::PLANS_NAMESPACE)));
         tasks
     }
 
     /// A Machine looks at its owner, that one's profile, its reports, the Subnets, the addresses and the other Machines.
-    pub(super) fn machine_controller(&mut self, client: &Client) -> Controller<Machine> {
+    pub(super) fn machine_controller(&mut self) -> Controller<Machine> {
         let (machines, deployments, addresses) = (self.machines.store(), self.deployments.store(), self.addresses.store());
         let (by_deployment, by_profile, by_machine, by_address) = (machines.clone(), machines.clone(), machines.clone(), machines.clone());
         Controller::for_shared_stream(self.machines.changes(), machines)
             .with_config(config())
-            .watches(Api::<BootReport>::all(client.clone()), watcher::Config::default(), |report| {
-                [ObjectRef::<Machine>::new(&report.name_any()).within(&ns(&report))]
-            })
+            .watches_shared_stream(self.reports.changes(), |report| [ObjectRef::<Machine>::new(&report.name_any()).within(&ns(&*report))])
             .watches_shared_stream(self.deployments.changes(), move |deployment| of_deployment(&by_deployment, &deployment))
             .watches_shared_stream(self.profiles.changes(), move |profile| of_profile(&by_profile, &deployments, &profile))
             .watches_shared_stream(self.machines.changes(), move |changed| {
@@ -117,7 +123,17 @@ impl Feeds {
                 owner.into_iter().chain(waiting)
             })
             .reconcile_all_on(self.subnet_changes())
-            .reconcile_on(lost_plans(client))
+            .reconcile_on(self.lost_plans())
+    }
+
+    /// The Machines whose plan somebody deleted.
+    fn lost_plans(&mut self) -> impl Stream<Item = ObjectRef<Machine>> + Send + 'static + use<> {
+        let store = self.plans.store();
+        self.plans.changes().filter_map(move |secret| {
+            let gone = Some(&secret).filter(|secret| store.get(&ObjectRef::from_obj(&***secret)).is_none());
+            let gone = gone.and_then(|secret| machine::planned(secret));
+            std::future::ready(gone.map(|key| ObjectRef::new(&key.name).within(&key.namespace)))
+        })
     }
 
     /// Ticks when what a Subnet asks for changes. The rest of its status does not count: it changes with every address that a Machine is given.
@@ -233,14 +249,9 @@ fn waits_for_address(machine: &Machine) -> bool {
     status.address.is_none() || ready_for(list, reasons::NO_ADDRESS) || ready_for(list, reasons::ADDRESS_CONFLICT)
 }
 
-/// The Machines whose plan somebody deleted.
-fn lost_plans(client: &Client) -> impl Stream<Item = ObjectRef<Machine>> + Send + 'static + use<> {
-    let plans = Api::<Secret>::namespaced(client.clone(), names::PLANS_NAMESPACE);
-    watcher::watcher(plans, watcher::Config::default()).default_backoff().filter_map(|event| {
-        let gone = match event {
-            Ok(Event::Delete(secret)) => machine::planned(&secret),
-            _ => None,
-        };
-        std::future::ready(gone.map(|key| ObjectRef::new(&key.name).within(&key.namespace)))
-    })
+/// What was asked and answered is for people, who read it in the API: all that housekeeping wants to know is when that was last.
+fn without_history(report: &mut BootReport) {
+    for node in &mut report.spec.nodes {
+        node.events.drain(..node.events.len().saturating_sub(1));
+    }
 }

@@ -24,7 +24,9 @@ use kube::{
 };
 use tokio::sync::watch;
 
+use super::own::Own;
 use crate::{
+    PortError,
     port::Object,
     status::{self, News},
 };
@@ -34,26 +36,87 @@ const WAITING: usize = 256;
 
 /// The watch of one kind, before it is started.
 pub(super) struct Feed<K: Object> {
+    namespace: Option<&'static str>,
+    trim: fn(&mut K),
     store: Store<K>,
     writer: Writer<K>,
+    own: Arc<Own<K>>,
     listeners: Vec<Sender<Arc<K>>>,
     whole: watch::Sender<bool>,
 }
 
-impl<K: Object> Feed<K> {
-    pub(super) fn new() -> Self {
-        let (store, writer) = reflector::store();
-        Self { store, writer, listeners: Vec::new(), whole: watch::Sender::new(false) }
+/// What a feed knows of its kind.
+pub(super) struct Kept<K: Object> {
+    namespace: Option<&'static str>,
+    trim: fn(&mut K),
+    store: Store<K>,
+    own: Arc<Own<K>>,
+    whole: watch::Receiver<bool>,
+}
+
+impl<K: Object> Kept<K> {
+    /// Whether objects of a namespace, or of all, are kept here.
+    pub(super) fn covers(&self, namespace: Option<&str>) -> bool {
+        self.namespace.is_none() || self.namespace == namespace
     }
 
-    /// What is known of the kind.
+    /// Waits for the first list. The store's own `wait_until_ready` wakes one waiter only.
+    pub(super) async fn ready(&self) -> Result<(), PortError> {
+        let whole = self.whole.clone().wait_for(|whole| *whole).await.map(drop);
+        whole.map_err(|error| PortError::Unavailable(error.to_string()))
+    }
+
+    /// One object, as it is known.
+    pub(super) fn one(&self, namespace: Option<&str>, name: &str) -> Option<Arc<K>> {
+        let key = ObjectRef::new(name);
+        let key = namespace.map_or_else(|| key.clone(), |namespace| key.clone().within(namespace));
+        self.own.newest(&key, self.store.get(&key))
+    }
+
+    /// All objects of a namespace, or of all, as they are known.
+    pub(super) fn all(&self, namespace: Option<&str>) -> Vec<Arc<K>> {
+        let inside = |object: &Arc<K>| namespace.is_none() || object.meta().namespace.as_deref() == namespace;
+        let mut all = self.own.over(self.store.state());
+        all.retain(inside);
+        all
+    }
+
+    /// The API took a write.
+    pub(super) fn wrote(&self, object: &K) {
+        if self.covers(object.meta().namespace.as_deref()) {
+            let mut object = object.clone();
+            trim(self.trim, &mut object);
+            self.own.wrote(object);
+        }
+    }
+}
+
+/// Nobody reads who manages which field; it is a third of an object.
+fn trim<K: Object>(trim: fn(&mut K), object: &mut K) {
+    object.meta_mut().managed_fields = None;
+    trim(object);
+}
+
+impl<K: Object> Feed<K> {
+    pub(super) fn new() -> Self {
+        Self::of(None, |_| {})
+    }
+
+    /// Of one namespace, or of all, and without what nobody reads.
+    pub(super) fn of(namespace: Option<&'static str>, trim: fn(&mut K)) -> Self {
+        let (store, writer) = reflector::store();
+        Self { namespace, trim, store, writer, own: Arc::new(Own::new()), listeners: Vec::new(), whole: watch::Sender::new(false) }
+    }
+
+    /// What is known of the kind, by its watch.
     pub(super) fn store(&self) -> Store<K> {
         self.store.clone()
     }
 
-    /// Whether the first list is whole. The store's own `wait_until_ready` wakes one waiter only.
-    pub(super) fn whole(&self) -> watch::Receiver<bool> {
-        self.whole.subscribe()
+    /// What is known of the kind, by its watch and by what was written.
+    pub(super) fn kept(&self) -> Kept<K> {
+        let (store, own, whole) = (self.store.clone(), self.own.clone(), self.whole.subscribe());
+        Kept { namespace: self.namespace, trim: self.trim, store, own, whole }
     }
 
     /// Every object that changed, came or went, from the first list on.
@@ -64,29 +127,36 @@ impl<K: Object> Feed<K> {
     }
 
     /// Watches for ever. An object that cannot be read, as one that an older version stored may be, keeps nobody from the others.
-    pub(super) async fn run(mut self, client: Client) {
-        let api = Api::<DeserializeGuard<K>>::all(client.clone());
+    pub(super) async fn run(mut self, api: Api<DeserializeGuard<K>>) {
+        let client = api.clone().into_client();
         let mut events = pin!(
             watcher::watcher(api, watcher::Config::default())
                 .default_backoff()
                 .filter_map(|event| readable(event, client.clone()))
-                // Nobody reads who manages which field; it is a third of an object.
-                .modify(|object| object.meta_mut().managed_fields = None)
+                .modify(|object| trim(self.trim, object))
                 .reflect(self.writer)
         );
         let mut before = Vec::new();
         while let Some(event) = events.next().await {
             let changed = match event {
-                Ok(Event::Apply(object)) => vec![self.store.get(&ObjectRef::from_obj(&object)).unwrap_or_else(|| Arc::new(object))],
-                Ok(Event::Delete(object)) => vec![Arc::new(object)],
+                Ok(Event::Apply(object)) => {
+                    self.own.told(&object);
+                    vec![self.store.get(&ObjectRef::from_obj(&object)).unwrap_or_else(|| Arc::new(object))]
+                }
+                Ok(Event::Delete(object)) => {
+                    self.own.told(&object);
+                    vec![Arc::new(object)]
+                }
                 Ok(Event::Init) => {
                     before = self.store.state();
                     Vec::new()
                 }
                 Ok(Event::InitApply(_)) => Vec::new(),
                 Ok(Event::InitDone) => {
+                    let now = self.store.state();
+                    self.own.began_anew(&now);
                     self.whole.send_replace(true);
-                    news(std::mem::take(&mut before), self.store.state())
+                    news(std::mem::take(&mut before), now)
                 }
                 Err(error) => {
                     tracing::warn!(kind = %K::kind(&()), %error, "watch interrupted");

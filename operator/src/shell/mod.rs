@@ -6,6 +6,7 @@ mod controllers;
 mod election;
 mod feed;
 mod housekeeping;
+mod own;
 
 use std::{
     collections::HashMap,
@@ -123,7 +124,7 @@ pub async fn run(client: Client, metrics: Metrics, stop: impl Future<Output = ()
     let (mut feeds, mut cluster) = (Feeds::new(), KubeCluster::new(client.clone()));
     feeds.keep_in(&mut cluster);
     let context = Arc::new(Context { cluster, retries: Mutex::default(), metrics });
-    let machines = drive(feeds.machine_controller(&client), stop.clone(), &context, |key, context| async move {
+    let machines = drive(feeds.machine_controller(), stop.clone(), &context, |key, context| async move {
         Box::pin(machine::reconcile(&key.namespace, &key.name, &context.cluster, &SystemClock, &RandomIds)).await
     });
     let deployments = drive(feeds.deployment_controller(), stop.clone(), &context, |key, context| async move {

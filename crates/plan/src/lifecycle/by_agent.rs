@@ -51,6 +51,12 @@ impl WorkSeen {
         self.told.as_ref().is_some_and(StepReport::is_done)
     }
 
+    /// When firmware last asked, if that was after the agent was bound. What was known then is no news, whatever its time.
+    #[must_use]
+    pub fn later_boot(&self, last_boot: Option<i64>) -> Option<i64> {
+        last_boot.filter(|boot| self.bound.is_some_and(|bound| *boot > bound) && Some(*boot) > self.boot)
+    }
+
     /// What it is at, for people.
     fn progress(&self) -> String {
         let Some(report) = self.told.as_ref().filter(|report| report.outcome.is_none()) else { return String::new() };
@@ -67,7 +73,7 @@ fn seen<'a>(facts: &'a Facts<'_>, purpose: Purpose) -> Option<&'a WorkSeen> {
 
 /// Firmware that asked after the agent was bound.
 fn later_boot(facts: &Facts<'_>, work: &WorkSeen) -> Option<i64> {
-    facts.last_boot.filter(|boot| work.bound.is_some_and(|bound| *boot > bound) && Some(*boot) > work.boot)
+    work.later_boot(facts.last_boot)
 }
 
 /// Whether the machine was restarted, so that its agent is no more. One that tells something after that boot is alive: another machine has its

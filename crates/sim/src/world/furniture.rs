@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::Namespace;
 use crate::Memory;
 
 /// The namespace, a Subnet that two agents serve, two profiles, and machines of which half were accepted.
-pub(super) fn furnish(api: &Memory, machines: u8) {
+pub fn furnish(api: &Memory, machines: u8) {
     let mut namespace = Namespace::default();
     namespace.metadata.name = Some("default".to_owned());
     api.put(&namespace);

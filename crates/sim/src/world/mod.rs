@@ -1,6 +1,6 @@
 //! Everything together, one step after the other, and what must never happen.
 
-mod furniture;
+pub(crate) mod furniture;
 mod people;
 mod rules;
 
