@@ -37,7 +37,8 @@ const SYSTEM: Option<&str> = Some(crate::names::SYSTEM_NAMESPACE);
 /// Only what it does: a test holds each right against what it is seen to use.
 const OPERATOR: &[Rule] = &[
     Rule { group: OURS, resources: &["machines", "deployments"], verbs: &["get", "list", "watch", "patch"], namespace: None },
-    Rule { group: OURS, resources: &["bootprofiles", "subnets", "bootreports"], verbs: READ, namespace: None },
+    Rule { group: OURS, resources: &["bootprofiles"], verbs: READ, namespace: None },
+    Rule { group: OURS, resources: &["subnets"], verbs: &["list", "watch"], namespace: None },
     Rule {
         group: OURS,
         resources: &["machines/status", "deployments/status", "bootprofiles/status", "subnets/status"],
@@ -51,7 +52,7 @@ const OPERATOR: &[Rule] = &[
         verbs: &["get", "list", "watch", "create", "patch", "delete"],
         namespace: None,
     },
-    Rule { group: OURS, resources: &["bootreports"], verbs: &["delete"], namespace: None },
+    Rule { group: OURS, resources: &["bootreports"], verbs: &["get", "list", "watch", "delete"], namespace: None },
     Rule { group: "", resources: &["secrets"], verbs: &["get", "list", "watch", "create", "patch", "delete"], namespace: PLANS },
     Rule { group: OURS, resources: &["wiperecords"], verbs: &["create"], namespace: None },
     // Documents for machines, by the names that Deployments have for them: RBAC knows no types of Secrets, so the operator looks at that.

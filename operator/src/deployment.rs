@@ -35,6 +35,9 @@ use crate::{
 pub async fn reconcile(namespace: &str, name: &str, cluster: &impl Cluster, clock: &impl Clock, ids: &impl Ids) -> Result<(), PortError> {
     let Some(deployment) = cluster.look::<Deployment>(Some(namespace), name).await? else { return Ok(()) };
     if deployment.metadata.deletion_timestamp.is_some() {
+        // A release cannot be taken back: the one that is deleted must be the one that there is.
+        let live = cluster.get::<Deployment>(Some(namespace), name).await?;
+        let Some(deployment) = live.filter(|live| live.metadata.deletion_timestamp.is_some()) else { return Ok(()) };
         return give_back(&deployment, cluster, clock).await;
     }
     let deployment = prepare(Deployment::clone(&deployment), cluster, ids).await?;
@@ -58,16 +61,23 @@ async fn claim_one(
     machines: &[Arc<Machine>],
     cluster: &impl Cluster,
 ) -> Result<(Deployment, Result<Machine, Obstacle>), PortError> {
-    let chosen_before = deployment.status.as_ref().and_then(|status| status.candidate.as_ref());
-    let candidate = chosen_before.and_then(|name| machines.iter().find(|machine| machine.metadata.name.as_ref() == Some(name)));
-    if let Some(mine) = candidate.into_iter().chain(machines).find(|machine| claim::owns(&deployment, machine)) {
-        return Ok((deployment, Ok(Machine::clone(mine))));
+    if let Some(mine) = machines.iter().find(|machine| claim::owns(&deployment, machine)) {
+        let mine = Machine::clone(mine);
+        return Ok((deployment, Ok(mine)));
+    }
+    // The list may be old, and what was chosen before be claimed already.
+    let candidate = match deployment.status.as_ref().and_then(|status| status.candidate.as_ref()) {
+        Some(name) => cluster.get::<Machine>(deployment.namespace().as_deref(), name).await?,
+        None => None,
+    };
+    if let Some(mine) = candidate.as_ref().filter(|machine| claim::owns(&deployment, machine)) {
+        return Ok((deployment, Ok(mine.clone())));
     }
     let architecture = match profile_of(&deployment, cluster).await? {
         Ok((_, profile)) => Some(profile.architecture),
         Err(obstacle) => return Ok((deployment, Err(obstacle))),
     };
-    let again = candidate.and_then(|machine| claim::choose(&deployment, architecture, &[&**machine]).ok());
+    let again = candidate.as_ref().and_then(|machine| claim::choose(&deployment, architecture, &[machine]).ok());
     let all = || machines.iter().map(AsRef::as_ref).collect::<Vec<&Machine>>();
     match again.map_or_else(|| claim::choose(&deployment, architecture, &all()), Ok) {
         Ok(machine) => take(&deployment, machine, cluster).await.map(|(deployment, machine)| (deployment, Ok(machine))),
@@ -130,8 +140,8 @@ async fn release_one(machine: &Machine, how: Release, cluster: &impl Cluster, cl
         Release::Free => claim::given_back(Left::Nothing),
         Release::Retain => {
             let namespace = machine.namespace();
-            let inventory = cluster.get::<MachineInventory>(namespace.as_deref(), &machine.name_any()).await?;
-            let spec = end_claim(Left::Kept, inventory.as_ref(), cluster).await?;
+            let inventory = cluster.look::<MachineInventory>(namespace.as_deref(), &machine.name_any()).await?;
+            let spec = end_claim(Left::Kept, inventory.as_deref(), cluster).await?;
             kept = note_release(machine, Left::Kept, cluster).await?;
             spec
         }
@@ -178,18 +188,6 @@ async fn write_status(
 /// How it goes is how its Machine goes.
 fn mirror(deployment: &Deployment, status: &mut DeploymentStatus, machine: &Machine, clock: &impl Clock) {
     let now = clock.now();
-    let seen = machine.status.clone().unwrap_or_default();
-    // Until the Machine controller has looked at the claim, its status speaks of the time before.
-    let current = seen.observed_generation == machine.metadata.generation;
-    let ready = conditions::find(&seen.conditions, types::READY).filter(|_| current);
-    let (is_ready, reason, message) = ready.map_or((false, reasons::CLAIMED.to_owned(), "claimed".to_owned()), |condition| {
-        (condition.status == "True", condition.reason.clone(), condition.message.clone())
-    });
-    status.state = Some(seen.state.filter(|_| current).unwrap_or(MachineState::Claimed).to_string());
-    status.machine = machine.metadata.name.clone();
-    status.candidate = machine.metadata.name.clone();
-    status.address = seen.address;
-    status.progress = Some(if is_ready { String::new() } else { message.clone() }).filter(|text| !text.is_empty()).map(short);
     let list = &mut status.conditions;
     let (reason_claimed, claimed) = if claim::means(deployment, machine) {
         (reasons::CLAIMED, format!("Machine {}", machine.name_any()))
@@ -201,6 +199,22 @@ fn mirror(deployment: &Deployment, status: &mut DeploymentStatus, machine: &Mach
         (reasons::CLAIMED_ANOTHER, message)
     };
     conditions::set(list, now, types::CLAIMED, true, reason_claimed, claimed);
+    let seen = machine.status.clone().unwrap_or_default();
+    // Until the Machine controller has looked at what is new, its status speaks of the time before, and what was said of it stays.
+    let current = seen.observed_generation == machine.metadata.generation;
+    if !current && status.machine == machine.metadata.name && machine.metadata.deletion_timestamp.is_none() {
+        return;
+    }
+    let ready = conditions::find(&seen.conditions, types::READY).filter(|_| current);
+    let (is_ready, reason, message) = ready.map_or((false, reasons::CLAIMED.to_owned(), "claimed".to_owned()), |condition| {
+        (condition.status == "True", condition.reason.clone(), condition.message.clone())
+    });
+    status.state = Some(seen.state.filter(|_| current).unwrap_or(MachineState::Claimed).to_string());
+    status.machine = machine.metadata.name.clone();
+    status.candidate = machine.metadata.name.clone();
+    status.address = seen.address;
+    status.progress = Some(if is_ready { String::new() } else { message.clone() }).filter(|text| !text.is_empty()).map(short);
+    let list = &mut status.conditions;
     let booted = is_ready && reason == reasons::PROVISIONED;
     conditions::set(list, now, types::BOOTED, booted, &reason, message.clone());
     conditions::set(list, now, types::READY, is_ready, &reason, message);

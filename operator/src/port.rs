@@ -45,16 +45,20 @@ impl PortError {
 }
 
 /// A Kubernetes API, as small as reconcilers need it. Namespaces are `None` for cluster-scoped kinds and for lists over all.
-pub trait Cluster: Send + Sync + 'static {
+pub trait Cluster: Send + Sync {
     /// One object, as the API has it now.
     fn get<K: Object>(&self, namespace: Option<&str>, name: &str) -> impl Future<Output = Result<Option<K>, PortError>> + Send;
 
     /// One object as it is known here, with all that was written through this port. Like a list it may be a moment old.
     fn look<K: Object>(&self, namespace: Option<&str>, name: &str) -> impl Future<Output = Result<Option<Arc<K>>, PortError>> + Send;
 
-    /// All objects of a kind. They may be a moment old: every decision made on them is guarded by a write with a `resourceVersion`, or by
-    /// the uniqueness of a name.
+    /// All objects of a kind. They may be a moment old: what is decided on them is guarded by a write with a `resourceVersion`, by the
+    /// uniqueness of a name, or by a second look with [`Self::get`].
     fn list<K: Object>(&self, namespace: Option<&str>) -> impl Future<Output = Result<Vec<Arc<K>>, PortError>> + Send;
+
+    /// Waits for the only turn there is: of two that look for something free at once, both would take the same. It is over when what is
+    /// returned is dropped.
+    fn turn(&self) -> impl Future<Output = impl Send> + Send;
 
     /// Creates an object.
     fn create<K: Object>(&self, object: &K) -> impl Future<Output = Result<K, PortError>> + Send;
@@ -70,6 +74,47 @@ pub trait Cluster: Send + Sync + 'static {
 
     /// Deletes an object by name; that it is gone already is no error.
     fn delete<K: Object>(&self, namespace: Option<&str>, name: &str) -> impl Future<Output = Result<(), PortError>> + Send;
+}
+
+/// The same API without anything that is only remembered: what is looked at is as the API has it now.
+pub(crate) struct Live<'a, C>(pub(crate) &'a C);
+
+impl<C: Cluster> Cluster for Live<'_, C> {
+    async fn get<K: Object>(&self, namespace: Option<&str>, name: &str) -> Result<Option<K>, PortError> {
+        self.0.get(namespace, name).await
+    }
+
+    async fn look<K: Object>(&self, namespace: Option<&str>, name: &str) -> Result<Option<Arc<K>>, PortError> {
+        Ok(self.0.get(namespace, name).await?.map(Arc::new))
+    }
+
+    async fn list<K: Object>(&self, namespace: Option<&str>) -> Result<Vec<Arc<K>>, PortError> {
+        self.0.list(namespace).await
+    }
+
+    async fn turn(&self) -> impl Send {
+        self.0.turn().await
+    }
+
+    async fn create<K: Object>(&self, object: &K) -> Result<K, PortError> {
+        self.0.create(object).await
+    }
+
+    async fn patch<K: Object>(&self, read: &K, patch: Value) -> Result<K, PortError> {
+        self.0.patch(read, patch).await
+    }
+
+    async fn patch_status<K: Object>(&self, read: &K, patch: Value) -> Result<K, PortError> {
+        self.0.patch_status(read, patch).await
+    }
+
+    async fn delete_read<K: Object>(&self, read: &K) -> Result<(), PortError> {
+        self.0.delete_read(read).await
+    }
+
+    async fn delete<K: Object>(&self, namespace: Option<&str>, name: &str) -> Result<(), PortError> {
+        self.0.delete::<K>(namespace, name).await
+    }
 }
 
 /// The time.

@@ -98,6 +98,19 @@ pub enum Act {
     Free(Left),
 }
 
+impl Act {
+    /// Whether it rests on what is over, or on nothing having happened: it is done on the newest that anybody knows, or not at all.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::Issue(number) => *number > 1,
+            Self::Accept => false,
+            Self::Advance(state) => *state == OccupancyState::Provisioned,
+            Self::Free(_) => true,
+        }
+    }
+}
+
 /// What a claim that ends leaves on the disks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Left {

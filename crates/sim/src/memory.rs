@@ -87,10 +87,12 @@ impl Memory {
         self.now.lock().unwrap().clone()
     }
 
-    /// Everything is as it was in a copy; nobody's caches are older than that.
+    /// Everything is as it was in a copy. Caches may have what was there before for a while.
     pub fn restore(&self, copy: BTreeMap<Key, Arc<Stored>>) {
-        *self.now.lock().unwrap() = copy;
-        self.past.lock().unwrap().clear();
+        let before = std::mem::replace(&mut *self.now.lock().unwrap(), copy);
+        let mut past = self.past.lock().unwrap();
+        past.clear();
+        past.push_back(before);
         self.own.lock().unwrap().clear();
     }
 
@@ -116,10 +118,10 @@ impl Memory {
         (K::kind(&()).into_owned(), namespace.unwrap_or_default().to_owned(), name.to_owned())
     }
 
-    /// The state that a list sees: mostly the newest.
-    fn view(&self) -> Objects {
+    /// The state that somebody sees: mostly the newest, and once in so often an earlier one.
+    fn view(&self, one_in: u64) -> Objects {
         let past = self.past.lock().unwrap();
-        if !past.is_empty() && self.luck(3) {
+        if !past.is_empty() && self.luck(one_in) {
             return past[self.dice.pick(past.len())].clone();
         }
         self.now.lock().unwrap().clone()
@@ -236,14 +238,15 @@ impl Cluster for Memory {
 
     async fn look<K: Object>(&self, namespace: Option<&str>, name: &str) -> Result<Option<Arc<K>>, PortError> {
         let key = Self::key::<K>(namespace, name);
-        let (view, now) = (self.view(), self.now.lock().unwrap());
+        // A reconciler looks at six objects in a row.
+        let (view, now) = (self.view(6), self.now.lock().unwrap());
         Ok(self.known(&key, &view, &now).map(|object| object.read()))
     }
 
     async fn list<K: Object>(&self, namespace: Option<&str>) -> Result<Vec<Arc<K>>, PortError> {
         let kind = K::kind(&()).into_owned();
         let inside = |key: &Key| key.0 == kind && namespace.is_none_or(|namespace| key.1 == namespace);
-        let (view, now) = (self.view(), self.now.lock().unwrap());
+        let (view, now) = (self.view(3), self.now.lock().unwrap());
         let keys: BTreeSet<&Key> = view.keys().chain(now.keys()).filter(|key| inside(key)).collect();
         let mut list: Vec<&Arc<Stored>> = keys.into_iter().filter_map(|key| self.known(key, &view, &now)).collect();
         // Nobody promises an order.
@@ -252,6 +255,8 @@ impl Cluster for Memory {
         }
         Ok(list.into_iter().map(|object| object.read()).collect())
     }
+
+    async fn turn(&self) -> impl Send {}
 
     async fn create<K: Object>(&self, object: &K) -> Result<K, PortError> {
         let key = Self::key::<K>(object.meta().namespace.as_deref(), object.meta().name.as_deref().unwrap());

@@ -239,6 +239,12 @@ async fn grant(
     {
         return Ok(Ok(has.spec.ip));
     }
+    // Its object is the lock, and it has that already.
+    if let Some(has) = has(world, wish, all).find(|address| Some(address.spec.ip) == wish.fixed && address.spec.fixed)
+        && !world.servers.contains(&has.spec.ip)
+    {
+        return Ok(Ok(has.spec.ip));
+    }
     // Whom of two Machines an address was promised to first does not depend on which one is looked at first.
     if let Some(ip) = wish.fixed
         && !has(world, wish, all).any(|address| address.spec.ip == ip)
@@ -250,6 +256,8 @@ async fn grant(
     if let Some(ip) = wish.fixed.filter(|ip| world.servers.contains(ip)) {
         return Ok(Err(AddressError::Taken { ip, owner: "a server of this Subnet".to_owned() }));
     }
+    // What others were given meanwhile is in this list, and nobody else is given anything until this Machine has its own.
+    let (_turn, all) = (cluster.turn().await, cluster.list::<Address>(None).await?);
     let mut used: HashSet<_> = all.iter().map(|address| address.spec.ip).chain(world.servers.iter().copied()).collect();
     // What a person fixed on some Machine is not given to another, even while its object does not exist yet.
     used.extend(world.machines.iter().flat_map(|machine| &machine.spec.interfaces).flat_map(|i| &i.addresses).map(|claim| claim.ip));

@@ -32,12 +32,14 @@ use kube::{Resource as _, ResourceExt as _};
 use serde_json::{Value, json};
 
 use self::documents::Handed;
-use crate::{Clock, Cluster, Ids, PortError, finalizer, installation};
+use crate::{Clock, Cluster, Ids, PortError, finalizer, installation, port::Live};
 
 /// How soon Secrets that could not be used are read again: nobody watches all Secrets of a cluster for the few that are named.
 const SECRETS_AGAIN: Duration = Duration::from_secs(30);
 /// How soon an address that could not be had is asked for again: not everything that frees one is an event for who waits.
 const ADDRESS_AGAIN: Duration = Duration::from_secs(60);
+/// When what the API had and what was known differed: it changes in this moment.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// How many instances are remembered whose disks nobody wiped: more than a machine's disks can hold, as a rule.
 const MAX_RELEASED: usize = 8;
 
@@ -106,6 +108,28 @@ pub async fn reconcile(
         forget(namespace, name, cluster).await?;
         return finalizer::take_off(&machine, cluster).await.map(|()| None);
     }
+    match bring(machine, false, cluster, clock, ids).await? {
+        Brought::Closer(again) => Ok(again),
+        Brought::NotSure => {
+            let live = cluster.get::<Machine>(Some(namespace), name).await?;
+            let Some(machine) = live.filter(|machine| machine.metadata.deletion_timestamp.is_none()) else { return Ok(Some(LOOK_AGAIN)) };
+            match bring(machine, true, &Live(cluster), clock, ids).await? {
+                Brought::Closer(again) => Ok(again),
+                Brought::NotSure => Ok(Some(LOOK_AGAIN)),
+            }
+        }
+    }
+}
+
+/// What a look at a Machine came to.
+enum Brought {
+    /// It is closer to what is wanted. When to look again, if nothing happens before.
+    Closer(Option<Duration>),
+    /// What follows from what is known cannot be taken back: it is to be decided on what the API has now.
+    NotSure,
+}
+
+async fn bring(machine: Machine, sure: bool, cluster: &impl Cluster, clock: &impl Clock, ids: &impl Ids) -> Result<Brought, PortError> {
     let machine = if finalizer::is_on(&machine) {
         machine
     } else {
@@ -114,24 +138,31 @@ pub async fn reconcile(
     let mut world = dereference(machine, cluster).await?;
     record_inventory(&mut world, cluster).await?;
     let addresses = addresses::ensure(&world, clock.now(), cluster).await?;
-    let decision = decide(&world, addresses.obstacle.clone(), clock);
+    let mut decision = decide(&world, addresses.obstacle.clone(), clock);
+    if !sure && decision.act.as_ref().is_some_and(Act::is_final) {
+        return Ok(Brought::NotSure);
+    }
     if decision.work == Some(Purpose::Clean) && decision.frees() {
         work::record(&world, cluster, ids).await?;
     }
     let issued = apply(&mut world, &decision, cluster, clock, ids).await?;
+    // Later attempts say first how the one before ended.
+    if let Some(attempt) = issued.as_ref().filter(|attempt| attempt.number == 1) {
+        decision = after_issue(&mut world, attempt, addresses.obstacle.clone(), clock).unwrap_or(decision);
+    }
     let work = work::of(&world, &decision, cluster, clock, ids).await?;
     let obstacle = plan::write(&world, &decision, work, &addresses, cluster, ids).await?.or_else(|| unservable(&world, &decision));
     let again = decision.again.or(addresses.obstacle.as_ref().map(|_| ADDRESS_AGAIN));
     let again = again.or(matches!(world.documents, Some(Err(_))).then_some(SECRETS_AGAIN));
     status::write(&world, &decision, &addresses, obstacle, issued, cluster, clock).await?;
-    Ok(again)
+    Ok(Brought::Closer(again))
 }
 
-/// The Machine as it is known. That there is none is asked of the API itself: what is forgotten then is lost.
+/// The Machine as it is known. That it is gone, or about to be, is asked of the API itself: what is forgotten then is lost.
 async fn find(namespace: &str, name: &str, cluster: &impl Cluster) -> Result<Option<Machine>, PortError> {
     match cluster.look::<Machine>(Some(namespace), name).await? {
-        Some(known) => Ok(Some(Machine::clone(&known))),
-        None => cluster.get::<Machine>(Some(namespace), name).await,
+        Some(known) if known.metadata.deletion_timestamp.is_none() => Ok(Some(Machine::clone(&known))),
+        _ => cluster.get::<Machine>(Some(namespace), name).await,
     }
 }
 
@@ -322,6 +353,15 @@ fn decide(world: &World, no_address: Option<Obstacle>, clock: &impl Clock) -> De
         while_unaccepted: addresses::home(world).map(|(_, subnet)| subnet.newcomers.while_unaccepted).unwrap_or_default(),
     };
     lifecycle::decide(machine, &facts)
+}
+
+/// What was issued is looked at at once, unless that leads to the next act: a claim is one plan and one status then, and not two.
+fn after_issue(world: &mut World, attempt: &Attempt, no_address: Option<Obstacle>, clock: &impl Clock) -> Option<Decision> {
+    let stored = world.machine.status.clone();
+    world.machine.status.get_or_insert_default().attempt = Some(attempt.clone());
+    let decision = decide(world, no_address, clock);
+    world.machine.status = stored;
+    Some(decision).filter(|decision| decision.act.is_none())
 }
 
 fn runnable(world: &World, profile: Result<&(String, BootProfileSpec), &Obstacle>) -> Result<athanor_crds::bootprofile::Success, Obstacle> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use athanor_crds::{MachineState, conditions::reasons, names};
+use athanor_crds::{Machine, MachineState, conditions::reasons, names};
 use athanor_plan::{
     AgentWork, BootPlan,
     boot_plan::{MachineKey, Safe},
@@ -63,9 +63,22 @@ pub(crate) async fn write(
         }
     };
     if before.as_ref() != Some(&plan) {
+        if world.plan.is_some() {
+            unchanged(machine, cluster).await?;
+        }
         store(&name, world.plan.as_ref().map(|(secret, _)| secret), &plan, cluster).await?;
     }
     Ok(obstacle)
+}
+
+/// A plan is written over only for the Machine as it is now: the plan's own version says nothing of what it was made from.
+async fn unchanged(machine: &Machine, cluster: &impl Cluster) -> Result<(), PortError> {
+    let now = cluster.get::<Machine>(machine.namespace().as_deref(), &machine.name_any()).await?;
+    if now.is_some_and(|now| now.metadata.resource_version == machine.metadata.resource_version && now.metadata.uid == machine.metadata.uid)
+    {
+        return Ok(());
+    }
+    Err(PortError::Conflict(format!("Machine {} changed since it was looked at", machine.name_any())))
 }
 
 /// A Machine whose MAC is another's answers for none of its interfaces.

@@ -13,8 +13,9 @@ use kube::{
     core::{ObjectList, Request},
 };
 use serde_json::{Value, json};
+use tokio::sync::Mutex;
 
-use super::feed::{Feed, Kept};
+use super::feed::{Feed, Kept, key};
 use crate::{Cluster, PortError, port::Object};
 
 /// Who writes, in `managedFields`.
@@ -24,12 +25,13 @@ const MANAGER: &str = "athanor-operator";
 pub(crate) struct KubeCluster {
     client: Client,
     kept: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
+    turn: Mutex<()>,
 }
 
 impl KubeCluster {
     /// An API of which nothing is kept yet.
     pub(crate) fn new(client: Client) -> Self {
-        Self { client, kept: HashMap::new() }
+        Self { client, kept: HashMap::new(), turn: Mutex::new(()) }
     }
 
     /// What a feed covers is looked at there from now on.
@@ -42,10 +44,25 @@ impl KubeCluster {
         self.kept.get(&TypeId::of::<K>())?.downcast_ref::<Kept<K>>().filter(|kept| kept.covers(namespace))
     }
 
-    /// The API took a write.
-    fn wrote<K: Object>(&self, object: &K) {
-        if let Some(kept) = self.kept::<K>(object.meta().namespace.as_deref()) {
-            kept.wrote(object);
+    /// A write was answered: it is remembered, or somebody else has written what is remembered.
+    fn wrote<K: Object>(&self, read: &K, answer: Result<K, PortError>) -> Result<K, PortError> {
+        let namespace = read.meta().namespace.as_deref();
+        if let Some(kept) = self.kept::<K>(namespace) {
+            match &answer {
+                Ok(written) => kept.wrote(written),
+                Err(PortError::Conflict(_) | PortError::NotFound(_) | PortError::AlreadyExists(_)) => {
+                    kept.doubt(key(namespace, read.meta().name.as_deref().unwrap_or_default()));
+                }
+                Err(_) => {}
+            }
+        }
+        answer
+    }
+
+    /// An object is gone, or about to be.
+    fn deleted<K: Object>(&self, namespace: Option<&str>, name: &str) {
+        if let Some(kept) = self.kept::<K>(namespace) {
+            kept.deleted(&key(namespace, name));
         }
     }
 
@@ -97,7 +114,13 @@ impl Cluster for KubeCluster {
         match self.kept::<K>(namespace) {
             Some(kept) => {
                 kept.ready().await?;
-                Ok(kept.one(namespace, name))
+                let key = key(namespace, name);
+                if !kept.is_doubtful(&key) {
+                    return Ok(kept.one(&key));
+                }
+                let live = self.get::<K>(namespace, name).await?;
+                kept.answered(&key, live.as_ref());
+                Ok(live.map(Arc::new))
             }
             None => Ok(self.get(namespace, name).await?.map(Arc::new)),
         }
@@ -112,29 +135,30 @@ impl Cluster for KubeCluster {
         Ok(list.items.into_iter().map(Arc::new).collect())
     }
 
+    async fn turn(&self) -> impl Send {
+        self.turn.lock().await
+    }
+
     async fn create<K: Object>(&self, object: &K) -> Result<K, PortError> {
         let bytes = serde_json::to_vec(object).map_err(|error| PortError::Refused(error.to_string()))?;
         let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
-        let created = self.send(path::<K>(object.meta().namespace.as_deref()).create(&params, bytes)).await?;
-        self.wrote::<K>(&created);
-        Ok(created)
+        let answer = self.send(path::<K>(object.meta().namespace.as_deref()).create(&params, bytes)).await;
+        self.wrote(object, answer)
     }
 
     async fn patch<K: Object>(&self, read: &K, patch: Value) -> Result<K, PortError> {
         let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
         let name = read.meta().name.clone().unwrap_or_default();
-        let patched = self.send(path::<K>(read.meta().namespace.as_deref()).patch(&name, &params, &guarded(read, patch))).await?;
-        self.wrote::<K>(&patched);
-        Ok(patched)
+        let answer = self.send(path::<K>(read.meta().namespace.as_deref()).patch(&name, &params, &guarded(read, patch))).await;
+        self.wrote(read, answer)
     }
 
     async fn patch_status<K: Object>(&self, read: &K, patch: Value) -> Result<K, PortError> {
         let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
         let name = read.meta().name.clone().unwrap_or_default();
         let path = path::<K>(read.meta().namespace.as_deref());
-        let patched = self.send(path.patch_subresource("status", &name, &params, &guarded(read, patch))).await?;
-        self.wrote::<K>(&patched);
-        Ok(patched)
+        let answer = self.send(path.patch_subresource("status", &name, &params, &guarded(read, patch))).await;
+        self.wrote(read, answer)
     }
 
     async fn delete_read<K: Object>(&self, read: &K) -> Result<(), PortError> {
@@ -142,14 +166,20 @@ impl Cluster for KubeCluster {
         let preconditions = Some(Preconditions { uid: read.meta().uid.clone(), ..Preconditions::default() });
         let params = DeleteParams { preconditions, ..DeleteParams::default() };
         match self.send::<Value>(path::<K>(read.meta().namespace.as_deref()).delete(&name, &params)).await {
-            Ok(_) | Err(PortError::NotFound(_) | PortError::Conflict(_)) => Ok(()),
+            Ok(_) | Err(PortError::NotFound(_) | PortError::Conflict(_)) => {
+                self.deleted::<K>(read.meta().namespace.as_deref(), &name);
+                Ok(())
+            }
             Err(error) => Err(error),
         }
     }
 
     async fn delete<K: Object>(&self, namespace: Option<&str>, name: &str) -> Result<(), PortError> {
         match self.send::<Value>(path::<K>(namespace).delete(name, &DeleteParams::default())).await {
-            Ok(_) | Err(PortError::NotFound(_)) => Ok(()),
+            Ok(_) | Err(PortError::NotFound(_)) => {
+                self.deleted::<K>(namespace, name);
+                Ok(())
+            }
             Err(error) => Err(error),
         }
     }

@@ -18,7 +18,6 @@ use kube::{
         Controller,
         controller::Config,
         reflector::{ObjectRef, Store},
-        watcher,
     },
 };
 use tokio::task::JoinSet;
@@ -46,6 +45,7 @@ pub(super) struct Feeds {
     inventories: Feed<MachineInventory>,
     reports: Feed<BootReport>,
     plans: Feed<Secret>,
+    leases: Feed<Lease>,
 }
 
 type Keys<K> = Vec<ObjectRef<K>>;
@@ -69,6 +69,7 @@ impl Feeds {
             inventories: Feed::new(),
             reports: Feed::of(None, without_history),
             plans: Feed::of(Some(names::PLANS_NAMESPACE), |_| {}),
+            leases: Feed::of(Some(names::SYSTEM_NAMESPACE), |_| {}),
         }
     }
 
@@ -82,6 +83,7 @@ impl Feeds {
         cluster.keep(&self.inventories);
         cluster.keep(&self.reports);
         cluster.keep(&self.plans);
+        cluster.keep(&self.leases);
     }
 
     /// Watches until what is returned is dropped.
@@ -95,6 +97,7 @@ impl Feeds {
         tasks.spawn(self.inventories.run(Api::all(client.clone())));
         tasks.spawn(self.reports.run(Api::all(client.clone())));
         tasks.spawn(self.plans.run(Api::namespaced(client.clone(), names::PLANS_NAMESPACE)));
+        tasks.spawn(self.leases.run(Api::namespaced(client.clone(), names::SYSTEM_NAMESPACE)));
         tasks
     }
 
@@ -123,17 +126,11 @@ impl Feeds {
                 owner.into_iter().chain(waiting)
             })
             .reconcile_all_on(self.subnet_changes())
-            .reconcile_on(self.lost_plans())
-    }
-
-    /// The Machines whose plan somebody deleted.
-    fn lost_plans(&mut self) -> impl Stream<Item = ObjectRef<Machine>> + Send + 'static + use<> {
-        let store = self.plans.store();
-        self.plans.changes().filter_map(move |secret| {
-            let gone = Some(&secret).filter(|secret| store.get(&ObjectRef::from_obj(&***secret)).is_none());
-            let gone = gone.and_then(|secret| machine::planned(secret));
-            std::future::ready(gone.map(|key| ObjectRef::new(&key.name).within(&key.namespace)))
-        })
+            .watches_shared_stream(self.inventories.changes(), |known| [ObjectRef::<Machine>::new(&known.name_any()).within(&ns(&*known))])
+            // Somebody may have deleted or changed it.
+            .watches_shared_stream(self.plans.changes(), |plan| {
+                machine::planned(&plan).map(|key| ObjectRef::<Machine>::new(&key.name).within(&key.namespace))
+            })
     }
 
     /// Ticks when what a Subnet asks for changes. The rest of its status does not count: it changes with every address that a Machine is given.
@@ -190,16 +187,14 @@ impl Feeds {
     }
 
     /// A Subnet looks at the other Subnets, the agents' Leases and its addresses.
-    pub(super) fn subnet_controller(&mut self, client: &Client) -> Controller<Subnet> {
+    pub(super) fn subnet_controller(&mut self) -> Controller<Subnet> {
         let subnets = self.subnets.store();
         let (by_lease, by_subnet) = (subnets.clone(), subnets.clone());
         Controller::for_shared_stream(self.subnets.changes(), subnets)
             .with_config(config())
             .watches_shared_stream(self.addresses.changes(), |address| [ObjectRef::<Subnet>::new(&address.spec.subnet)])
             .watches_shared_stream(self.subnets.changes(), move |_| keys(&by_subnet.state()))
-            .watches(Api::<Lease>::namespaced(client.clone(), names::SYSTEM_NAMESPACE), watcher::Config::default(), move |_| {
-                keys(&by_lease.state())
-            })
+            .watches_shared_stream(self.leases.changes(), move |_| keys(&by_lease.state()))
     }
 }
 

@@ -67,10 +67,30 @@ impl<K: Object> Kept<K> {
     }
 
     /// One object, as it is known.
-    pub(super) fn one(&self, namespace: Option<&str>, name: &str) -> Option<Arc<K>> {
-        let key = ObjectRef::new(name);
-        let key = namespace.map_or_else(|| key.clone(), |namespace| key.clone().within(namespace));
-        self.own.newest(&key, self.store.get(&key))
+    pub(super) fn one(&self, key: &ObjectRef<K>) -> Option<Arc<K>> {
+        self.own.newest(key, self.store.get(key))
+    }
+
+    /// Whether the API itself is to be asked of an object.
+    pub(super) fn is_doubtful(&self, key: &ObjectRef<K>) -> bool {
+        self.own.is_doubtful(key)
+    }
+
+    /// Of an object nothing is known for certain.
+    pub(super) fn doubt(&self, key: ObjectRef<K>) {
+        self.own.doubt(key);
+    }
+
+    /// The API itself was asked. Where the watch is not as far, it is asked again.
+    pub(super) fn answered(&self, key: &ObjectRef<K>, live: Option<&K>) {
+        if self.store.get(key).and_then(|told| told.resource_version()) == live.and_then(|live| live.resource_version()) {
+            self.own.confirm(key);
+        }
+    }
+
+    /// An object was deleted.
+    pub(super) fn deleted(&self, key: &ObjectRef<K>) {
+        self.own.deleted(key);
     }
 
     /// All objects of a namespace, or of all, as they are known.
@@ -132,7 +152,7 @@ impl<K: Object> Feed<K> {
         let mut events = pin!(
             watcher::watcher(api, watcher::Config::default())
                 .default_backoff()
-                .filter_map(|event| readable(event, client.clone()))
+                .filter_map(|event| readable(event, &self.own, client.clone()))
                 .modify(|object| trim(self.trim, object))
                 .reflect(self.writer)
         );
@@ -148,6 +168,7 @@ impl<K: Object> Feed<K> {
                     vec![Arc::new(object)]
                 }
                 Ok(Event::Init) => {
+                    self.own.begins_anew();
                     before = self.store.state();
                     Vec::new()
                 }
@@ -176,6 +197,7 @@ impl<K: Object> Feed<K> {
 /// An event with its object; nothing where that cannot be read, but for a word to whoever looks at it.
 async fn readable<K: Object>(
     event: Result<Event<DeserializeGuard<K>>, watcher::Error>,
+    own: &Own<K>,
     client: Client,
 ) -> Option<Result<Event<K>, watcher::Error>> {
     let (event, object): (fn(K) -> Event<K>, _) = match event {
@@ -190,6 +212,8 @@ async fn readable<K: Object>(
         Ok(object) => Some(Ok(event(object))),
         Err(unreadable) => {
             let name = unreadable.metadata.name.clone().unwrap_or_default();
+            // What was known of it before is not what it is, and nothing is done on either.
+            own.doubt(key(unreadable.metadata.namespace.as_deref(), &name));
             tracing::warn!(kind = %K::kind(&()), name, namespace = unreadable.metadata.namespace, error = unreadable.error, "object cannot be read and is left alone");
             let message = format!("it cannot be read, and is left alone until it is corrected: {}", unreadable.error);
             let news = News { trouble: true, reason: reasons::UNREADABLE, message: &message };
@@ -199,6 +223,15 @@ async fn readable<K: Object>(
             let _ = events.create(&PostParams::default(), &told).await;
             None
         }
+    }
+}
+
+/// What an object is kept under.
+pub(super) fn key<K: Object>(namespace: Option<&str>, name: &str) -> ObjectRef<K> {
+    let key = ObjectRef::new(name);
+    match namespace {
+        Some(namespace) => key.within(namespace),
+        None => key,
     }
 }
 

@@ -27,8 +27,10 @@ use crate::{
     AgentSettings, Clock, Ids, Metrics, PortError, bootprofile, deployment, installation::Installation, machine, port::Object, subnet,
 };
 
-/// After a conflict the fresh object is a moment away.
+/// After a conflict the fresh object is a moment away; the pause doubles while it is not.
 const AFTER_CONFLICT: Duration = Duration::from_millis(50);
+/// The longest pause after conflicts: somebody writes all the time, or the watch is behind.
+const LONGEST_AFTER_CONFLICT: Duration = Duration::from_secs(5);
 /// After any other error, once; then the pause doubles.
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 /// The longest pause between two tries.
@@ -134,7 +136,7 @@ pub async fn run(client: Client, metrics: Metrics, stop: impl Future<Output = ()
         bootprofile::reconcile(&key.namespace, &key.name, &context.cluster, &SystemClock).await.map(|()| None)
     });
     let stopped = stop.clone();
-    let subnets = drive(feeds.subnet_controller(&client), stop, &context, |key, context| async move {
+    let subnets = drive(feeds.subnet_controller(), stop, &context, |key, context| async move {
         subnet::reconcile(&key.name, &context.cluster, &SystemClock).await
     });
     let _watching = feeds.start(&client);
@@ -198,12 +200,16 @@ fn retry_key<K: Object>(object: &K) -> String {
 /// A reconciler's failure: a conflict is everyday and soon over; anything else is said, and tried again with growing pauses.
 #[allow(clippy::needless_pass_by_value, reason = "the shape that kube asks for")]
 fn retry<K: Object>(object: Arc<K>, error: &PortError, context: Arc<Context>) -> Action {
-    if matches!(error, PortError::Conflict(_) | PortError::AlreadyExists(_) | PortError::NotFound(_)) {
-        return Action::requeue(AFTER_CONFLICT);
-    }
     let mut retries = context.retries();
     let count = retries.entry(retry_key(&*object)).or_default();
-    let pause = (FIRST_RETRY * 2u32.saturating_pow((*count).min(10))).min(LONGEST_RETRY);
+    let doubled = |first: Duration, longest: Duration| (first * 2u32.saturating_pow((*count).min(10))).min(longest);
+    if matches!(error, PortError::Conflict(_) | PortError::AlreadyExists(_) | PortError::NotFound(_)) {
+        let pause = doubled(AFTER_CONFLICT, LONGEST_AFTER_CONFLICT);
+        *count += 1;
+        tracing::debug!(object = %retry_key(&*object), category = error.category(), %error, ?pause, "somebody else was faster");
+        return Action::requeue(pause);
+    }
+    let pause = doubled(FIRST_RETRY, LONGEST_RETRY);
     *count += 1;
     tracing::warn!(object = %retry_key(&*object), category = error.category(), %error, ?pause, "reconcile failed");
     Action::requeue(pause)

@@ -5,7 +5,7 @@
 //! (KEP-5504).
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -14,21 +14,29 @@ use kube::runtime::reflector::ObjectRef;
 
 use crate::port::Object;
 
-/// How long a write is remembered. A watch that is later than that is broken, and begins anew.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a write that a new list does not have is believed in: the watch that goes on from that list has told by then, unless it is gone.
+const AFTER_A_LIST: Duration = Duration::from_secs(60);
 
 /// The writes of one kind.
 pub(super) struct Own<K: Object>(Mutex<Writes<K>>);
 
 struct Writes<K: Object> {
-    objects: HashMap<ObjectRef<K>, (Arc<K>, Instant)>,
+    objects: HashMap<ObjectRef<K>, Write<K>>,
+    /// Those of which the API itself is to be asked.
+    doubts: HashSet<ObjectRef<K>>,
     /// The newest version that the watch told.
     told: u64,
 }
 
+struct Write<K> {
+    object: Arc<K>,
+    /// When a list came that does not have it.
+    missed: Option<Instant>,
+}
+
 impl<K: Object> Own<K> {
     pub(super) fn new() -> Self {
-        Self(Mutex::new(Writes { objects: HashMap::new(), told: 0 }))
+        Self(Mutex::new(Writes { objects: HashMap::new(), doubts: HashSet::new(), told: 0 }))
     }
 
     fn writes(&self) -> MutexGuard<'_, Writes<K>> {
@@ -37,34 +45,71 @@ impl<K: Object> Own<K> {
 
     /// The API took a write, and this is what it stores now.
     pub(super) fn wrote(&self, object: K) {
-        let mut writes = self.writes();
-        let known = writes.objects.get(&ObjectRef::from_obj(&object)).map_or(writes.told, |(known, _)| version(&**known));
-        // With its last finalizer a deleted object is gone. And an answer may come after the watch has told of it.
-        let gone = object.meta().deletion_timestamp.is_some() && object.meta().finalizers.as_ref().is_none_or(Vec::is_empty);
-        if !gone && version(&object) > known.max(writes.told) {
-            writes.objects.insert(ObjectRef::from_obj(&object), (Arc::new(object), Instant::now()));
+        let (mut writes, key) = (self.writes(), ObjectRef::from_obj(&object));
+        // With its last finalizer a deleted object is gone.
+        if object.meta().deletion_timestamp.is_some() && object.meta().finalizers.as_ref().is_none_or(Vec::is_empty) {
+            writes.objects.remove(&key);
+            return;
         }
+        // Answers come in any order, and the watch may have told more by then.
+        let known = writes.objects.get(&key).map_or(0, |known| version(&*known.object));
+        if version(&object) > known.max(writes.told) {
+            writes.objects.insert(key, Write { object: Arc::new(object), missed: None });
+        }
+    }
+
+    /// An object was deleted.
+    pub(super) fn deleted(&self, key: &ObjectRef<K>) {
+        self.writes().objects.remove(key);
+    }
+
+    /// Of this object nothing is known for certain: it cannot be read, or somebody else wrote it.
+    pub(super) fn doubt(&self, key: ObjectRef<K>) {
+        self.writes().doubts.insert(key);
+    }
+
+    /// Whether the API itself is to be asked.
+    pub(super) fn is_doubtful(&self, key: &ObjectRef<K>) -> bool {
+        self.writes().doubts.contains(key)
+    }
+
+    /// The API itself was asked: what it has is what the watch told.
+    pub(super) fn confirm(&self, key: &ObjectRef<K>) {
+        let mut writes = self.writes();
+        writes.objects.remove(key);
+        writes.doubts.remove(key);
     }
 
     /// The watch told of an object, or that it is gone.
     pub(super) fn told(&self, object: &K) {
-        let mut writes = self.writes();
+        let (mut writes, key) = (self.writes(), ObjectRef::from_obj(object));
         writes.told = writes.told.max(version(object));
-        let key = ObjectRef::from_obj(object);
-        if writes.objects.get(&key).is_some_and(|(own, _)| version(&**own) <= version(object)) {
+        writes.doubts.remove(&key);
+        if writes.objects.get(&key).is_some_and(|own| version(&*own.object) <= version(object)) {
             writes.objects.remove(&key);
         }
     }
 
-    /// The watch began anew, perhaps on data that is older.
+    /// The watch begins anew: what cannot be read is told again.
+    pub(super) fn begins_anew(&self) {
+        self.writes().doubts.clear();
+    }
+
+    /// The watch has begun anew with these objects, perhaps on data that is older. What was written since, or went with that data, is doubtful.
     pub(super) fn began_anew(&self, all: &[Arc<K>]) {
         let told = all.iter().map(|object| version(&**object)).max().unwrap_or_default();
-        *self.writes() = Writes { objects: HashMap::new(), told };
+        let Writes { objects, doubts, told: newest } = &mut *self.writes();
+        *newest = told;
+        objects.retain(|_, own| version(&*own.object) > told);
+        for (key, own) in objects {
+            own.missed.get_or_insert_with(Instant::now);
+            doubts.insert(key.clone());
+        }
     }
 
     /// One object: what the watch told of it, or what was written since.
     pub(super) fn newest(&self, key: &ObjectRef<K>, told: Option<Arc<K>>) -> Option<Arc<K>> {
-        self.with(|objects| objects.get(key).map(|(own, _)| own.clone())).or(told)
+        self.with(|objects| objects.get(key).map(|own| own.object.clone())).or(told)
     }
 
     /// All objects: what the watch told of them, and what was written since.
@@ -74,14 +119,14 @@ impl<K: Object> Own<K> {
                 return;
             }
             told.retain(|object| !objects.contains_key(&ObjectRef::from_obj(&**object)));
-            told.extend(objects.values().map(|(own, _)| own.clone()));
+            told.extend(objects.values().map(|own| own.object.clone()));
         });
         told
     }
 
-    fn with<T>(&self, look: impl FnOnce(&HashMap<ObjectRef<K>, (Arc<K>, Instant)>) -> T) -> T {
+    fn with<T>(&self, look: impl FnOnce(&HashMap<ObjectRef<K>, Write<K>>) -> T) -> T {
         let mut writes = self.writes();
-        writes.objects.retain(|_, (_, since)| since.elapsed() < PATIENCE);
+        writes.objects.retain(|_, own| own.missed.is_none_or(|since| since.elapsed() < AFTER_A_LIST));
         look(&writes.objects)
     }
 }
@@ -142,12 +187,23 @@ mod tests {
     }
 
     #[test]
-    fn a_watch_that_begins_anew_is_believed_also_where_it_knows_less() {
-        let own = Own::new();
+    fn where_a_new_list_knows_less_the_api_itself_is_asked() {
+        let (own, key) = (Own::new(), ObjectRef::from_obj(&machine("m1", 0)));
         own.wrote(machine("m1", 50));
+        own.wrote(machine("m2", 6));
         own.began_anew(&[Arc::new(machine("m1", 7))]);
-        assert_eq!(seen(&own, &[("m1", 7)]), ["m1 7"]);
-        own.wrote(machine("m1", 8));
-        assert_eq!(seen(&own, &[("m1", 7)]), ["m1 8"]);
+        assert!(own.is_doubtful(&key), "it is older than what was written");
+        assert_eq!(seen(&own, &[("m1", 7)]), ["m1 50"], "what the list has counts where it is not older");
+        own.confirm(&key);
+        assert_eq!((seen(&own, &[("m1", 7)]), own.is_doubtful(&key)), (vec!["m1 7".to_owned()], false));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_doubtful_until_it_can() {
+        let (own, key) = (Own::new(), ObjectRef::from_obj(&machine("m1", 0)));
+        own.doubt(key.clone());
+        assert!(own.is_doubtful(&key));
+        own.told(&machine("m1", 3));
+        assert!(!own.is_doubtful(&key));
     }
 }
