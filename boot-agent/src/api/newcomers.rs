@@ -4,7 +4,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use athanor_crds::{
-    Machine, MachineSpec,
+    FINALIZER, Machine, MachineSpec,
     machine::{Interface, SELF_REGISTERED_LABEL, SUBNET_LABEL},
     names,
 };
@@ -158,6 +158,8 @@ fn machine(name: &str, newcomer: &Newcomer) -> Machine {
     };
     let mut machine = Machine::new(name, spec);
     let labels = [(SELF_REGISTERED_LABEL, "true"), (SUBNET_LABEL, newcomer.subnet.as_str())];
+    // The operator would put it on before anything else.
+    machine.metadata.finalizers = Some(vec![FINALIZER.to_owned()]);
     machine.metadata.labels = Some(labels.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect());
     machine
 }
