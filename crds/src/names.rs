@@ -31,6 +31,11 @@ pub fn plan_secret(namespace: &str, machine: &str) -> String {
     format!("{namespace}.{machine}")
 }
 
+/// The namespace and the name of the Machine whose boot plan a Secret of that name carries: no namespace has a dot in it.
+pub fn planned(secret: &str) -> Option<(&str, &str)> {
+    secret.split_once('.')
+}
+
 /// The BootReport of a client that is no Machine.
 pub fn stranger_report(mac: MacAddr) -> String {
     format!("client-{}", mac.to_hex())

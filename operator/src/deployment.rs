@@ -172,10 +172,6 @@ async fn write_status(
     cluster: &impl Cluster,
     clock: &impl Clock,
 ) -> Result<(), PortError> {
-    // Until the Machine controller has looked at what is new, its status speaks of the time before. It is about to, unless the Machine goes.
-    if machine.is_ok_and(|machine| !is_current(machine) && machine.metadata.deletion_timestamp.is_none()) {
-        return Ok(());
-    }
     let old = deployment.status.clone().unwrap_or_default();
     let mut new = old.clone();
     new.observed_generation = deployment.meta().generation;
@@ -209,7 +205,12 @@ fn mirror(deployment: &Deployment, status: &mut DeploymentStatus, machine: &Mach
     };
     conditions::set(list, now, types::CLAIMED, true, reason_claimed, claimed);
     let seen = machine.status.clone().unwrap_or_default();
+    // Until the Machine controller has looked at what is new, its status speaks of the time before, and what was said of it stays. Of one that
+    // goes nothing more is said.
     let current = is_current(machine);
+    if !current && status.machine == machine.metadata.name && machine.metadata.deletion_timestamp.is_none() {
+        return;
+    }
     let ready = conditions::find(&seen.conditions, types::READY).filter(|_| current);
     let (is_ready, reason, message) = ready.map_or((false, reasons::CLAIMED.to_owned(), "claimed".to_owned()), |condition| {
         (condition.status == "True", condition.reason.clone(), condition.message.clone())

@@ -69,7 +69,8 @@ pub trait Cluster: Send + Sync {
     /// Like [`Self::patch`], on the status subresource.
     fn patch_status<K: Object>(&self, read: &K, patch: Value) -> impl Future<Output = Result<K, PortError>> + Send;
 
-    /// Deletes the object that was read, and only that: its uid is a precondition. That it is gone, or another one by now, is no error.
+    /// Deletes the object that was read, as it was read: its uid and its `resourceVersion` are preconditions. That it is gone, or another
+    /// one by now, is no error; that it changed is a conflict.
     fn delete_read<K: Object>(&self, read: &K) -> impl Future<Output = Result<(), PortError>> + Send;
 
     /// Deletes an object by name; that it is gone already is no error.

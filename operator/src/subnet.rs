@@ -31,8 +31,8 @@ const MOST_TOLD: usize = 8;
 /// # Errors
 /// A call failed; the caller tries again later.
 pub async fn reconcile(name: &str, cluster: &impl Cluster, clock: &impl Clock) -> Result<Option<Duration>, PortError> {
-    let Some(subnet) = cluster.look::<Subnet>(None, name).await? else { return Ok(None) };
     let others = cluster.list::<Subnet>(None).await?;
+    let Some(subnet) = others.iter().find(|subnet| subnet.name_any() == name) else { return Ok(None) };
     let leases = cluster.list::<Lease>(Some(names::SYSTEM_NAMESPACE)).await?;
     let addresses = cluster.list::<Address>(None).await?;
     let inside: Vec<&Address> = addresses.iter().map(AsRef::as_ref).filter(|address| address.spec.subnet == name).collect();
@@ -49,13 +49,13 @@ pub async fn reconcile(name: &str, cluster: &impl Cluster, clock: &impl Clock) -
     // The default one cannot go.
     let may_lack = subnet.spec.mode != Mode::Off && place != names::DEFAULT_NAMESPACE;
     let homeless = may_lack && cluster.get::<Namespace>(None, place).await?.is_none();
-    judge(&subnet, &others, homeless, &mut new, now);
+    judge(subnet, &others, homeless, &mut new, now);
     tell_quarantined(&inside, &mut new.conditions, now);
-    tell_accepting(&subnet, &mut new.conditions, now);
+    tell_accepting(subnet, &mut new.conditions, now);
     tell_lacking(&mut new, now);
     conditions::observe(&mut new.conditions, new.observed_generation);
     let (old, new) = (Seen { status: &old, conditions: &old.conditions }, Seen { status: &new, conditions: &new.conditions });
-    status::write(&*subnet, old, new, cluster, clock).await?;
+    status::write(&**subnet, old, new, cluster, clock).await?;
     Ok(may_lack.then_some(NAMESPACE_AGAIN))
 }
 

@@ -154,6 +154,9 @@ impl Memory {
         self.written.lock().unwrap().push(key.clone());
         let revision = self.revision.fetch_add(1, Ordering::Relaxed) + 1;
         object["metadata"]["resourceVersion"] = json!(revision.to_string());
+        let before = now.get(&key).map_or(&Value::Null, |old| &old.value);
+        let is_new = before["spec"] != object["spec"] || before["metadata"]["deletionTimestamp"] != object["metadata"]["deletionTimestamp"];
+        object["metadata"]["generation"] = json!(before["metadata"]["generation"].as_i64().unwrap_or_default() + i64::from(is_new));
         if key.0 == "Machine" {
             let before = now.get(&key).map(|old| old.value["spec"]["claimRef"].clone()).unwrap_or_default();
             let after = &object["spec"]["claimRef"];
@@ -282,8 +285,12 @@ impl Cluster for Memory {
     async fn delete_read<K: Object>(&self, read: &K) -> Result<(), PortError> {
         let key = Self::key::<K>(read.meta().namespace.as_deref(), read.meta().name.as_deref().unwrap_or_default());
         let mut now = self.now.lock().unwrap();
-        if now.get(&key).is_some_and(|object| object.value["metadata"]["uid"].as_str() == read.meta().uid.as_deref()) {
-            now.remove(&key);
+        let Some(object) = now.get(&key).map(|object| &object.value["metadata"]) else { return Ok(()) };
+        let same = |field: &str, read: &Option<String>| object[field].as_str() == read.as_deref();
+        match (same("uid", &read.meta().uid), same("resourceVersion", &read.meta().resource_version)) {
+            (true, true) => drop(now.remove(&key)),
+            (true, false) => return Err(PortError::Conflict(format!("{key:?}"))),
+            (false, _) => {}
         }
         Ok(())
     }

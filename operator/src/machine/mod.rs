@@ -7,8 +7,6 @@ mod plan;
 mod status;
 mod work;
 
-pub(crate) use plan::machine_of as planned;
-
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 
 use athanor_crds::{
@@ -108,9 +106,10 @@ pub async fn reconcile(
         forget(namespace, name, cluster).await?;
         return finalizer::take_off(&machine, cluster).await.map(|()| None);
     }
-    match bring(machine, false, cluster, clock, ids).await? {
-        Brought::Closer(again) => Ok(again),
-        Brought::NotSure => {
+    match bring(machine, false, cluster, clock, ids).await {
+        Ok(Brought::Closer(again)) => Ok(again),
+        // What is known is old, or is not enough.
+        Ok(Brought::NotSure) | Err(PortError::Conflict(_)) => {
             let live = cluster.get::<Machine>(Some(namespace), name).await?;
             let Some(machine) = live.filter(|machine| machine.metadata.deletion_timestamp.is_none()) else { return Ok(Some(LOOK_AGAIN)) };
             match bring(machine, true, &Live(cluster), clock, ids).await? {
@@ -118,6 +117,7 @@ pub async fn reconcile(
                 Brought::NotSure => Ok(Some(LOOK_AGAIN)),
             }
         }
+        Err(error) => Err(error),
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use athanor_crds::{Machine, MachineState, conditions::reasons, names};
 use athanor_plan::{
     AgentWork, BootPlan,
-    boot_plan::{MachineKey, Safe},
+    boot_plan::Safe,
     build,
     compile::{Decided, OrderInput, Tokens},
     lifecycle::{Decision, Obstacle},
@@ -105,11 +105,6 @@ fn tokens(before: Option<&BootPlan>, decision: &Decision, attempt: Option<&Strin
 pub(crate) async fn stored(namespace: &str, name: &str, cluster: &impl Cluster) -> Result<Option<(Secret, Option<BootPlan>)>, PortError> {
     let secret = cluster.look::<Secret>(Some(names::PLANS_NAMESPACE), &names::plan_secret(namespace, name)).await?;
     Ok(secret.map(|secret| (Secret::clone(&secret), read(&secret))))
-}
-
-/// The Machine whose plan a Secret is.
-pub(crate) fn machine_of(secret: &Secret) -> Option<MachineKey> {
-    read(secret).map(|plan| plan.machine)
 }
 
 fn read(secret: &Secret) -> Option<BootPlan> {

@@ -5,6 +5,7 @@ use std::{
     any::{Any, TypeId},
     collections::HashMap,
     sync::Arc,
+    time::Duration,
 };
 
 use kube::{
@@ -18,6 +19,8 @@ use tokio::sync::Mutex;
 use super::feed::{Feed, Kept, key};
 use crate::{Cluster, PortError, port::Object};
 
+/// How long one call may take: half a minute more than an API server gives itself for it is nobody's answer.
+const CALL: Duration = Duration::from_secs(90);
 /// Who writes, in `managedFields`.
 const MANAGER: &str = "athanor-operator";
 
@@ -44,16 +47,14 @@ impl KubeCluster {
         self.kept.get(&TypeId::of::<K>())?.downcast_ref::<Kept<K>>().filter(|kept| kept.covers(namespace))
     }
 
-    /// A write was answered: it is remembered, or somebody else has written what is remembered.
+    /// A write was answered: it is remembered, or it is not known what the API has.
     fn wrote<K: Object>(&self, read: &K, answer: Result<K, PortError>) -> Result<K, PortError> {
         let namespace = read.meta().namespace.as_deref();
         if let Some(kept) = self.kept::<K>(namespace) {
             match &answer {
                 Ok(written) => kept.wrote(written),
-                Err(PortError::Conflict(_) | PortError::NotFound(_) | PortError::AlreadyExists(_)) => {
-                    kept.doubt(key(namespace, read.meta().name.as_deref().unwrap_or_default()));
-                }
-                Err(_) => {}
+                Err(PortError::Refused(_)) => {}
+                Err(_) => kept.doubt(key(namespace, read.meta().name.as_deref().unwrap_or_default())),
             }
         }
         answer
@@ -71,7 +72,8 @@ impl KubeCluster {
         request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
     ) -> Result<T, PortError> {
         let request = request.map_err(|error| PortError::Refused(error.to_string()))?;
-        self.client.request(request).await.map_err(|error| translate(&error))
+        let answer = tokio::time::timeout(CALL, self.client.request(request)).await;
+        answer.map_err(|_| PortError::Unavailable(format!("the API did not answer within {CALL:?}")))?.map_err(|error| translate(&error))
     }
 }
 
@@ -163,12 +165,18 @@ impl Cluster for KubeCluster {
 
     async fn delete_read<K: Object>(&self, read: &K) -> Result<(), PortError> {
         let name = read.meta().name.clone().unwrap_or_default();
-        let preconditions = Some(Preconditions { uid: read.meta().uid.clone(), ..Preconditions::default() });
+        let (uid, resource_version) = (read.meta().uid.clone(), read.meta().resource_version.clone());
+        let preconditions = Some(Preconditions { uid, resource_version });
         let params = DeleteParams { preconditions, ..DeleteParams::default() };
         match self.send::<Value>(path::<K>(read.meta().namespace.as_deref()).delete(&name, &params)).await {
-            Ok(_) | Err(PortError::NotFound(_) | PortError::Conflict(_)) => {
+            Ok(_) | Err(PortError::NotFound(_)) => {
                 self.deleted::<K>(read.meta().namespace.as_deref(), &name);
                 Ok(())
+            }
+            Err(PortError::Conflict(why)) => {
+                let now = self.get::<K>(read.meta().namespace.as_deref(), &name).await?;
+                let is_same = now.is_some_and(|now| now.meta().uid == read.meta().uid);
+                if is_same { Err(PortError::Conflict(why)) } else { Ok(()) }
             }
             Err(error) => Err(error),
         }

@@ -23,7 +23,7 @@ use kube::{
 use tokio::task::JoinSet;
 
 use super::{cluster::KubeCluster, feed::Feed, ns};
-use crate::{machine, port::Object};
+use crate::port::Object;
 
 /// How many objects of a kind are reconciled at once. Each waits for the API most of the time: with some milliseconds a call, that many keep it
 /// busy, and more would only crowd it.
@@ -129,7 +129,7 @@ impl Feeds {
             .watches_shared_stream(self.inventories.changes(), |known| [ObjectRef::<Machine>::new(&known.name_any()).within(&ns(&*known))])
             // Somebody may have deleted or changed it.
             .watches_shared_stream(self.plans.changes(), |plan| {
-                machine::planned(&plan).map(|key| ObjectRef::<Machine>::new(&key.name).within(&key.namespace))
+                names::planned(&plan.name_any()).map(|(namespace, machine)| ObjectRef::<Machine>::new(machine).within(namespace))
             })
     }
 

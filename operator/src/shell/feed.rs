@@ -83,9 +83,7 @@ impl<K: Object> Kept<K> {
 
     /// The API itself was asked. Where the watch is not as far, it is asked again.
     pub(super) fn answered(&self, key: &ObjectRef<K>, live: Option<&K>) {
-        if self.store.get(key).and_then(|told| told.resource_version()) == live.and_then(|live| live.resource_version()) {
-            self.own.confirm(key);
-        }
+        self.own.answered(key, live, self.store.get(key).as_deref());
     }
 
     /// An object was deleted.
@@ -152,7 +150,7 @@ impl<K: Object> Feed<K> {
         let mut events = pin!(
             watcher::watcher(api, watcher::Config::default())
                 .default_backoff()
-                .filter_map(|event| readable(event, &self.own, client.clone()))
+                .filter_map(|event| readable(event, &self.own, &self.store, client.clone()))
                 .modify(|object| trim(self.trim, object))
                 .reflect(self.writer)
         );
@@ -198,8 +196,10 @@ impl<K: Object> Feed<K> {
 async fn readable<K: Object>(
     event: Result<Event<DeserializeGuard<K>>, watcher::Error>,
     own: &Own<K>,
+    store: &Store<K>,
     client: Client,
 ) -> Option<Result<Event<K>, watcher::Error>> {
+    let is_gone = matches!(event, Ok(Event::Delete(_)));
     let (event, object): (fn(K) -> Event<K>, _) = match event {
         Ok(Event::Apply(object)) => (Event::Apply, object),
         Ok(Event::InitApply(object)) => (Event::InitApply, object),
@@ -213,7 +213,12 @@ async fn readable<K: Object>(
         Err(unreadable) => {
             let name = unreadable.metadata.name.clone().unwrap_or_default();
             // What was known of it before is not what it is, and nothing is done on either.
-            own.doubt(key(unreadable.metadata.namespace.as_deref(), &name));
+            let key = key(unreadable.metadata.namespace.as_deref(), &name);
+            own.doubt(key.clone());
+            if is_gone {
+                own.deleted(&key);
+                return store.get(&key).map(|old| Ok(Event::Delete(K::clone(&old))));
+            }
             tracing::warn!(kind = %K::kind(&()), name, namespace = unreadable.metadata.namespace, error = unreadable.error, "object cannot be read and is left alone");
             let message = format!("it cannot be read, and is left alone until it is corrected: {}", unreadable.error);
             let news = News { trouble: true, reason: reasons::UNREADABLE, message: &message };

@@ -38,13 +38,19 @@ const LONGEST_RETRY: Duration = Duration::from_secs(60);
 
 struct Context {
     cluster: KubeCluster,
-    /// How often in a row each object failed.
-    retries: Mutex<HashMap<String, u32>>,
+    /// How often in a row each object failed, by conflicts or otherwise.
+    retries: Mutex<HashMap<String, Failures>>,
     metrics: Metrics,
 }
 
+#[derive(Default)]
+struct Failures {
+    by_conflict: bool,
+    count: u32,
+}
+
 impl Context {
-    fn retries(&self) -> MutexGuard<'_, HashMap<String, u32>> {
+    fn retries(&self) -> MutexGuard<'_, HashMap<String, Failures>> {
         self.retries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -201,16 +207,18 @@ fn retry_key<K: Object>(object: &K) -> String {
 #[allow(clippy::needless_pass_by_value, reason = "the shape that kube asks for")]
 fn retry<K: Object>(object: Arc<K>, error: &PortError, context: Arc<Context>) -> Action {
     let mut retries = context.retries();
-    let count = retries.entry(retry_key(&*object)).or_default();
-    let doubled = |first: Duration, longest: Duration| (first * 2u32.saturating_pow((*count).min(10))).min(longest);
-    if matches!(error, PortError::Conflict(_) | PortError::AlreadyExists(_) | PortError::NotFound(_)) {
-        let pause = doubled(AFTER_CONFLICT, LONGEST_AFTER_CONFLICT);
-        *count += 1;
+    let failures = retries.entry(retry_key(&*object)).or_default();
+    let by_conflict = matches!(error, PortError::Conflict(_) | PortError::AlreadyExists(_) | PortError::NotFound(_));
+    if failures.by_conflict != by_conflict {
+        *failures = Failures { by_conflict, count: 0 };
+    }
+    let (first, longest) = if by_conflict { (AFTER_CONFLICT, LONGEST_AFTER_CONFLICT) } else { (FIRST_RETRY, LONGEST_RETRY) };
+    let pause = (first * 2u32.saturating_pow(failures.count.min(10))).min(longest);
+    failures.count += 1;
+    if by_conflict {
         tracing::debug!(object = %retry_key(&*object), category = error.category(), %error, ?pause, "somebody else was faster");
         return Action::requeue(pause);
     }
-    let pause = doubled(FIRST_RETRY, LONGEST_RETRY);
-    *count += 1;
     tracing::warn!(object = %retry_key(&*object), category = error.category(), %error, ?pause, "reconcile failed");
     Action::requeue(pause)
 }

@@ -5,38 +5,38 @@
 //! (KEP-5504).
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
 };
 
 use kube::runtime::reflector::ObjectRef;
 
 use crate::port::Object;
 
-/// How long a write that a new list does not have is believed in: the watch that goes on from that list has told by then, unless it is gone.
-const AFTER_A_LIST: Duration = Duration::from_secs(60);
-
 /// The writes of one kind.
 pub(super) struct Own<K: Object>(Mutex<Writes<K>>);
 
 struct Writes<K: Object> {
-    objects: HashMap<ObjectRef<K>, Write<K>>,
+    objects: HashMap<ObjectRef<K>, Arc<K>>,
     /// Those of which the API itself is to be asked.
-    doubts: HashSet<ObjectRef<K>>,
+    doubts: HashMap<ObjectRef<K>, Doubt>,
     /// The newest version that the watch told.
     told: u64,
+    /// How often the watch began anew.
+    round: u64,
 }
 
-struct Write<K> {
-    object: Arc<K>,
-    /// When a list came that does not have it.
-    missed: Option<Instant>,
+/// Why the API itself is asked.
+struct Doubt {
+    /// What the watch must have told to be believed again.
+    least: u64,
+    /// In which round of the watch it arose.
+    round: u64,
 }
 
 impl<K: Object> Own<K> {
     pub(super) fn new() -> Self {
-        Self(Mutex::new(Writes { objects: HashMap::new(), doubts: HashSet::new(), told: 0 }))
+        Self(Mutex::new(Writes { objects: HashMap::new(), doubts: HashMap::new(), told: 0, round: 0 }))
     }
 
     fn writes(&self) -> MutexGuard<'_, Writes<K>> {
@@ -52,9 +52,9 @@ impl<K: Object> Own<K> {
             return;
         }
         // Answers come in any order, and the watch may have told more by then.
-        let known = writes.objects.get(&key).map_or(0, |known| version(&*known.object));
+        let known = writes.objects.get(&key).map_or(0, |known| version(&**known));
         if version(&object) > known.max(writes.told) {
-            writes.objects.insert(key, Write { object: Arc::new(object), missed: None });
+            writes.objects.insert(key, Arc::new(object));
         }
     }
 
@@ -63,71 +63,75 @@ impl<K: Object> Own<K> {
         self.writes().objects.remove(key);
     }
 
-    /// Of this object nothing is known for certain: it cannot be read, or somebody else wrote it.
+    /// Of this object nothing is known for certain: it cannot be read, somebody else wrote it, or an answer was lost.
     pub(super) fn doubt(&self, key: ObjectRef<K>) {
-        self.writes().doubts.insert(key);
+        let mut writes = self.writes();
+        let round = writes.round;
+        writes.doubts.entry(key).or_insert(Doubt { least: 0, round }).round = round;
     }
 
     /// Whether the API itself is to be asked.
     pub(super) fn is_doubtful(&self, key: &ObjectRef<K>) -> bool {
-        self.writes().doubts.contains(key)
+        self.writes().doubts.contains_key(key)
     }
 
-    /// The API itself was asked: what it has is what the watch told.
-    pub(super) fn confirm(&self, key: &ObjectRef<K>) {
-        let mut writes = self.writes();
-        writes.objects.remove(key);
-        writes.doubts.remove(key);
+    /// The API itself was asked, and where the watch has told as much there is no doubt any more. Else it is believed when it has.
+    pub(super) fn answered(&self, key: &ObjectRef<K>, live: Option<&K>, told: Option<&K>) {
+        let (mut writes, version_of) = (self.writes(), |object: Option<&K>| object.map(version));
+        let (live, told) = (version_of(live), version_of(told));
+        if writes.objects.get(key).is_some_and(|own| Some(version(&**own)) <= live) {
+            writes.objects.remove(key);
+        }
+        if live == told {
+            writes.doubts.remove(key);
+        } else if let Some(doubt) = writes.doubts.get_mut(key) {
+            doubt.least = doubt.least.max(live.unwrap_or_default());
+        }
     }
 
     /// The watch told of an object, or that it is gone.
     pub(super) fn told(&self, object: &K) {
-        let (mut writes, key) = (self.writes(), ObjectRef::from_obj(object));
-        writes.told = writes.told.max(version(object));
-        writes.doubts.remove(&key);
-        if writes.objects.get(&key).is_some_and(|own| version(&*own.object) <= version(object)) {
+        let (mut writes, key, version_told) = (self.writes(), ObjectRef::from_obj(object), version(object));
+        writes.told = writes.told.max(version_told);
+        if writes.doubts.get(&key).is_some_and(|doubt| doubt.least <= version_told) {
+            writes.doubts.remove(&key);
+        }
+        if writes.objects.get(&key).is_some_and(|own| version(&**own) <= version_told) {
             writes.objects.remove(&key);
         }
     }
 
-    /// The watch begins anew: what cannot be read is told again.
+    /// The watch begins anew. What cannot be read is found again by then, and doubtful until it is.
     pub(super) fn begins_anew(&self) {
-        self.writes().doubts.clear();
+        self.writes().round += 1;
     }
 
-    /// The watch has begun anew with these objects, perhaps on data that is older. What was written since, or went with that data, is doubtful.
+    /// The watch has begun anew with these objects, perhaps on data that is older. What was written and is not among them is doubtful.
     pub(super) fn began_anew(&self, all: &[Arc<K>]) {
-        let told = all.iter().map(|object| version(&**object)).max().unwrap_or_default();
-        let Writes { objects, doubts, told: newest } = &mut *self.writes();
-        *newest = told;
-        objects.retain(|_, own| version(&*own.object) > told);
-        for (key, own) in objects {
-            own.missed.get_or_insert_with(Instant::now);
-            doubts.insert(key.clone());
+        let mut writes = self.writes();
+        let Writes { objects, doubts, told, round } = &mut *writes;
+        *told = all.iter().map(|object| version(&**object)).max().unwrap_or_default();
+        doubts.retain(|_, doubt| doubt.round == *round);
+        for (key, own) in objects.drain() {
+            if version(&*own) > *told {
+                doubts.insert(key, Doubt { least: 0, round: *round });
+            }
         }
     }
 
     /// One object: what the watch told of it, or what was written since.
     pub(super) fn newest(&self, key: &ObjectRef<K>, told: Option<Arc<K>>) -> Option<Arc<K>> {
-        self.with(|objects| objects.get(key).map(|own| own.object.clone())).or(told)
+        self.writes().objects.get(key).cloned().or(told)
     }
 
     /// All objects: what the watch told of them, and what was written since.
     pub(super) fn over(&self, mut told: Vec<Arc<K>>) -> Vec<Arc<K>> {
-        self.with(|objects| {
-            if objects.is_empty() {
-                return;
-            }
-            told.retain(|object| !objects.contains_key(&ObjectRef::from_obj(&**object)));
-            told.extend(objects.values().map(|own| own.object.clone()));
-        });
+        let writes = self.writes();
+        if !writes.objects.is_empty() {
+            told.retain(|object| !writes.objects.contains_key(&ObjectRef::from_obj(&**object)));
+            told.extend(writes.objects.values().cloned());
+        }
         told
-    }
-
-    fn with<T>(&self, look: impl FnOnce(&HashMap<ObjectRef<K>, Write<K>>) -> T) -> T {
-        let mut writes = self.writes();
-        writes.objects.retain(|_, own| own.missed.is_none_or(|since| since.elapsed() < AFTER_A_LIST));
-        look(&writes.objects)
     }
 }
 
@@ -191,19 +195,31 @@ mod tests {
         let (own, key) = (Own::new(), ObjectRef::from_obj(&machine("m1", 0)));
         own.wrote(machine("m1", 50));
         own.wrote(machine("m2", 6));
+        own.begins_anew();
         own.began_anew(&[Arc::new(machine("m1", 7))]);
         assert!(own.is_doubtful(&key), "it is older than what was written");
-        assert_eq!(seen(&own, &[("m1", 7)]), ["m1 50"], "what the list has counts where it is not older");
-        own.confirm(&key);
-        assert_eq!((seen(&own, &[("m1", 7)]), own.is_doubtful(&key)), (vec!["m1 7".to_owned()], false));
+        assert!(!own.is_doubtful(&ObjectRef::from_obj(&machine("m2", 0))), "the list is newer");
+        own.answered(&key, Some(&machine("m1", 51)), Some(&machine("m1", 7)));
+        own.told(&machine("m1", 50));
+        assert!(own.is_doubtful(&key), "the watch is not as far as the API was");
+        own.told(&machine("m1", 51));
+        assert!(!own.is_doubtful(&key));
     }
 
     #[test]
-    fn what_cannot_be_read_is_doubtful_until_it_can() {
-        let (own, key) = (Own::new(), ObjectRef::from_obj(&machine("m1", 0)));
+    fn what_cannot_be_read_is_doubtful_until_it_can_or_is_gone() {
+        let (own, key) = (Own::<Machine>::new(), ObjectRef::from_obj(&machine("m1", 0)));
         own.doubt(key.clone());
-        assert!(own.is_doubtful(&key));
+        own.begins_anew();
+        assert!(own.is_doubtful(&key), "also while a new list is on its way");
+        own.doubt(key.clone());
+        own.began_anew(&[]);
+        assert!(own.is_doubtful(&key), "that list had it, too");
         own.told(&machine("m1", 3));
         assert!(!own.is_doubtful(&key));
+        own.doubt(key.clone());
+        own.begins_anew();
+        own.began_anew(&[]);
+        assert!(!own.is_doubtful(&key), "it is gone");
     }
 }
