@@ -185,11 +185,6 @@ async fn write_status(
     Ok(())
 }
 
-/// Whether what a Machine's status says is said of what it is now.
-fn is_current(machine: &Machine) -> bool {
-    machine.status.as_ref().and_then(|status| status.observed_generation) == machine.metadata.generation
-}
-
 /// How it goes is how its Machine goes.
 fn mirror(deployment: &Deployment, status: &mut DeploymentStatus, machine: &Machine, clock: &impl Clock) {
     let now = clock.now();
@@ -207,7 +202,7 @@ fn mirror(deployment: &Deployment, status: &mut DeploymentStatus, machine: &Mach
     let seen = machine.status.clone().unwrap_or_default();
     // Until the Machine controller has looked at what is new, its status speaks of the time before, and what was said of it stays. Of one that
     // goes nothing more is said.
-    let current = is_current(machine);
+    let current = seen.observed_generation == machine.metadata.generation;
     if !current && status.machine == machine.metadata.name && machine.metadata.deletion_timestamp.is_none() {
         return;
     }

@@ -34,6 +34,10 @@ impl Stored {
     }
 }
 
+fn version(object: &Value) -> Option<u64> {
+    object["metadata"]["resourceVersion"].as_str()?.parse().ok()
+}
+
 /// How many earlier states a stale read may see.
 const PAST: usize = 6;
 
@@ -131,15 +135,13 @@ impl Memory {
     fn known<'a>(&self, key: &Key, view: &'a Objects, now: &'a Objects) -> Option<&'a Arc<Stored>> {
         let old = view.get(key);
         let own = self.own.lock().unwrap().get(key).copied();
-        let version = |stored: &Arc<Stored>| stored.value["metadata"]["resourceVersion"].as_str().and_then(|version| version.parse().ok());
-        let known = own.is_none_or(|own| old.and_then(version).is_some_and(|version: u64| version >= own));
+        let known = own.is_none_or(|own| old.and_then(|old| version(&old.value)).is_some_and(|version| version >= own));
         if known { old } else { now.get(key) }
     }
 
     /// A reconciler wrote it.
     fn wrote(&self, object: &Value, key: Key) {
-        let version = object["metadata"]["resourceVersion"].as_str().and_then(|version| version.parse().ok());
-        self.own.lock().unwrap().extend(version.map(|version| (key, version)));
+        self.own.lock().unwrap().extend(version(object).map(|version| (key, version)));
     }
 
     fn commit(&self, key: Key, mut object: Value) -> Value {

@@ -54,7 +54,7 @@ impl KubeCluster {
             match &answer {
                 Ok(written) => kept.wrote(written),
                 Err(PortError::Refused(_)) => {}
-                Err(_) => kept.doubt(key(namespace, read.meta().name.as_deref().unwrap_or_default())),
+                Err(_) => kept.own.doubt(key(namespace, read.meta().name.as_deref().unwrap_or_default())),
             }
         }
         answer
@@ -63,7 +63,7 @@ impl KubeCluster {
     /// An object is gone, or about to be.
     fn deleted<K: Object>(&self, namespace: Option<&str>, name: &str) {
         if let Some(kept) = self.kept::<K>(namespace) {
-            kept.deleted(&key(namespace, name));
+            kept.own.deleted(&key(namespace, name));
         }
     }
 
@@ -117,7 +117,7 @@ impl Cluster for KubeCluster {
             Some(kept) => {
                 kept.ready().await?;
                 let key = key(namespace, name);
-                if !kept.is_doubtful(&key) {
+                if !kept.own.is_doubtful(&key) {
                     return Ok(kept.one(&key));
                 }
                 let live = self.get::<K>(namespace, name).await?;

@@ -59,21 +59,22 @@ fn same<K: Object>(one: &K, other: &K) -> bool {
 }
 
 impl Feeds {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(client: &Client) -> Self {
+        let client = || client.clone();
         Self {
-            machines: Feed::new(),
-            deployments: Feed::new(),
-            profiles: Feed::new(),
-            subnets: Feed::new(),
-            addresses: Feed::new(),
-            inventories: Feed::new(),
-            reports: Feed::of(None, without_history),
-            plans: Feed::of(Some(names::PLANS_NAMESPACE), |_| {}),
-            leases: Feed::of(Some(names::SYSTEM_NAMESPACE), |_| {}),
+            machines: Feed::of(Api::all(client())),
+            deployments: Feed::of(Api::all(client())),
+            profiles: Feed::of(Api::all(client())),
+            subnets: Feed::of(Api::all(client())),
+            addresses: Feed::of(Api::all(client())),
+            inventories: Feed::of(Api::all(client())),
+            reports: Feed::of(Api::all(client())).without(history),
+            plans: Feed::of(Api::namespaced(client(), names::PLANS_NAMESPACE)),
+            leases: Feed::of(Api::namespaced(client(), names::SYSTEM_NAMESPACE)),
         }
     }
 
-    /// Reconcilers' lists come from these watches.
+    /// What reconcilers look at comes from these watches.
     pub(super) fn keep_in(&self, cluster: &mut KubeCluster) {
         cluster.keep(&self.machines);
         cluster.keep(&self.deployments);
@@ -87,17 +88,17 @@ impl Feeds {
     }
 
     /// Watches until what is returned is dropped.
-    pub(super) fn start(self, client: &Client) -> JoinSet<()> {
+    pub(super) fn start(self) -> JoinSet<()> {
         let mut tasks = JoinSet::new();
-        tasks.spawn(self.machines.run(Api::all(client.clone())));
-        tasks.spawn(self.deployments.run(Api::all(client.clone())));
-        tasks.spawn(self.profiles.run(Api::all(client.clone())));
-        tasks.spawn(self.subnets.run(Api::all(client.clone())));
-        tasks.spawn(self.addresses.run(Api::all(client.clone())));
-        tasks.spawn(self.inventories.run(Api::all(client.clone())));
-        tasks.spawn(self.reports.run(Api::all(client.clone())));
-        tasks.spawn(self.plans.run(Api::namespaced(client.clone(), names::PLANS_NAMESPACE)));
-        tasks.spawn(self.leases.run(Api::namespaced(client.clone(), names::SYSTEM_NAMESPACE)));
+        tasks.spawn(self.machines.run());
+        tasks.spawn(self.deployments.run());
+        tasks.spawn(self.profiles.run());
+        tasks.spawn(self.subnets.run());
+        tasks.spawn(self.addresses.run());
+        tasks.spawn(self.inventories.run());
+        tasks.spawn(self.reports.run());
+        tasks.spawn(self.plans.run());
+        tasks.spawn(self.leases.run());
         tasks
     }
 
@@ -245,7 +246,7 @@ fn waits_for_address(machine: &Machine) -> bool {
 }
 
 /// What was asked and answered is for people, who read it in the API: all that housekeeping wants to know is when that was last.
-fn without_history(report: &mut BootReport) {
+fn history(report: &mut BootReport) {
     for node in &mut report.spec.nodes {
         node.events.drain(..node.events.len().saturating_sub(1));
     }

@@ -36,7 +36,7 @@ const WAITING: usize = 256;
 
 /// The watch of one kind, before it is started.
 pub(super) struct Feed<K: Object> {
-    namespace: Option<&'static str>,
+    api: Api<DeserializeGuard<K>>,
     trim: fn(&mut K),
     store: Store<K>,
     writer: Writer<K>,
@@ -47,17 +47,17 @@ pub(super) struct Feed<K: Object> {
 
 /// What a feed knows of its kind.
 pub(super) struct Kept<K: Object> {
-    namespace: Option<&'static str>,
+    namespace: Option<String>,
     trim: fn(&mut K),
     store: Store<K>,
-    own: Arc<Own<K>>,
+    pub(super) own: Arc<Own<K>>,
     whole: watch::Receiver<bool>,
 }
 
 impl<K: Object> Kept<K> {
     /// Whether objects of a namespace, or of all, are kept here.
     pub(super) fn covers(&self, namespace: Option<&str>) -> bool {
-        self.namespace.is_none() || self.namespace == namespace
+        self.namespace.is_none() || self.namespace.as_deref() == namespace
     }
 
     /// Waits for the first list. The store's own `wait_until_ready` wakes one waiter only.
@@ -71,24 +71,9 @@ impl<K: Object> Kept<K> {
         self.own.newest(key, self.store.get(key))
     }
 
-    /// Whether the API itself is to be asked of an object.
-    pub(super) fn is_doubtful(&self, key: &ObjectRef<K>) -> bool {
-        self.own.is_doubtful(key)
-    }
-
-    /// Of an object nothing is known for certain.
-    pub(super) fn doubt(&self, key: ObjectRef<K>) {
-        self.own.doubt(key);
-    }
-
     /// The API itself was asked. Where the watch is not as far, it is asked again.
     pub(super) fn answered(&self, key: &ObjectRef<K>, live: Option<&K>) {
         self.own.answered(key, live, self.store.get(key).as_deref());
-    }
-
-    /// An object was deleted.
-    pub(super) fn deleted(&self, key: &ObjectRef<K>) {
-        self.own.deleted(key);
     }
 
     /// All objects of a namespace, or of all, as they are known.
@@ -116,14 +101,15 @@ fn trim<K: Object>(trim: fn(&mut K), object: &mut K) {
 }
 
 impl<K: Object> Feed<K> {
-    pub(super) fn new() -> Self {
-        Self::of(None, |_| {})
+    /// Of what is to be watched there: one namespace, or all.
+    pub(super) fn of(api: Api<DeserializeGuard<K>>) -> Self {
+        let (store, writer) = reflector::store();
+        Self { api, trim: |_| {}, store, writer, own: Arc::new(Own::new()), listeners: Vec::new(), whole: watch::Sender::new(false) }
     }
 
-    /// Of one namespace, or of all, and without what nobody reads.
-    pub(super) fn of(namespace: Option<&'static str>, trim: fn(&mut K)) -> Self {
-        let (store, writer) = reflector::store();
-        Self { namespace, trim, store, writer, own: Arc::new(Own::new()), listeners: Vec::new(), whole: watch::Sender::new(false) }
+    /// Without what nobody reads.
+    pub(super) fn without(self, trim: fn(&mut K)) -> Self {
+        Self { trim, ..self }
     }
 
     /// What is known of the kind, by its watch.
@@ -134,7 +120,7 @@ impl<K: Object> Feed<K> {
     /// What is known of the kind, by its watch and by what was written.
     pub(super) fn kept(&self) -> Kept<K> {
         let (store, own, whole) = (self.store.clone(), self.own.clone(), self.whole.subscribe());
-        Kept { namespace: self.namespace, trim: self.trim, store, own, whole }
+        Kept { namespace: self.api.namespace().map(str::to_owned), trim: self.trim, store, own, whole }
     }
 
     /// Every object that changed, came or went, from the first list on.
@@ -145,10 +131,10 @@ impl<K: Object> Feed<K> {
     }
 
     /// Watches for ever. An object that cannot be read, as one that an older version stored may be, keeps nobody from the others.
-    pub(super) async fn run(mut self, api: Api<DeserializeGuard<K>>) {
-        let client = api.clone().into_client();
+    pub(super) async fn run(mut self) {
+        let client = self.api.clone().into_client();
         let mut events = pin!(
-            watcher::watcher(api, watcher::Config::default())
+            watcher::watcher(self.api.clone(), watcher::Config::default())
                 .default_backoff()
                 .filter_map(|event| readable(event, &self.own, &self.store, client.clone()))
                 .modify(|object| trim(self.trim, object))

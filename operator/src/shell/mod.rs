@@ -129,7 +129,7 @@ pub async fn lead(
 pub async fn run(client: Client, metrics: Metrics, stop: impl Future<Output = ()> + Send + 'static) -> Result<(), PortError> {
     use futures::FutureExt as _;
     let stop = stop.shared();
-    let (mut feeds, mut cluster) = (Feeds::new(), KubeCluster::new(client.clone()));
+    let (mut feeds, mut cluster) = (Feeds::new(&client), KubeCluster::new(client.clone()));
     feeds.keep_in(&mut cluster);
     let context = Arc::new(Context { cluster, retries: Mutex::default(), metrics });
     let machines = drive(feeds.machine_controller(), stop.clone(), &context, |key, context| async move {
@@ -145,7 +145,7 @@ pub async fn run(client: Client, metrics: Metrics, stop: impl Future<Output = ()
     let subnets = drive(feeds.subnet_controller(), stop, &context, |key, context| async move {
         subnet::reconcile(&key.name, &context.cluster, &SystemClock).await
     });
-    let _watching = feeds.start(&client);
+    let _watching = feeds.start();
     let housekeeping = async {
         tokio::select! {
             () = housekeeping::for_ever(&context.cluster) => {}

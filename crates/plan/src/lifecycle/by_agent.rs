@@ -71,21 +71,17 @@ fn seen<'a>(facts: &'a Facts<'_>, purpose: Purpose) -> Option<&'a WorkSeen> {
     facts.work.as_ref().filter(|work| work.purpose == purpose)
 }
 
-/// Firmware that asked after the agent was bound.
-fn later_boot(facts: &Facts<'_>, work: &WorkSeen) -> Option<i64> {
-    work.later_boot(facts.last_boot)
-}
-
 /// Whether the machine was restarted, so that its agent is no more. One that tells something after that boot is alive: another machine has its
 /// MAC address, or somebody speaks in its name.
 fn was_restarted(facts: &Facts<'_>, work: &WorkSeen) -> bool {
     let late = i64::try_from(LAST_NEWS.as_micros()).unwrap_or(i64::MAX);
-    later_boot(facts, work).is_some_and(|boot| work.told_at.is_none_or(|told| told < boot) && facts.now.saturating_sub(boot) >= late)
+    work.later_boot(facts.last_boot)
+        .is_some_and(|boot| work.told_at.is_none_or(|told| told < boot) && facts.now.saturating_sub(boot) >= late)
 }
 
 /// It may have been restarted: what its agent told last may be on its way still.
 fn may_have_been_restarted(facts: &Facts<'_>, work: &WorkSeen) -> bool {
-    later_boot(facts, work).is_some() && !was_restarted(facts, work)
+    work.later_boot(facts.last_boot).is_some() && !was_restarted(facts, work)
 }
 
 /// Whether this Machine can be given the machine-agent. What one has begun it goes on with, whichever server is away for a moment.
