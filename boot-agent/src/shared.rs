@@ -15,6 +15,7 @@ use athanor_crds::MachineState;
 use athanor_dhcp::Newcomer;
 use athanor_media::Library;
 use athanor_plan::{BootPlan, Loaders, Snapshot};
+use kube::runtime::watcher;
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::{
@@ -63,7 +64,7 @@ pub(crate) struct Shared {
     changed: watch::Sender<u64>,
     duties: watch::Sender<Vec<Duty>>,
     closing: watch::Sender<bool>,
-    rewound: watch::Sender<u64>,
+    list_anew: watch::Sender<u64>,
     /// Which limit newcomers of a Subnet met last, and when.
     limited: Mutex<HashMap<String, (Instant, String)>>,
     born: Instant,
@@ -87,7 +88,7 @@ impl Shared {
             lending,
             under_way: UnderWay::default(),
             closing: watch::Sender::new(false),
-            rewound: watch::Sender::new(0),
+            list_anew: watch::Sender::new(0),
             limited: Mutex::default(),
             disks: Arc::new(Semaphore::new(DISK_WAITERS)),
             snapshot: ArcSwap::from_pointee(Snapshot::new(Vec::new(), Vec::new(), loaders.clone())),
@@ -194,14 +195,22 @@ impl Shared {
         limited.get(subnet).filter(|(when, _)| when.elapsed() < LIMIT_TOLD).map(|(_, why)| why.clone())
     }
 
-    /// The API's data was restored from an older copy: its watches tell nothing until they are begun anew.
-    pub(crate) fn api_went_back(&self) {
-        self.rewound.send_modify(|times| *times += 1);
+    /// The API's data may be those of an older copy now: then its watches tell nothing until they are begun anew.
+    pub(crate) fn list_anew(&self, why: &str) {
+        tracing::warn!(why, "listing everything anew");
+        self.list_anew.send_modify(|times| *times += 1);
     }
 
-    /// Wakes whenever the API's data was restored.
-    pub(crate) fn rewound(&self) -> watch::Receiver<u64> {
-        self.rewound.subscribe()
+    /// A watch met an error. Where its connection broke, the API may have been started anew with other data.
+    pub(crate) fn interrupted(&self, error: &watcher::Error) {
+        if matches!(error, watcher::Error::WatchStartFailed(_) | watcher::Error::WatchFailed(_)) {
+            self.list_anew("the connection to the API broke");
+        }
+    }
+
+    /// Wakes whenever everything is to be listed anew.
+    pub(crate) fn lists_anew(&self) -> watch::Receiver<u64> {
+        self.list_anew.subscribe()
     }
 
     /// Whether the API was heard of lately.

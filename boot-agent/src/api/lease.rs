@@ -3,9 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use athanor_crds::{
-    Subnet,
-    history::History,
-    names,
+    Subnet, names,
     subnet::{self, Mode},
 };
 use athanor_dhcp::Authority;
@@ -42,21 +40,23 @@ pub(super) async fn run(shared: Arc<Shared>, client: Client) {
     let name = format!("agent-{}", shared.options.node);
     let (mut subnets, mut duties, mut verdicts) = (shared.changes(), shared.duties(), shared.authority.changes());
     let mut written: Option<Vec<Served>> = None;
-    let (mut due, mut history) = (Instant::now(), History::default());
+    let (mut due, mut version) = (Instant::now(), None);
     loop {
         let served = served(&shared, &duties.borrow_and_update());
         verdicts.mark_unchanged();
         subnets.mark_unchanged();
         if Instant::now() >= due || written.as_ref() != Some(&served) {
-            let lease = lease(&name, &shared.options, &served);
+            let mut lease = lease(&name, &shared.options, &served);
+            lease.metadata.resource_version.clone_from(&version);
             let params = PatchParams::apply("athanor-boot-agent").force();
             match leases.patch(&name, &params, &Patch::Apply(&lease)).await {
                 Ok(lease) => {
-                    if history.went_back(lease.metadata.resource_version.as_deref()) {
-                        shared.api_went_back();
-                    }
                     shared.heard_from_api();
-                    (written, due) = (Some(served), Instant::now() + renew(&shared.options));
+                    (written, due, version) = (Some(served), Instant::now() + renew(&shared.options), lease.metadata.resource_version);
+                }
+                // Nobody else writes it, but for an agent that follows this one.
+                Err(kube::Error::Api(status)) if status.is_conflict() && version.take().is_some() => {
+                    shared.list_anew("the API has another Lease than was written: its data may be older than they were");
                 }
                 Err(error) => {
                     tracing::warn!(%error, "lease not renewed");

@@ -22,6 +22,7 @@ use kube::{
 use serde_json::json;
 use tokio::sync::{Semaphore, mpsc};
 
+use super::BEFORE_LISTS;
 use crate::{arp, lent::candidates, report::Seen, shared::Shared};
 
 /// How many clients are served at once: each may wait half a second for the wire.
@@ -44,11 +45,11 @@ pub(crate) enum Order {
 
 /// Keeps what is known of dynamic addresses in step with the API, also when that begins another history.
 pub(super) async fn watch(shared: Arc<Shared>, client: Client) {
-    let mut rewound = shared.rewound();
+    let mut anew = shared.lists_anew();
     loop {
         tokio::select! {
             () = watch_one_history(&shared, client.clone()) => return,
-            _ = rewound.changed() => {}
+            _ = anew.changed() => tokio::time::sleep(BEFORE_LISTS).await,
         }
     }
 }
@@ -65,7 +66,10 @@ async fn watch_one_history(shared: &Shared, client: Client) {
             Ok(Event::InitDone) => shared.lent.replace(std::mem::take(&mut listed).values()),
             Ok(Event::Apply(address)) => address.0.iter().for_each(|address| shared.lent.store(&address.spec)),
             Ok(Event::Delete(address)) => address.0.iter().for_each(|address| shared.lent.forget(address.spec.ip)),
-            Err(error) => tracing::warn!(%error, "watch of addresses interrupted"),
+            Err(error) => {
+                tracing::warn!(%error, "watch of addresses interrupted");
+                shared.interrupted(&error);
+            }
         }
     }
 }

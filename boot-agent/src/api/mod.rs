@@ -51,6 +51,8 @@ const GATHER_AT_MOST: Duration = Duration::from_millis(50);
 const CONTENT_LOOK: Duration = Duration::from_secs(5);
 /// Of how many orders at once: one image on a share that hangs holds up few others.
 const CONTENT_AT_ONCE: usize = 16;
+/// How long is waited before everything is listed anew: connections that break, break together.
+const BEFORE_LISTS: Duration = Duration::from_secs(1);
 /// How long the first lists may take where an earlier agent kept what it knew.
 const FIRST_LISTS_KEPT: Duration = Duration::from_secs(5);
 /// How long they may take otherwise.
@@ -153,11 +155,11 @@ async fn check_content(shared: &Arc<Shared>, plan: &Arc<BootPlan>) {
 
 /// Watches plans and Subnets for ever. What was known is served on while everything is listed anew.
 async fn watch(shared: Arc<Shared>, client: Client, listed: oneshot::Sender<()>) {
-    let (mut listed, mut rewound) = (Some(listed), shared.rewound());
+    let (mut listed, mut anew) = (Some(listed), shared.lists_anew());
     loop {
         tokio::select! {
             () = watch_one_history(&shared, client.clone(), &mut listed) => return,
-            _ = rewound.changed() => tracing::warn!("the API's data is older than it was; listing everything anew"),
+            _ = anew.changed() => tokio::time::sleep(BEFORE_LISTS).await,
         }
     }
 }
@@ -211,6 +213,7 @@ impl World {
             Ok(change) => change,
             Err(error) => {
                 tracing::warn!(%error, "watch interrupted; serving on from memory");
+                shared.interrupted(&error);
                 return Vec::new();
             }
         };

@@ -125,8 +125,7 @@ impl Election {
                         let owner_references = super::agents::installed_by(&self.client).await?.map(|owner| vec![owner]);
                         let metadata = ObjectMeta { name: Some(LEASE.to_owned()), owner_references, ..ObjectMeta::default() };
                         let created = self.leases.create(&PostParams::default(), &Lease { metadata, spec: Some(taken) }).await;
-                        let back = created.as_ref().is_ok_and(|lease| self.history.went_back(lease.metadata.resource_version.as_deref()));
-                        if back { Ok(Held::Rewound) } else { unless_raced(created.map(|_| ())) }
+                        self.unless_raced(created)
                     }
                 }
             }
@@ -145,17 +144,19 @@ impl Election {
     }
 
     /// Writes against the version that was read: of two that take it at once, one does.
-    async fn write(&self, read: &Lease, spec: serde_json::Value) -> Result<Held, kube::Error> {
+    async fn write(&mut self, read: &Lease, spec: serde_json::Value) -> Result<Held, kube::Error> {
         let patch = json!({ "metadata": { "resourceVersion": read.metadata.resource_version }, "spec": spec });
-        unless_raced(self.leases.patch(LEASE, &PatchParams::default(), &Patch::Merge(patch)).await.map(|_| ()))
+        let written = self.leases.patch(LEASE, &PatchParams::default(), &Patch::Merge(patch)).await;
+        self.unless_raced(written)
     }
-}
 
-/// A conflict says that somebody wrote in between, be it ourselves with an answer that was lost; not whose it is.
-fn unless_raced(written: Result<(), kube::Error>) -> Result<Held, kube::Error> {
-    match written {
-        Ok(()) => Ok(Held::Ours),
-        Err(kube::Error::Api(status)) if status.code == 409 => Ok(Held::Unsure),
-        Err(error) => Err(error),
+    /// A conflict says that somebody wrote in between, be it ourselves with an answer that was lost; not whose it is.
+    fn unless_raced(&mut self, written: Result<Lease, kube::Error>) -> Result<Held, kube::Error> {
+        match written {
+            Ok(lease) if self.history.went_back(lease.metadata.resource_version.as_deref()) => Ok(Held::Rewound),
+            Ok(_) => Ok(Held::Ours),
+            Err(kube::Error::Api(status)) if status.is_conflict() => Ok(Held::Unsure),
+            Err(error) => Err(error),
+        }
     }
 }

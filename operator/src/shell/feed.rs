@@ -3,12 +3,13 @@
 //! kube's own shared streams tell neither of objects that were deleted nor of those that went while nobody watched; both matter here,
 //! because what somebody gave back may be what another one waits for.
 
-use std::{collections::HashMap, pin::pin, sync::Arc};
+use std::{collections::HashMap, pin::pin, sync::Arc, time::Duration};
 
 use athanor_crds::conditions::reasons;
 use futures::{
     SinkExt as _, Stream, StreamExt as _,
     channel::mpsc::{self, Sender},
+    stream,
 };
 use jiff::Timestamp;
 use k8s_openapi::api::events::v1 as events;
@@ -33,6 +34,8 @@ use crate::{
 
 /// How many changes may wait for one controller, which takes them in as they come. Beyond it the watch waits; nothing is lost.
 const WAITING: usize = 256;
+/// How long is waited before a kind is listed anew: connections that break, break together.
+const BEFORE_LIST: Duration = Duration::from_secs(1);
 
 /// The watch of one kind, before it is started.
 pub(super) struct Feed<K: Object> {
@@ -134,8 +137,7 @@ impl<K: Object> Feed<K> {
     pub(super) async fn run(mut self) {
         let client = self.api.clone().into_client();
         let mut events = pin!(
-            watcher::watcher(self.api.clone(), watcher::Config::default())
-                .default_backoff()
+            lasting(self.api.clone())
                 .filter_map(|event| readable(event, &self.own, &self.store, client.clone()))
                 .modify(|object| trim(self.trim, object))
                 .reflect(self.writer)
@@ -176,6 +178,21 @@ impl<K: Object> Feed<K> {
             }
         }
     }
+}
+
+/// A watch that begins with a list again where its connection broke: the API may have been started anew with other data, and of versions
+/// that are long ahead a watch is told nothing.
+fn lasting<K: Object>(api: Api<DeserializeGuard<K>>) -> impl Stream<Item = watcher::Result<Event<DeserializeGuard<K>>>> {
+    let begin = move || watcher::watcher(api.clone(), watcher::Config::default()).default_backoff().boxed();
+    stream::unfold((begin(), begin, false), |(mut events, begin, broke)| async move {
+        if broke {
+            tokio::time::sleep(BEFORE_LIST).await;
+            events = begin();
+        }
+        let event = events.next().await?;
+        let broke = matches!(event, Err(watcher::Error::WatchStartFailed(_) | watcher::Error::WatchFailed(_)));
+        Some((event, (events, begin, broke)))
+    })
 }
 
 /// An event with its object; nothing where that cannot be read, but for a word to whoever looks at it.
