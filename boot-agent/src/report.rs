@@ -86,6 +86,8 @@ struct Client {
     first: Instant,
     last: Instant,
     written: Option<Instant>,
+    /// The API may have what an earlier process of this node wrote of it.
+    inherits: bool,
     dirty: bool,
     /// What was due is on its way to the API.
     writing: bool,
@@ -112,6 +114,7 @@ impl Client {
             first: now,
             last: now,
             written: None,
+            inherits: true,
             dirty: false,
             writing: false,
             urgent: false,
@@ -282,6 +285,11 @@ impl Reporter {
     /// The word for the boot that a machine is in, as far as its firmware asked here.
     pub(crate) fn boot(&self, mac: MacAddr) -> Option<String> {
         self.of(mac, |client| client.boot.clone()).flatten()
+    }
+
+    /// Its Machine was created in this moment: nothing was written of it before.
+    pub(crate) fn is_new(&self, mac: MacAddr) {
+        self.with(mac, |client| client.inherits = false);
     }
 
     /// A machine declined an address that is its own: it gets another, as soon as the operator knows.
@@ -462,7 +470,7 @@ impl Reporter {
                 }
                 strangers += usize::from(!known);
                 calmly += usize::from(!client.urgent);
-                let (first, urgent) = (client.written.is_none(), client.urgent);
+                let (first, urgent) = (client.written.is_none() && client.inherits, client.urgent);
                 client.dirty = false;
                 client.writing = true;
                 client.urgent = false;

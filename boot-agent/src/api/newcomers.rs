@@ -134,6 +134,7 @@ async fn register(shared: &Shared, client: &Client, candidate: &mut Candidate) -
     match machines.create(&super::creation(), &machine(&name, newcomer)).await {
         Ok(_) => {
             tracing::info!(machine = %name, %namespace, subnet = %newcomer.subnet, "newcomer registered");
+            shared.reporter.is_new(newcomer.mac);
             Ok(EXISTS_AGAIN)
         }
         Err(kube::Error::Api(status)) if status.code == 409 => {

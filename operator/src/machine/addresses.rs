@@ -84,6 +84,7 @@ fn only_one(world: &World) -> Option<&(String, SubnetSpec)> {
 /// Makes sure that a Machine has the addresses it shall have, and no others.
 pub(crate) async fn ensure(world: &World, now: Timestamp, cluster: &impl Cluster) -> Result<Addresses, PortError> {
     let mut all = cluster.list::<Address>(None).await?;
+    all.retain(|address| owned_by(address, world) || world.machine.spec.interfaces.iter().any(|i| i.mac == address.spec.mac));
     // A list has no order: of several addresses that would do, every look must take the same.
     all.sort_by_key(|address| address.spec.ip);
     let declined = heed_declines(world, &mut all, now, cluster).await?;

@@ -147,8 +147,8 @@ async fn bring(machine: Machine, sure: bool, cluster: &impl Cluster, clock: &imp
     }
     let issued = apply(&mut world, &decision, cluster, clock, ids).await?;
     // Later attempts say first how the one before ended.
-    if let Some(attempt) = issued.as_ref().filter(|attempt| attempt.number == 1) {
-        decision = after_issue(&mut world, attempt, addresses.obstacle.clone(), clock).unwrap_or(decision);
+    if matches!(decision.act, Some(Act::Accept | Act::Issue(1))) {
+        decision = at_once(&mut world, issued.as_ref(), addresses.obstacle.clone(), clock).unwrap_or(decision);
     }
     let work = work::of(&world, &decision, cluster, clock, ids).await?;
     let obstacle = plan::write(&world, &decision, work, &addresses, cluster, ids).await?.or_else(|| unservable(&world, &decision));
@@ -355,10 +355,12 @@ fn decide(world: &World, no_address: Option<Obstacle>, clock: &impl Clock) -> De
     lifecycle::decide(machine, &facts)
 }
 
-/// What was issued is looked at at once, unless that leads to the next act: a claim is one plan and one status then, and not two.
-fn after_issue(world: &mut World, attempt: &Attempt, no_address: Option<Obstacle>, clock: &impl Clock) -> Option<Decision> {
+/// What was accepted or issued is looked at at once, unless that leads to the next act: it is one plan and one status then, and not two.
+fn at_once(world: &mut World, issued: Option<&Attempt>, no_address: Option<Obstacle>, clock: &impl Clock) -> Option<Decision> {
     let stored = world.machine.status.clone();
-    world.machine.status.get_or_insert_default().attempt = Some(attempt.clone());
+    if let Some(attempt) = issued {
+        world.machine.status.get_or_insert_default().attempt = Some(attempt.clone());
+    }
     let decision = decide(world, no_address, clock);
     world.machine.status = stored;
     Some(decision).filter(|decision| decision.act.is_none())

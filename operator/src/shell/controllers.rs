@@ -1,13 +1,17 @@
 //! What wakes which reconciler. Every kind is watched once; its feed tells all controllers that look at it.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use athanor_crds::{
     Address, BootProfile, BootReport, Deployment, Machine, MachineInventory, Subnet,
     conditions::{self, reasons, types},
     names,
 };
-use futures::{Stream, StreamExt as _};
+use futures::{Stream, StreamExt as _, stream};
 use k8s_openapi::{
     api::{coordination::v1::Lease, core::v1::Secret},
     apimachinery::pkg::apis::meta::v1::Condition,
@@ -20,7 +24,7 @@ use kube::{
         reflector::{ObjectRef, Store},
     },
 };
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::Instant};
 
 use super::{cluster::KubeCluster, feed::Feed, ns};
 use crate::port::Object;
@@ -30,6 +34,8 @@ use crate::port::Object;
 const CONCURRENCY: u16 = 16;
 /// Changes that come together are looked at together.
 const DEBOUNCE: Duration = Duration::from_millis(20);
+/// For how long addresses that change are gathered before their Subnet is looked at.
+const GATHER: Duration = Duration::from_secs(1);
 
 fn config() -> Config {
     Config::default().concurrency(CONCURRENCY).debounce(DEBOUNCE)
@@ -193,10 +199,23 @@ impl Feeds {
         let (by_lease, by_subnet) = (subnets.clone(), subnets.clone());
         Controller::for_shared_stream(self.subnets.changes(), subnets)
             .with_config(config())
-            .watches_shared_stream(self.addresses.changes(), |address| [ObjectRef::<Subnet>::new(&address.spec.subnet)])
+            .reconcile_on(gathered(self.addresses.changes()))
             .watches_shared_stream(self.subnets.changes(), move |_| keys(&by_subnet.state()))
             .watches_shared_stream(self.leases.changes(), move |_| keys(&by_lease.state()))
     }
+}
+
+/// The Subnets of addresses that changed. How many are in use is a number for people, and a hall takes a hundred in a second.
+fn gathered(changes: impl Stream<Item = Arc<Address>> + Send + Unpin + 'static) -> impl Stream<Item = ObjectRef<Subnet>> + Send + 'static {
+    let rounds = stream::unfold(changes, |mut changes| async move {
+        let mut subnets = BTreeSet::from([changes.next().await?.spec.subnet.clone()]);
+        let end = Instant::now() + GATHER;
+        while let Ok(Some(more)) = tokio::time::timeout_at(end, changes.next()).await {
+            subnets.insert(more.spec.subnet.clone());
+        }
+        Some((subnets, changes))
+    });
+    rounds.flat_map(|subnets| stream::iter(subnets).map(|subnet| ObjectRef::new(&subnet)))
 }
 
 /// The Machine that a Deployment owns, by what either of the two says.

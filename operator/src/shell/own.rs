@@ -5,7 +5,7 @@
 //! (KEP-5504).
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -128,11 +128,18 @@ impl<K: Object> Own<K> {
     pub(super) fn over(&self, mut told: Vec<Arc<K>>) -> Vec<Arc<K>> {
         let writes = self.writes();
         if !writes.objects.is_empty() {
-            told.retain(|object| !writes.objects.contains_key(&ObjectRef::from_obj(&**object)));
+            // A fleet is told, and a few were written: no name is copied to be compared.
+            let written: HashSet<_> = writes.objects.values().map(|object| place(&**object)).collect();
+            told.retain(|object| !written.contains(&place(&**object)));
             told.extend(writes.objects.values().cloned());
         }
         told
     }
+}
+
+fn place<K: Object>(object: &K) -> (Option<&str>, Option<&str>) {
+    let meta = object.meta();
+    (meta.namespace.as_deref(), meta.name.as_deref())
 }
 
 /// An object's version; `0` for one that is no number, which is then never newer than anything.
