@@ -7,6 +7,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use athanor_crds::{
     Deployment, Machine, MachineInventory, MachineState,
+    bootprofile::Architecture,
     conditions::{self, reasons, types},
     deployment::{DeletionPolicy, DeploymentStatus},
     machine::{Occupancy, OccupancyState},
@@ -67,7 +68,10 @@ async fn claim_one(
     }
     // The list may be old, and what was chosen before be claimed already.
     let candidate = match deployment.status.as_ref().and_then(|status| status.candidate.as_ref()) {
-        Some(name) => cluster.get::<Machine>(deployment.namespace().as_deref(), name).await?,
+        Some(name) => match cluster.get::<Machine>(deployment.namespace().as_deref(), name).await {
+            Err(PortError::Unreadable(_)) => None,
+            candidate => candidate?,
+        },
         None => None,
     };
     if let Some(mine) = candidate.as_ref().filter(|machine| claim::owns(&deployment, machine)) {
@@ -78,10 +82,39 @@ async fn claim_one(
         Err(obstacle) => return Ok((deployment, Err(obstacle))),
     };
     let again = candidate.as_ref().and_then(|machine| claim::choose(&deployment, architecture, &[machine]).ok());
-    let all = || machines.iter().map(AsRef::as_ref).collect::<Vec<&Machine>>();
-    match again.map_or_else(|| claim::choose(&deployment, architecture, &all()), Ok) {
+    let chosen = match again {
+        Some(machine) => Ok(machine),
+        None => choose(&deployment, architecture, machines, cluster).await?,
+    };
+    match chosen {
         Ok(machine) => take(&deployment, machine, cluster).await.map(|(deployment, machine)| (deployment, Ok(machine))),
         Err(obstacle) => Ok((deployment, Err(obstacle))),
+    }
+}
+
+/// The Machine that a Deployment gets. One that cannot be read is left alone, and keeps nobody from the others.
+async fn choose<'a>(
+    deployment: &Deployment,
+    architecture: Option<Architecture>,
+    machines: &'a [Arc<Machine>],
+    cluster: &impl Cluster,
+) -> Result<Result<&'a Machine, Obstacle>, PortError> {
+    let mut all: Vec<&Machine> = machines.iter().map(AsRef::as_ref).collect();
+    let mut unreadable = None;
+    loop {
+        let machine = match (claim::choose(deployment, architecture, &all), unreadable) {
+            (Ok(machine), _) => machine,
+            (Err(_), Some(obstacle)) | (Err(obstacle), None) => return Ok(Err(obstacle)),
+        };
+        let name = machine.name_any();
+        match cluster.look::<Machine>(deployment.namespace().as_deref(), &name).await {
+            Err(PortError::Unreadable(why)) => {
+                all.retain(|other| other.metadata.name != machine.metadata.name);
+                let message = format!("Machine {name} cannot be read, and is left alone until it is corrected: {why}");
+                unreadable = Some(Obstacle { reason: reasons::UNREADABLE, message });
+            }
+            looked => return looked.map(|_| Ok(machine)),
+        }
     }
 }
 

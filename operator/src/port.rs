@@ -26,6 +26,9 @@ pub enum PortError {
     /// The API refused it; asking again will not help until something changes.
     #[error("{0}")]
     Refused(String),
+    /// What the API has cannot be read by this version: it is left alone until somebody corrects it.
+    #[error("{0}")]
+    Unreadable(String),
     /// The API did not answer.
     #[error("{0}")]
     Unavailable(String),
@@ -39,6 +42,7 @@ impl PortError {
             Self::AlreadyExists(_) => "already-exists",
             Self::NotFound(_) => "not-found",
             Self::Refused(_) => "refused",
+            Self::Unreadable(_) => "unreadable",
             Self::Unavailable(_) => "unavailable",
         }
     }

@@ -97,6 +97,8 @@ fn a_kind_that_is_removed_under_a_running_operator_releases_nothing() {
 fn an_object_that_an_older_version_stored_keeps_nobody_from_the_others() {
     let rack = Rack::up().unwrap();
     let mut service = Service::start_on(&rack, |config| config, true).unwrap();
+    service.ctl("create machine first --mac 52:54:00:aa:06:02 --accept").unwrap();
+    service.wait_state("machine", "first", "Available", 20).unwrap();
     let plane = service.plane().unwrap();
     // A kind without any rules, as a version long ago may have had it.
     let loose = r#"{"spec":{"versions":[{"name":"v1alpha1","served":true,"storage":true,"subresources":{"status":{}},"schema":{"openAPIV3Schema":{"type":"object","x-kubernetes-preserve-unknown-fields":true}}}]}}"#;
@@ -107,7 +109,16 @@ fn an_object_that_an_older_version_stored_keeps_nobody_from_the_others() {
         plane.kubectl(&rack, "apply --validate=false -f", Some(&old)).map_err(|error| error.to_string())
     })
     .unwrap();
+    // One that could be read until now is one that a running operator would have chosen.
+    let unlike = r#"{"spec":{"interfaces":"eth0"}}"#;
+    plane.kubectl(&rack, &format!("patch machines.metal.athanor.dev first --type=merge -p {unlike}"), None).unwrap();
     plane.kubectl(&rack, "apply --server-side --force-conflicts -f", Some(&athanor_tests::plane::crds().join("machines.yaml"))).unwrap();
+    service.ctl("create boot --name live --kernel http://192.168.10.1/k").unwrap();
+    service.ctl("create deployment any --profile live").unwrap();
+    let says = |object: &Value| object["status"]["conditions"].to_string().contains("Machine first cannot be read");
+    service.wait("deployment", "any", 20, says).unwrap();
+    service.ctl("create machine second --mac 52:54:00:aa:06:03 --accept").unwrap();
+    service.wait("deployment", "any", 20, |object| object["status"]["machine"] == "second").unwrap();
     service.restart().unwrap();
     let fine = rack.file("fine.json");
     fs::write(&fine, r#"{"apiVersion":"metal.athanor.dev/v1alpha1","kind":"Machine","metadata":{"name":"fine","namespace":"default"},"spec":{"accepted":true,"interfaces":[{"mac":"52:54:00:aa:06:01","boot":true}]}}"#).unwrap();

@@ -89,6 +89,7 @@ fn translate(error: &kube::Error) -> PortError {
                 _ => PortError::Refused(message),
             }
         }
+        kube::Error::SerdeError(error) => PortError::Unreadable(error.to_string()),
         other => PortError::Unavailable(other.to_string()),
     }
 }
@@ -174,6 +175,9 @@ impl Cluster for KubeCluster {
                 Ok(())
             }
             Err(PortError::Conflict(why)) => {
+                if let Some(kept) = self.kept::<K>(read.meta().namespace.as_deref()) {
+                    kept.own.doubt(key(read.meta().namespace.as_deref(), &name));
+                }
                 let now = self.get::<K>(read.meta().namespace.as_deref(), &name).await?;
                 let is_same = now.is_some_and(|now| now.meta().uid == read.meta().uid);
                 if is_same { Err(PortError::Conflict(why)) } else { Ok(()) }

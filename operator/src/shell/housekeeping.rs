@@ -41,7 +41,11 @@ async fn prune(cluster: &impl Cluster) -> Result<(), PortError> {
 async fn free_expired(cluster: &impl Cluster, now: Timestamp) -> Result<(), PortError> {
     for address in cluster.list::<Address>(None).await? {
         if address.spec.owner.is_none() && address.spec.expires.as_ref().is_some_and(|expires| expires.0 < now) {
-            cluster.delete_read(&*address).await?;
+            match cluster.delete_read(&*address).await {
+                // Somebody renewed it in this moment; the others' time is over all the same.
+                Ok(()) | Err(PortError::Conflict(_)) => {}
+                Err(error) => return Err(error),
+            }
         }
     }
     Ok(())
