@@ -470,7 +470,7 @@ impl Reporter {
                 }
                 strangers += usize::from(!known);
                 calmly += usize::from(!client.urgent);
-                let (first, urgent) = (client.written.is_none() && client.inherits, client.urgent);
+                let (first, urgent) = (client.inherits, client.urgent);
                 client.dirty = false;
                 client.writing = true;
                 client.urgent = false;
@@ -509,7 +509,7 @@ impl Reporter {
     /// The API has taken what was due.
     pub(crate) fn was_stored(&self, mac: MacAddr) {
         if let Some(client) = self.clients.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&mac) {
-            client.writing = false;
+            (client.writing, client.inherits) = (false, false);
         }
         self.stored.send_modify(|count| *count += 1);
     }

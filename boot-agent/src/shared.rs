@@ -15,7 +15,6 @@ use athanor_crds::MachineState;
 use athanor_dhcp::Newcomer;
 use athanor_media::Library;
 use athanor_plan::{BootPlan, Loaders, Snapshot};
-use kube::runtime::watcher;
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::{
@@ -199,13 +198,6 @@ impl Shared {
     pub(crate) fn list_anew(&self, why: &str) {
         tracing::warn!(why, "listing everything anew");
         self.list_anew.send_modify(|times| *times += 1);
-    }
-
-    /// A watch met an error. Where its connection broke, the API may have been started anew with other data.
-    pub(crate) fn interrupted(&self, error: &watcher::Error) {
-        if matches!(error, watcher::Error::WatchStartFailed(_) | watcher::Error::WatchFailed(_)) {
-            self.list_anew("the connection to the API broke");
-        }
     }
 
     /// Wakes whenever everything is to be listed anew.

@@ -68,10 +68,8 @@ async fn claim_one(
     }
     // The list may be old, and what was chosen before be claimed already.
     let candidate = match deployment.status.as_ref().and_then(|status| status.candidate.as_ref()) {
-        Some(name) => match cluster.get::<Machine>(deployment.namespace().as_deref(), name).await {
-            Err(PortError::Unreadable(_)) => None,
-            candidate => candidate?,
-        },
+        // One that cannot be read may be its own: then there is no other for it.
+        Some(name) => cluster.get::<Machine>(deployment.namespace().as_deref(), name).await?,
         None => None,
     };
     if let Some(mine) = candidate.as_ref().filter(|machine| claim::owns(&deployment, machine)) {
@@ -109,7 +107,10 @@ async fn choose<'a>(
         let name = machine.name_any();
         match cluster.look::<Machine>(deployment.namespace().as_deref(), &name).await {
             Err(PortError::Unreadable(why)) => {
-                all.retain(|other| other.metadata.name != machine.metadata.name);
+                // Nor is another the owner of its MAC addresses for that.
+                let macs: Vec<_> = machine.spec.interfaces.iter().map(|interface| interface.mac).collect();
+                let shares = |other: &Machine| other.spec.interfaces.iter().any(|interface| macs.contains(&interface.mac));
+                all.retain(|other| other.metadata.name != machine.metadata.name && !shares(other));
                 let message = format!("Machine {name} cannot be read, and is left alone until it is corrected: {why}");
                 unreadable = Some(Obstacle { reason: reasons::UNREADABLE, message });
             }

@@ -29,7 +29,7 @@ fn data_from_before_the_last_deployment_give_no_machine_away() {
     let mut service = Service::start_on(&rack, |config| config, true).unwrap();
     let machine = FakeIpxe::plug(&rack).unwrap();
     prepare(&service, &guest, &machine);
-    // Just after the agent wrote its Lease: it does not write it again before the copy is back, so that alone tells it nothing.
+    // Just after the agent wrote its Lease, which it seldom writes again before the copy is back: then that alone tells it nothing.
     let mut lease = || {
         let renewed = "get leases -n athanor-system -l metal.athanor.dev/agent=true -o jsonpath={..renewTime}";
         service.plane().unwrap().kubectl(&rack, renewed, None)

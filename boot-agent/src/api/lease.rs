@@ -3,10 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use athanor_crds::{
-    Subnet, names,
+    Subnet,
+    history::History,
+    names,
     subnet::{self, Mode},
 };
-use athanor_dhcp::Authority;
+use athanor_dhcp::{Authority, SERVER_PORT};
 use athanor_wire::agent::{self, Served};
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -19,7 +21,7 @@ use kube::{
 };
 use tokio::time::Instant;
 
-use crate::{interface::Duty, options::Options, shared::Shared};
+use crate::{interface::Duty, options::Options, port, shared::Shared};
 
 /// How often the Lease is renewed.
 const RENEW: Duration = Duration::from_secs(10);
@@ -31,6 +33,8 @@ const MISSED: u32 = 3;
 const MOST_ADDRESSES: usize = 16;
 /// How many kinds of firmware without a loader are told.
 const MOST_LACKING: usize = 16;
+/// Why everything is listed anew when the API has another Lease than was written.
+const OLDER: &str = "the API's data is older than it was";
 /// How soon a renewal that failed is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -40,7 +44,7 @@ pub(super) async fn run(shared: Arc<Shared>, client: Client) {
     let name = format!("agent-{}", shared.options.node);
     let (mut subnets, mut duties, mut verdicts) = (shared.changes(), shared.duties(), shared.authority.changes());
     let mut written: Option<Vec<Served>> = None;
-    let (mut due, mut version) = (Instant::now(), None);
+    let (mut due, mut version, mut history) = (Instant::now(), None, History::default());
     loop {
         let served = served(&shared, &duties.borrow_and_update());
         verdicts.mark_unchanged();
@@ -51,12 +55,18 @@ pub(super) async fn run(shared: Arc<Shared>, client: Client) {
             let params = PatchParams::apply("athanor-boot-agent").force();
             match leases.patch(&name, &params, &Patch::Apply(&lease)).await {
                 Ok(lease) => {
+                    if history.went_back(lease.metadata.resource_version.as_deref()) {
+                        shared.list_anew(OLDER);
+                    }
                     shared.heard_from_api();
                     (written, due, version) = (Some(served), Instant::now() + renew(&shared.options), lease.metadata.resource_version);
                 }
-                // Nobody else writes it, but for an agent that follows this one.
-                Err(kube::Error::Api(status)) if status.is_conflict() && version.take().is_some() => {
-                    shared.list_anew("the API has another Lease than was written: its data may be older than they were");
+                Err(kube::Error::Api(status)) if status.is_conflict() && version.is_some() => {
+                    // Nobody else writes it, but for an agent that follows this one.
+                    if !(shared.options.in_cluster && port::is_shared(SERVER_PORT)) {
+                        shared.list_anew(OLDER);
+                    }
+                    (version, due) = (None, Instant::now());
                 }
                 Err(error) => {
                     tracing::warn!(%error, "lease not renewed");

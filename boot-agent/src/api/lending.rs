@@ -22,7 +22,7 @@ use kube::{
 use serde_json::json;
 use tokio::sync::{Semaphore, mpsc};
 
-use super::BEFORE_LISTS;
+use super::{BEFORE_LISTS, broke_off};
 use crate::{arp, lent::candidates, report::Seen, shared::Shared};
 
 /// How many clients are served at once: each may wait half a second for the wire.
@@ -48,12 +48,15 @@ pub(super) async fn watch(shared: Arc<Shared>, client: Client) {
     let mut anew = shared.lists_anew();
     loop {
         tokio::select! {
-            () = watch_one_history(&shared, client.clone()) => return,
-            _ = anew.changed() => tokio::time::sleep(BEFORE_LISTS).await,
+            () = watch_one_history(&shared, client.clone()) => {}
+            _ = anew.changed() => {}
         }
+        tokio::time::sleep(BEFORE_LISTS).await;
+        anew.mark_unchanged();
     }
 }
 
+/// Until its connection breaks.
 async fn watch_one_history(shared: &Shared, client: Client) {
     let api = Api::<DeserializeGuard<Address>>::all(client);
     let ours = watcher::Config::default().labels(&format!("{DYNAMIC_LABEL}=true"));
@@ -68,7 +71,9 @@ async fn watch_one_history(shared: &Shared, client: Client) {
             Ok(Event::Delete(address)) => address.0.iter().for_each(|address| shared.lent.forget(address.spec.ip)),
             Err(error) => {
                 tracing::warn!(%error, "watch of addresses interrupted");
-                shared.interrupted(&error);
+                if broke_off(&error) {
+                    return;
+                }
             }
         }
     }

@@ -74,6 +74,13 @@ struct World {
     incoming_subnets: BTreeMap<String, NamedSubnet>,
     plans_listed: bool,
     subnets_listed: bool,
+    /// A connection broke: everything is to be listed anew.
+    broke_off: bool,
+}
+
+/// Whether nobody answered: the API may be started anew with other data. One that refuses has the data that it had.
+fn broke_off(error: &watcher::Error) -> bool {
+    matches!(error, watcher::Error::WatchStartFailed(error) | watcher::Error::WatchFailed(error) if !matches!(error, kube::Error::Api(_)))
 }
 
 /// Runs an agent until `stop` ends. `ready` learns when it serves, or why it cannot.
@@ -155,22 +162,23 @@ async fn check_content(shared: &Arc<Shared>, plan: &Arc<BootPlan>) {
 
 /// Watches plans and Subnets for ever. What was known is served on while everything is listed anew.
 async fn watch(shared: Arc<Shared>, client: Client, listed: oneshot::Sender<()>) {
-    let (mut listed, mut anew) = (Some(listed), shared.lists_anew());
+    let (mut listed, mut anew, mut world) = (Some(listed), shared.lists_anew(), World::default());
     loop {
         tokio::select! {
-            () = watch_one_history(&shared, client.clone(), &mut listed) => return,
-            _ = anew.changed() => tokio::time::sleep(BEFORE_LISTS).await,
+            () = watch_one_history(&shared, client.clone(), &mut world, &mut listed) => {}
+            _ = anew.changed() => {}
         }
+        tokio::time::sleep(BEFORE_LISTS).await;
+        anew.mark_unchanged();
     }
 }
 
-/// Swaps in a snapshot after each change.
-async fn watch_one_history(shared: &Arc<Shared>, client: Client, listed: &mut Option<oneshot::Sender<()>>) {
+/// Swaps in a snapshot after each change, until the connection breaks.
+async fn watch_one_history(shared: &Arc<Shared>, client: Client, world: &mut World, listed: &mut Option<oneshot::Sender<()>>) {
     let plans = watcher(Api::<Secret>::namespaced(client.clone(), names::PLANS_NAMESPACE), watcher::Config::default()).default_backoff();
     let subnets = watcher(Api::<DeserializeGuard<Subnet>>::all(client), watcher::Config::default()).default_backoff();
     let mut changes =
         stream::select(plans.map(|event| event.map(Change::Plan)).boxed(), subnets.map(|event| event.map(Change::Subnet)).boxed());
-    let mut world = World::default();
     // Of all changes since the last snapshot: one list may be whole long before the other.
     let mut touched = BTreeSet::new();
     let mut loaders = shared.loader_changes();
@@ -187,6 +195,9 @@ async fn watch_one_history(shared: &Arc<Shared>, client: Client, listed: &mut Op
             && let Ok(Some(more)) = tokio::time::timeout(GATHER, changes.next()).await
         {
             touched.extend(world.take(shared, more));
+        }
+        if std::mem::take(&mut world.broke_off) {
+            return;
         }
         if !(world.plans_listed && world.subnets_listed) {
             continue;
@@ -213,7 +224,7 @@ impl World {
             Ok(change) => change,
             Err(error) => {
                 tracing::warn!(%error, "watch interrupted; serving on from memory");
-                shared.interrupted(&error);
+                self.broke_off |= broke_off(&error);
                 return Vec::new();
             }
         };
@@ -242,10 +253,18 @@ impl World {
                 self.plans_listed = true;
                 return self.plans.keys().cloned().collect();
             }
-            Change::Subnet(Event::Apply(subnet)) => put(&mut self.subnets, subnet, &shared.options.node),
+            Change::Subnet(Event::Apply(subnet)) => {
+                if let Some(subnet) = known(subnet, &self.subnets, &shared.options.node) {
+                    self.subnets.insert(subnet.name.clone(), subnet);
+                }
+            }
             Change::Subnet(Event::Delete(subnet)) => drop(self.subnets.remove(&subnet.name_any())),
             Change::Subnet(Event::Init) => self.incoming_subnets.clear(),
-            Change::Subnet(Event::InitApply(subnet)) => put(&mut self.incoming_subnets, subnet, &shared.options.node),
+            Change::Subnet(Event::InitApply(subnet)) => {
+                if let Some(subnet) = known(subnet, &self.subnets, &shared.options.node) {
+                    self.incoming_subnets.insert(subnet.name.clone(), subnet);
+                }
+            }
             Change::Subnet(Event::InitDone) => {
                 self.subnets = std::mem::take(&mut self.incoming_subnets);
                 self.subnets_listed = true;
@@ -255,7 +274,8 @@ impl World {
     }
 }
 
-fn put(subnets: &mut BTreeMap<String, NamedSubnet>, subnet: DeserializeGuard<Subnet>, node: &str) {
+/// A Subnet as it is served: as the API has it, or as it was where that cannot be read.
+fn known(subnet: DeserializeGuard<Subnet>, before: &BTreeMap<String, NamedSubnet>, node: &str) -> Option<NamedSubnet> {
     let name = subnet.name_any();
     match subnet.0 {
         Ok(subnet) => {
@@ -263,10 +283,11 @@ fn put(subnets: &mut BTreeMap<String, NamedSubnet>, subnet: DeserializeGuard<Sub
             let others = || subnet.status.iter().flat_map(|status| &status.servers).filter(|server| server.node != node);
             let servers = others().filter_map(|server| server.address.parse().ok()).collect();
             let other_addresses = others().flat_map(|server| &server.other_addresses).filter_map(|one| one.parse().ok()).collect();
-            subnets.insert(name.clone(), NamedSubnet { name, spec: subnet.spec, servers, other_addresses });
+            Some(NamedSubnet { name, spec: subnet.spec, servers, other_addresses })
         }
         Err(error) => {
             tracing::warn!(subnet = name, %error, "Subnet cannot be read; served as before, if at all");
+            before.get(&name).cloned()
         }
     }
 }
@@ -298,11 +319,25 @@ mod tests {
             "spec": { "cidr": "192.168.10.0/24", "mode": "dhcp" },
             "status": { "servers": [server("a", "192.168.10.1", "10.1.0.1"), server("b", "192.168.10.2", "10.1.0.2")] },
         });
-        let mut subnets = BTreeMap::new();
-        put(&mut subnets, serde_json::from_value(subnet).unwrap(), "a");
-        let lab = &subnets["lab"];
+        let lab = known(serde_json::from_value(subnet).unwrap(), &BTreeMap::new(), "a").unwrap();
         assert_eq!(lab.servers, ["192.168.10.2".parse::<std::net::Ipv4Addr>().unwrap()]);
-        let known = ["192.168.10.1", "10.1.0.1", "192.168.10.2", "10.1.0.2"].map(|address| lab.is_served_from(address.parse().unwrap()));
-        assert_eq!(known, [false, false, true, true]);
+        let ours = ["192.168.10.1", "10.1.0.1", "192.168.10.2", "10.1.0.2"].map(|address| lab.is_served_from(address.parse().unwrap()));
+        assert_eq!(ours, [false, false, true, true]);
+    }
+
+    #[test]
+    fn a_subnet_that_cannot_be_read_is_served_as_it_was() {
+        let subnet = |cidr: serde_json::Value| {
+            let subnet = serde_json::json!({
+                "apiVersion": "metal.athanor.dev/v1alpha1", "kind": "Subnet", "metadata": { "name": "lab" },
+                "spec": { "cidr": cidr, "mode": "dhcp" },
+            });
+            serde_json::from_value(subnet).unwrap()
+        };
+        let lab = known(subnet("192.168.10.0/24".into()), &BTreeMap::new(), "a").unwrap();
+        let before = BTreeMap::from([("lab".to_owned(), lab)]);
+        let spec = before["lab"].spec.clone();
+        assert_eq!(known(subnet(7.into()), &before, "a").unwrap().spec, spec);
+        assert!(known(subnet(7.into()), &BTreeMap::new(), "a").is_none());
     }
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use athanor_crds::{
-    Address, AddressSpec, SubnetSpec,
+    Address, AddressSpec, Subnet, SubnetSpec,
     address::{AddressOwner, QUARANTINE},
     conditions::reasons,
     machine::{AddressClaim, InterfaceStatus},
@@ -84,6 +84,7 @@ fn only_one(world: &World) -> Option<&(String, SubnetSpec)> {
 /// Makes sure that a Machine has the addresses it shall have, and no others.
 pub(crate) async fn ensure(world: &World, now: Timestamp, cluster: &impl Cluster) -> Result<Addresses, PortError> {
     let mut all = cluster.list::<Address>(None).await?;
+    // Only these concern it; what is free is looked for in a list of its own.
     all.retain(|address| owned_by(address, world) || world.machine.spec.interfaces.iter().any(|i| i.mac == address.spec.mac));
     // A list has no order: of several addresses that would do, every look must take the same.
     all.sort_by_key(|address| address.spec.ip);
@@ -112,7 +113,12 @@ pub(crate) async fn ensure(world: &World, now: Timestamp, cluster: &impl Cluster
     // A Subnet that gives none for a while forgets none: a known machine always has the same address.
     let resting = |address: &Address| world.subnets.iter().any(|(name, spec)| *name == address.spec.subnet && spec.mode != Mode::Dhcp);
     for stale in all.iter().filter(|address| owned_by(address, world) && !kept.contains(&address.name_any()) && !resting(address)) {
-        cluster.delete_read(&**stale).await?;
+        // Nor does one that cannot be read.
+        match cluster.look::<Subnet>(None, &stale.spec.subnet).await {
+            Err(PortError::Unreadable(_)) => {}
+            Err(error) => return Err(error),
+            Ok(_) => cluster.delete_read(&**stale).await?,
+        }
     }
     Ok(Addresses { interfaces, obstacle })
 }

@@ -520,9 +520,13 @@ pub async fn sweep(cluster: &impl Cluster) -> Result<(), PortError> {
     let orphans: BTreeSet<(String, String)> = planned.into_iter().chain(addressed).filter(|key| !known.contains(key)).collect();
     for (namespace, name) in orphans {
         // The lists may be old, and the Machine a new one.
-        if cluster.get::<Machine>(Some(&namespace), &name).await?.is_none() {
-            tracing::warn!(machine = %name, %namespace, "plan of a machine that is gone; forgotten");
-            forget(&namespace, &name, cluster).await?;
+        match cluster.get::<Machine>(Some(&namespace), &name).await {
+            Ok(None) => {
+                tracing::warn!(machine = %name, %namespace, "plan of a machine that is gone; forgotten");
+                forget(&namespace, &name, cluster).await?;
+            }
+            Ok(Some(_)) | Err(PortError::Unreadable(_)) => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(())

@@ -175,9 +175,6 @@ impl Cluster for KubeCluster {
                 Ok(())
             }
             Err(PortError::Conflict(why)) => {
-                if let Some(kept) = self.kept::<K>(read.meta().namespace.as_deref()) {
-                    kept.own.doubt(key(read.meta().namespace.as_deref(), &name));
-                }
                 let now = self.get::<K>(read.meta().namespace.as_deref(), &name).await?;
                 let is_same = now.is_some_and(|now| now.meta().uid == read.meta().uid);
                 if is_same { Err(PortError::Conflict(why)) } else { Ok(()) }

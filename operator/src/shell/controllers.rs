@@ -270,3 +270,27 @@ fn history(report: &mut BootReport) {
         node.events.drain(..node.events.len().saturating_sub(1));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use athanor_crds::AddressSpec;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn of_addresses_that_change_together_each_subnet_is_looked_at_once() {
+        let address = |last: u8, subnet: &str| {
+            let ip = std::net::Ipv4Addr::new(10, 0, 0, last).into();
+            let owner = athanor_crds::address::AddressOwner { namespace: "default".to_owned(), name: format!("m{last}") };
+            let mac = "52:54:00:00:00:01".parse().unwrap();
+            Arc::new(Address::new(&names::address(ip), AddressSpec::owned(ip, subnet, mac, owner)))
+        };
+        let later = stream::once(async move {
+            tokio::time::sleep(GATHER + DEBOUNCE).await;
+            address(4, "lab")
+        });
+        let changes = stream::iter([address(1, "lab"), address(2, "hall"), address(3, "lab")]).chain(later);
+        let looked_at: Vec<String> = gathered(changes.boxed()).map(|subnet| subnet.name).collect().await;
+        assert_eq!(looked_at, ["hall", "lab", "lab"]);
+    }
+}

@@ -155,7 +155,7 @@ impl Election {
         match written {
             Ok(lease) if self.history.went_back(lease.metadata.resource_version.as_deref()) => Ok(Held::Rewound),
             Ok(_) => Ok(Held::Ours),
-            Err(kube::Error::Api(status)) if status.is_conflict() => Ok(Held::Unsure),
+            Err(kube::Error::Api(status)) if status.code == 409 => Ok(Held::Unsure),
             Err(error) => Err(error),
         }
     }

@@ -9,7 +9,7 @@ use athanor_crds::conditions::reasons;
 use futures::{
     SinkExt as _, Stream, StreamExt as _,
     channel::mpsc::{self, Sender},
-    stream,
+    stream::{self, BoxStream},
 };
 use jiff::Timestamp;
 use k8s_openapi::api::events::v1 as events;
@@ -135,9 +135,9 @@ impl<K: Object> Feed<K> {
 
     /// Watches for ever. An object that cannot be read, as one that an older version stored may be, keeps nobody from the others.
     pub(super) async fn run(mut self) {
-        let client = self.api.clone().into_client();
+        let (api, client) = (self.api.clone(), self.api.into_client());
         let mut events = pin!(
-            lasting(self.api.clone())
+            lasting(move || watcher::watcher(api.clone(), watcher::Config::default()).default_backoff().boxed())
                 .filter_map(|event| readable(event, &self.own, &self.store, client.clone()))
                 .modify(|object| trim(self.trim, object))
                 .reflect(self.writer)
@@ -182,17 +182,21 @@ impl<K: Object> Feed<K> {
 
 /// A watch that begins with a list again where its connection broke: the API may have been started anew with other data, and of versions
 /// that are long ahead a watch is told nothing.
-fn lasting<K: Object>(api: Api<DeserializeGuard<K>>) -> impl Stream<Item = watcher::Result<Event<DeserializeGuard<K>>>> {
-    let begin = move || watcher::watcher(api.clone(), watcher::Config::default()).default_backoff().boxed();
+fn lasting<K>(begin: impl Fn() -> BoxStream<'static, watcher::Result<Event<K>>>) -> impl Stream<Item = watcher::Result<Event<K>>> {
     stream::unfold((begin(), begin, false), |(mut events, begin, broke)| async move {
         if broke {
             tokio::time::sleep(BEFORE_LIST).await;
             events = begin();
         }
         let event = events.next().await?;
-        let broke = matches!(event, Err(watcher::Error::WatchStartFailed(_) | watcher::Error::WatchFailed(_)));
+        let broke = event.as_ref().is_err_and(broke_off);
         Some((event, (events, begin, broke)))
     })
+}
+
+/// Whether nobody answered. An API that refuses has the data that it had.
+fn broke_off(error: &watcher::Error) -> bool {
+    matches!(error, watcher::Error::WatchStartFailed(error) | watcher::Error::WatchFailed(error) if !matches!(error, kube::Error::Api(_)))
 }
 
 /// An event with its object; nothing where that cannot be read, but for a word to whoever looks at it.
@@ -202,7 +206,7 @@ async fn readable<K: Object>(
     store: &Store<K>,
     client: Client,
 ) -> Option<Result<Event<K>, watcher::Error>> {
-    let is_gone = matches!(event, Ok(Event::Delete(_)));
+    let (is_gone, is_listed) = (matches!(event, Ok(Event::Delete(_))), matches!(event, Ok(Event::InitApply(_))));
     let (event, object): (fn(K) -> Event<K>, _) = match event {
         Ok(Event::Apply(object)) => (Event::Apply, object),
         Ok(Event::InitApply(object)) => (Event::InitApply, object),
@@ -222,6 +226,7 @@ async fn readable<K: Object>(
                 own.deleted(&key);
                 return store.get(&key).map(|old| Ok(Event::Delete(K::clone(&old))));
             }
+            let is_listed = is_listed.then(|| store.get(&key).map(|old| Ok(Event::InitApply(K::clone(&old))))).flatten();
             tracing::warn!(kind = %K::kind(&()), name, namespace = unreadable.metadata.namespace, error = unreadable.error, "object cannot be read and is left alone");
             let message = format!("it cannot be read, and is left alone until it is corrected: {}", unreadable.error);
             let news = News { trouble: true, reason: reasons::UNREADABLE, message: &message };
@@ -229,7 +234,8 @@ async fn readable<K: Object>(
             let events = Api::<events::Event>::namespaced(client, told.metadata.namespace.as_deref().unwrap_or_default());
             // It may have been told before; and it is only news.
             let _ = events.create(&PostParams::default(), &told).await;
-            None
+            // A new list forgets nobody: what it was last still takes its place among the others.
+            is_listed
         }
     }
 }
@@ -264,6 +270,31 @@ mod tests {
         let mut machine = Machine::new(name, MachineSpec::default());
         machine.metadata.resource_version = Some(version.to_owned());
         Arc::new(machine)
+    }
+
+    fn told(events: Vec<watcher::Result<Event<Machine>>>) -> BoxStream<'static, watcher::Result<Event<Machine>>> {
+        stream::iter(events).chain(stream::pending()).boxed()
+    }
+
+    #[tokio::test]
+    async fn a_watch_whose_connection_broke_begins_anew_and_one_that_was_refused_goes_on() {
+        let refused = || Err(watcher::Error::WatchStartFailed(kube::Error::Api(Box::default())));
+        let broke = || Err(watcher::Error::WatchFailed(kube::Error::Service("connection refused".into())));
+        let watches =
+            std::sync::Mutex::new(vec![told(vec![Ok(Event::Init)]), told(vec![refused(), Ok(Event::InitDone), broke(), Ok(Event::Init)])]);
+        let mut events = pin!(lasting(|| watches.lock().unwrap().pop().expect("begun too often")));
+        let mut seen = Vec::new();
+        for _ in 0..4 {
+            let event = tokio::time::timeout(BEFORE_LIST * 2, events.next()).await.unwrap().unwrap();
+            seen.push(match event {
+                Ok(Event::Init) => "init",
+                Ok(Event::InitDone) => "done",
+                Ok(_) => "other",
+                Err(_) => "error",
+            });
+        }
+        assert_eq!(seen, ["error", "done", "error", "init"]);
+        assert!(watches.lock().unwrap().is_empty());
     }
 
     #[test]

@@ -32,20 +32,21 @@ async fn prune(cluster: &impl Cluster) -> Result<(), PortError> {
     reports.retain(|report| report.spec.mac.is_some_and(|mac| report.name_any() == names::stranger_report(mac)));
     reports.sort_by_key(|report| Reverse(newest(report)));
     for old in reports.iter().skip(MOST) {
-        cluster.delete_read(&**old).await?;
+        unless_changed(cluster.delete_read(&**old).await)?;
     }
     Ok(())
+}
+
+/// What changed in this moment is not old, and keeps no other from going.
+fn unless_changed(deleted: Result<(), PortError>) -> Result<(), PortError> {
+    deleted.or_else(|error| if matches!(error, PortError::Conflict(_)) { Ok(()) } else { Err(error) })
 }
 
 /// Frees addresses whose quarantine or lease is over.
 async fn free_expired(cluster: &impl Cluster, now: Timestamp) -> Result<(), PortError> {
     for address in cluster.list::<Address>(None).await? {
         if address.spec.owner.is_none() && address.spec.expires.as_ref().is_some_and(|expires| expires.0 < now) {
-            match cluster.delete_read(&*address).await {
-                // Somebody renewed it in this moment; the others' time is over all the same.
-                Ok(()) | Err(PortError::Conflict(_)) => {}
-                Err(error) => return Err(error),
-            }
+            unless_changed(cluster.delete_read(&*address).await)?;
         }
     }
     Ok(())
