@@ -41,6 +41,11 @@ fn version(object: &Value) -> Option<u64> {
 /// How many earlier states a stale read may see.
 const PAST: usize = 6;
 
+/// One of so many looks finds what cannot be read.
+const UNREADABLE: u64 = 400;
+/// After so many looks, as a rule, it was corrected.
+const CORRECTED: u64 = 8;
+
 /// An API in memory that misbehaves within its rights.
 #[derive(Debug)]
 pub struct Memory {
@@ -53,6 +58,8 @@ pub struct Memory {
     own: Mutex<BTreeMap<Key, u64>>,
     revision: AtomicU64,
     calm: Mutex<bool>,
+    /// What somebody wrote that this version cannot read, and whether lists have it as it was before.
+    unreadable: Mutex<BTreeMap<Key, bool>>,
     /// What was written since somebody looked.
     written: Mutex<Vec<Key>>,
 }
@@ -67,6 +74,7 @@ impl Memory {
             own: Mutex::default(),
             revision: AtomicU64::new(1),
             calm: Mutex::new(false),
+            unreadable: Mutex::default(),
             written: Mutex::default(),
         }
     }
@@ -74,6 +82,7 @@ impl Memory {
     /// From now on it behaves, or does not.
     pub fn set_calm(&self, calm: bool) {
         *self.calm.lock().unwrap() = calm;
+        self.unreadable.lock().unwrap().clear();
     }
 
     /// How many writes there were.
@@ -116,6 +125,17 @@ impl Memory {
     /// Whether something happens that happens so rarely, and never in calm.
     pub fn luck(&self, one_in: u64) -> bool {
         !*self.calm.lock().unwrap() && self.dice.roll(one_in) == 0
+    }
+
+    /// Whether an object can be read now. Now and then one cannot for a while, until somebody corrects it.
+    fn readable(&self, key: &Key) -> Result<(), PortError> {
+        let mut unreadable = self.unreadable.lock().unwrap();
+        if self.luck(UNREADABLE) {
+            unreadable.insert(key.clone(), self.dice.roll(2) == 0);
+        } else if self.luck(CORRECTED) {
+            unreadable.remove(key);
+        }
+        if unreadable.contains_key(key) { Err(PortError::Unreadable(format!("{key:?}"))) } else { Ok(()) }
     }
 
     fn key<K: Object>(namespace: Option<&str>, name: &str) -> Key {
@@ -195,7 +215,8 @@ impl Memory {
         let key = Self::key::<K>(read.meta().namespace.as_deref(), read.meta().name.as_deref().unwrap());
         let live =
             self.now.lock().unwrap().get(&key).map(|live| live.value.clone()).ok_or_else(|| PortError::NotFound(format!("{key:?}")))?;
-        if live["metadata"]["resourceVersion"].as_str() != read.meta().resource_version.as_deref() || self.luck(12) {
+        let corrupt = self.unreadable.lock().unwrap().contains_key(&key);
+        if corrupt || live["metadata"]["resourceVersion"].as_str() != read.meta().resource_version.as_deref() || self.luck(12) {
             return Err(PortError::Conflict(format!("{key:?}")));
         }
         let mut new = live;
@@ -237,7 +258,11 @@ impl Cluster for Memory {
             return Err(PortError::Unavailable("no answer".to_owned()));
         }
         // A get is answered by the API itself and is never old; lists come out of caches.
-        let found = self.now.lock().unwrap().get(&Self::key::<K>(namespace, name)).cloned();
+        let key = Self::key::<K>(namespace, name);
+        let found = self.now.lock().unwrap().get(&key).cloned();
+        if found.is_some() {
+            self.readable(&key)?;
+        }
         Ok(found.map(|object| K::clone(&object.read())))
     }
 
@@ -245,6 +270,9 @@ impl Cluster for Memory {
         let key = Self::key::<K>(namespace, name);
         // A reconciler looks at six objects in a row.
         let (view, now) = (self.view(6), self.now.lock().unwrap());
+        if now.contains_key(&key) {
+            self.readable(&key)?;
+        }
         Ok(self.known(&key, &view, &now).map(|object| object.read()))
     }
 
@@ -252,7 +280,10 @@ impl Cluster for Memory {
         let kind = K::kind(&()).into_owned();
         let inside = |key: &Key| key.0 == kind && namespace.is_none_or(|namespace| key.1 == namespace);
         let (view, now) = (self.view(3), self.now.lock().unwrap());
-        let keys: BTreeSet<&Key> = view.keys().chain(now.keys()).filter(|key| inside(key)).collect();
+        // Who was started since it cannot be read has never seen it.
+        let unreadable = self.unreadable.lock().unwrap();
+        let seen = |key: &Key| unreadable.get(key).is_none_or(|as_before| *as_before);
+        let keys: BTreeSet<&Key> = view.keys().chain(now.keys()).filter(|key| inside(key) && seen(key)).collect();
         let mut list: Vec<&Arc<Stored>> = keys.into_iter().filter_map(|key| self.known(key, &view, &now)).collect();
         // Nobody promises an order.
         for last in (1..list.len()).rev() {
@@ -290,6 +321,7 @@ impl Cluster for Memory {
         let Some(object) = now.get(&key).map(|object| &object.value["metadata"]) else { return Ok(()) };
         let same = |field: &str, read: &Option<String>| object[field].as_str() == read.as_deref();
         match (same("uid", &read.meta().uid), same("resourceVersion", &read.meta().resource_version)) {
+            (true, true) if self.unreadable.lock().unwrap().contains_key(&key) => return Err(PortError::Conflict(format!("{key:?}"))),
             (true, true) => drop(now.remove(&key)),
             (true, false) => return Err(PortError::Conflict(format!("{key:?}"))),
             (false, _) => {}
