@@ -30,6 +30,8 @@ use crate::{
 
 /// How soon a segment with another server is probed again.
 const FOREIGN_AGAIN: Duration = Duration::from_secs(60);
+/// How long a server that was heard to offer something counts, whether it answers our probe or not: two probes see whether it is gone.
+const HEARD: Duration = Duration::from_secs(120);
 /// How soon a probe that could not be made is tried again.
 const FAILED_AGAIN: Duration = Duration::from_secs(5);
 
@@ -62,6 +64,8 @@ pub(crate) struct Verdicts {
     suspicions: watch::Sender<BTreeMap<String, Ipv4Addr>>,
     /// Whom a client of a place chose instead of us, and when last.
     chosen: Mutex<BTreeMap<String, (Ipv4Addr, Instant)>>,
+    /// Who was heard to offer an address in a place, and when last.
+    heard: Mutex<BTreeMap<String, (Ipv4Addr, Instant)>>,
 }
 
 impl Verdicts {
@@ -70,7 +74,7 @@ impl Verdicts {
         // A damaged file only costs a probe.
         let kept = fs::read(&file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
         let (current, suspicions) = (watch::Sender::default(), watch::Sender::default());
-        Self { file, kept: Mutex::new(kept), current, suspicions, chosen: Mutex::default() }
+        Self { file, kept: Mutex::new(kept), current, suspicions, chosen: Mutex::default(), heard: Mutex::default() }
     }
 
     /// Whether we may answer with authority on an interface, now.
@@ -85,11 +89,26 @@ impl Verdicts {
 
     /// A client chose another server: the verdict that there is none is looked at again, does not outlive us, and may hold no longer from now on.
     pub(crate) fn suspect(&self, link: &Link, server: Ipv4Addr, at_once: bool) {
-        let (interface, place) = (&link.interface, place(link));
-        self.chosen.lock().unwrap_or_else(PoisonError::into_inner).insert(place.clone(), (server, Instant::now()));
-        if self.of(interface) == Authority::Alone {
-            let now = Timestamp::now();
-            self.remember(place, Verdict { foreign: Some(server), at: now, chosen: Some(now) });
+        self.chosen.lock().unwrap_or_else(PoisonError::into_inner).insert(place(link), (server, Instant::now()));
+        self.doubt(link, Verdict { foreign: Some(server), at: Timestamp::now(), chosen: Some(Timestamp::now()) }, at_once);
+    }
+
+    /// A server was heard to offer somebody an address: likewise, but that it is gone is believed sooner.
+    pub(crate) fn overhear(&self, link: &Link, server: Ipv4Addr, at_once: bool) {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).insert(place(link), (server, Instant::now()));
+        self.doubt(link, Verdict { foreign: Some(server), at: Timestamp::now(), chosen: None }, at_once);
+    }
+
+    fn heard_lately(&self, place: &str) -> Option<Ipv4Addr> {
+        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.get(place).filter(|(_, when)| when.elapsed() < HEARD).map(|(server, _)| *server)
+    }
+
+    /// Somebody else may be there after all.
+    fn doubt(&self, link: &Link, verdict: Verdict, at_once: bool) {
+        let interface = &link.interface;
+        if let (Authority::Alone, Some(server)) = (self.of(interface), verdict.foreign) {
+            self.remember(place(link), verdict);
             if at_once {
                 // Firmware that got nothing to boot there asks on in the same second.
                 self.set(interface, Authority::Foreign(server), false);
@@ -208,7 +227,11 @@ pub(crate) async fn keep_current(shared: Arc<Shared>, duty: Duty) {
             }
             chosen => chosen,
         };
-        let another = |answered: Option<Ipv4Addr>| chosen.map(|(server, _)| server).or(answered.filter(|server| !shared.is_ours(*server)));
+        let heard = shared.authority.heard_lately(&place);
+        let another = |answered: Option<Ipv4Addr>| {
+            let seen = answered.or(heard).filter(|server| !shared.is_ours(*server));
+            chosen.map(|(server, _)| server).or(seen)
+        };
         let (pause, found) = match probed.map(|probed| probed.map(another)) {
             Ok(Ok(None)) => {
                 tracing::info!(%interface, "no other DHCP server answered");

@@ -28,6 +28,7 @@ mod link;
 mod loaders;
 mod metrics;
 mod options;
+mod overhear;
 mod port;
 mod report;
 mod shared;

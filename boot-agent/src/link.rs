@@ -7,6 +7,7 @@ use tokio::task::JoinSet;
 use crate::{
     AgentError, authority, dhcp,
     interface::{self, Duty},
+    overhear,
     shared::Shared,
     tftp, wake,
 };
@@ -73,6 +74,7 @@ fn start(shared: &Arc<Shared>, duty: &Duty) -> Result<JoinSet<()>, AgentError> {
     dhcp::start(shared, duty, &mut tasks)?;
     tftp::start(shared, duty, &mut tasks)?;
     tasks.spawn(authority::keep_current(shared.clone(), duty.clone()));
+    tasks.spawn(overhear::run(shared.clone(), duty.clone()));
     tasks.spawn(wake::run(shared.clone(), duty.clone()));
     Ok(tasks)
 }

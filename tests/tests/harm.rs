@@ -3,7 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use athanor_tests::{Capture, FakeIpxe, Firmware, Guest, Rack, Service, Vm, capture, disk, dnsmasq, rack, tools, wait_for};
+use athanor_tests::{
+    Capture, FakeIpxe, Firmware, Guest, Rack, Service, Vm, capture, disk, dnsmasq, firmware_client, rack, tools, wait_for,
+};
 
 /// A freshly started Athanor, as a person who changes nothing gets it: with what `config detect` writes.
 fn detected(rack: &Rack) -> anyhow::Result<Service<'_>> {
@@ -210,6 +212,27 @@ fn a_dnsmasq_that_knows_its_clients_by_name_is_seen_when_one_of_them_chooses_it(
     service.restart().unwrap();
     wait_foreign(&service);
     assert!(stranger.loader().is_err(), "the other server was forgotten at a restart");
+}
+
+#[test]
+fn a_dnsmasq_that_knows_its_clients_by_name_is_seen_when_it_offers_one_of_them_something() {
+    let rack = Rack::up().unwrap();
+    let (other, client) = (rack.neighbour("192.168.10.2/24").unwrap(), rack.neighbour("192.168.10.9/24").unwrap());
+    let mac = "52:54:00:aa:00:1a";
+    let _dnsmasq = dnsmasq::knowing_only(&rack, &other, mac, "192.168.10.55").unwrap();
+    let service = Service::start(&rack).unwrap();
+    // It ignores the probe.
+    wait_probed(&service, "no other DHCP server answered");
+    let discover = rack.file("discover");
+    std::fs::write(&discover, firmware_client::discover(mac.parse().unwrap(), false).unwrap()).unwrap();
+    // Sent to that server alone: we see its offer, and nothing else.
+    let send = format!("cat {} > /dev/udp/192.168.10.2/67", discover.display());
+    wait_for("what is heard", Duration::from_secs(20), || {
+        tools::run(client.command("bash").args(["-c", &send])).map_err(|error| error.to_string())?;
+        let subnet = service.get("subnet", "lab").map_err(|error| error.to_string())?["status"].to_string();
+        if subnet.contains("192.168.10.2 also answers DHCP") { Ok(()) } else { Err(subnet) }
+    })
+    .unwrap();
 }
 
 /// A machine that somebody else installed, in each of the three ways to its disk.

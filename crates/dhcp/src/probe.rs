@@ -34,19 +34,34 @@ pub fn discover(xid: u32, mac: MacAddr, installation: &str) -> Vec<u8> {
     out
 }
 
-/// The server that answered the probe with an OFFER, if these bytes are that.
+/// An OFFER of an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Offer {
+    /// Of which question.
+    pub xid: u32,
+    /// Whose.
+    pub server: Ipv4Addr,
+}
+
+/// The server that answered the probe, if these bytes are that.
 pub fn foreign_server(bytes: &[u8], xid: u32, ours: &[Ipv4Addr]) -> Option<Ipv4Addr> {
+    offer(bytes).filter(|offer| offer.xid == xid && !ours.contains(&offer.server)).map(|offer| offer.server)
+}
+
+/// The OFFER of an address, if these bytes are that.
+pub fn offer(bytes: &[u8]) -> Option<Offer> {
     let fixed = bytes.get(..FIXED)?;
-    if fixed.first() != Some(&2) || fixed.get(4..8) != Some(xid.to_be_bytes().as_slice()) {
+    if fixed.first() != Some(&2) {
         return None;
     }
+    let xid = u32::from_be_bytes(fixed.get(4..8)?.try_into().ok()?);
     let mut options = Options::default();
     options.read(bytes.get(FIXED + COOKIE.len()..)?);
-    let offer = options.get(option::MESSAGE_TYPE) == Some(&[MessageType::Offer.code()]);
+    let is_offer = options.get(option::MESSAGE_TYPE) == Some(&[MessageType::Offer.code()]);
     let yiaddr = <[u8; 4]>::try_from(fixed.get(16..20)?).ok().map(Ipv4Addr::from)?;
     // A proxyDHCP offer gives no address and takes nobody's authority.
     if yiaddr.is_unspecified() {
         return None;
     }
-    options.address(option::SERVER_ID).filter(|server| offer && !ours.contains(server))
+    options.address(option::SERVER_ID).filter(|_| is_offer).map(|server| Offer { xid, server })
 }

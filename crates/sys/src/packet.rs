@@ -3,11 +3,13 @@
 use std::{
     io::{self, Read as _},
     mem,
+    net::UdpSocket,
+    os::fd::OwnedFd,
     time::Duration,
 };
 
 use nix::net::if_::if_nametoindex;
-use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, SockFilter, Socket, Type};
 
 /// IPv4 or ARP packets on one interface.
 #[derive(Debug)]
@@ -48,6 +50,21 @@ impl PacketSocket {
         Ok(Self { socket, index, protocol })
     }
 
+    /// A socket that receives, from the IP header on, what comes in on the interface for a UDP port, whoever it is for. The kernel wakes nobody
+    /// for the rest. It does not wait, and has the type of a datagram socket, which runtimes know how to wait for; only `recv` is of use.
+    ///
+    /// # Errors
+    /// No such interface, or no right (CAP_NET_RAW).
+    pub fn listener(interface: &str, port: u16) -> io::Result<UdpSocket> {
+        let index = if_nametoindex(interface)?;
+        // Bound after the filter: nothing else is queued.
+        let socket = Socket::new(Domain::PACKET, Type::DGRAM, Some(Protocol::from(0)))?;
+        socket.attach_filter(&udp_to(port))?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&link_address(index, EtherType::Ip.on_the_wire(), [0; 6]))?;
+        Ok(OwnedFd::from(socket).into())
+    }
+
     /// Sends one packet to a MAC address.
     ///
     /// # Errors
@@ -65,6 +82,23 @@ impl PacketSocket {
         self.socket.set_read_timeout(Some(wait.max(Duration::from_millis(1))))?;
         (&self.socket).read(buffer)
     }
+}
+
+/// Classic BPF: IPv4 with UDP, the first fragment, and its port.
+fn udp_to(port: u16) -> [SockFilter; 9] {
+    let (byte, half, header, half_at) = (0x30, 0x28, 0xb1, 0x48);
+    let (equals, any_of, answer) = (0x15, 0x45, 0x06);
+    [
+        SockFilter::new(byte, 0, 0, 9),
+        SockFilter::new(equals, 0, 6, 17),
+        SockFilter::new(half, 0, 0, 6),
+        SockFilter::new(any_of, 4, 0, 0x1fff),
+        SockFilter::new(header, 0, 0, 0),
+        SockFilter::new(half_at, 0, 0, 2),
+        SockFilter::new(equals, 0, 1, u32::from(port)),
+        SockFilter::new(answer, 0, 0, u32::MAX),
+        SockFilter::new(answer, 0, 0, 0),
+    ]
 }
 
 impl EtherType {
