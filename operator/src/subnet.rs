@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use athanor_crds::{
-    Address, Subnet,
+    Address, Subnet, SubnetSpec,
     conditions::{self, reasons, types},
     names,
     subnet::{Accept, Authority, Mode, SubnetServer, SubnetStatus},
@@ -141,6 +141,18 @@ fn tell_accepting(subnet: &Subnet, conditions: &mut Vec<Condition>, now: Timesta
     }
 }
 
+/// Why nobody serves it.
+fn unserved(spec: &SubnetSpec) -> String {
+    match spec.interfaces.join(", ") {
+        named if named.is_empty() => {
+            format!("no agent has an interface in {}; give one an address there, or name it in spec.interfaces", spec.cidr)
+        }
+        named => format!(
+            "spec.interfaces: no agent serves on {named}; name an interface that one of them has, with an address, or leave the field out"
+        ),
+    }
+}
+
 /// `homeless`: there is no namespace that newcomers could register in.
 fn judge(subnet: &Subnet, others: &[Arc<Subnet>], homeless: bool, status: &mut SubnetStatus, now: Timestamp) {
     let spec = &subnet.spec;
@@ -199,14 +211,12 @@ fn judge(subnet: &Subnet, others: &[Arc<Subnet>], homeless: bool, status: &mut S
             );
             (false, reasons::NO_NAMESPACE, message)
         }
-        (None, None, _) if status.servers.is_empty() => (
-            false,
-            reasons::NO_SERVER,
-            format!("no agent has an interface in {}; give one an address there, or name it in spec.interfaces", spec.cidr),
-        ),
+        (None, None, _) if status.servers.is_empty() => (false, reasons::NO_SERVER, unserved(spec)),
         (None, None, mode) => {
             let places: Vec<String> = status.servers.iter().map(|server| format!("{} on {}", server.interface, server.node)).collect();
-            (true, reasons::SERVING, format!("mode {mode}, served by {}", places.join(", ")))
+            let beside = foreign.as_ref().filter(|_| mode == Mode::Dhcp);
+            let beside = beside.map(|server| format!("; not for newcomers while {server} answers DHCP, too")).unwrap_or_default();
+            (true, reasons::SERVING, format!("mode {mode}, served by {}{beside}", places.join(", ")))
         }
     };
     set(list, types::READY, ready, reason, message);

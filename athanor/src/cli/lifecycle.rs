@@ -128,12 +128,12 @@ pub(crate) async fn delete(global: &Global, args: DeleteArgs) -> anyhow::Result<
         (None, Some(_)) => bail!("--mac names a deployment; give the name of the {}", kind.singular),
         (None, None) => return Err(kind.nameless()),
     };
-    let machine = if kind.kind == "Deployment" {
-        let api: Api<Deployment> = Api::namespaced(client.clone(), &global.namespace);
-        api.get_opt(&name).await?.and_then(|deployment| deployment.status).and_then(|status| status.machine)
+    let deployment = if kind.kind == "Deployment" {
+        Api::<Deployment>::namespaced(client.clone(), &global.namespace).get_opt(&name).await?
     } else {
         None
     };
+    let machine = deployment.as_ref().and_then(|deployment| deployment.status.as_ref()?.machine.clone());
     let held = get::api(&client, global, &kind).delete(&name, &DeleteParams::default()).await?.is_left();
     let what = match (&machine, held) {
         (_, false) => "deleted",
@@ -141,8 +141,8 @@ pub(crate) async fn delete(global: &Global, args: DeleteArgs) -> anyhow::Result<
         (None, true) => "is being deleted",
     };
     out(&format!("{}/{name} {what}\n", kind.singular));
-    match machine {
-        Some(machine) if args.wait => wait::follow_release(&client, global, &machine, args.timeout).await,
+    match deployment.zip(machine) {
+        Some((deployment, machine)) if args.wait => wait::follow_release(&client, global, &deployment, &machine, args.timeout).await,
         _ => Ok(()),
     }
 }

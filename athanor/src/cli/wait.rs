@@ -170,12 +170,23 @@ pub(crate) async fn follow_deployment(client: &Client, global: &Global, name: &s
     }
 }
 
-/// Tells how a machine is given back until it is free.
-pub(crate) async fn follow_release(client: &Client, global: &Global, machine: &str, timeout: Duration) -> anyhow::Result<()> {
+/// Tells how a machine is given back until it is free, or somebody else's.
+pub(crate) async fn follow_release(
+    client: &Client,
+    global: &Global,
+    deployment: &Deployment,
+    machine: &str,
+    timeout: Duration,
+) -> anyhow::Result<()> {
     let machines: Api<Machine> = Api::namespaced(client.clone(), &global.namespace);
     let (start, mut said) = (Instant::now(), String::new());
     loop {
         let Some(object) = machines.get_opt(machine).await? else { bail!("machine/{machine} was deleted meanwhile") };
+        if let Some(claim) = object.spec.claim_ref.as_ref().filter(|claim| Some(&claim.instance_id) != deployment.spec.instance_id.as_ref())
+        {
+            out(&format!("  free         {machine}  and claimed by Deployment {}\n", claim.name));
+            return Ok(());
+        }
         let status = object.status.clone().unwrap_or_default();
         let message = conditions::find(&status.conditions, types::READY).map(|condition| condition.message.clone()).unwrap_or_default();
         let state = status.state.map(|state| state.to_string().to_lowercase()).unwrap_or_default();

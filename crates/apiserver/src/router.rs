@@ -228,7 +228,7 @@ impl ApiServer {
             ("list", None) => self.list(&call, &target),
             ("get", Some(name)) => {
                 let object = verbs::get(&self.store, &target, &name)?;
-                Ok(reply(StatusCode::OK, &View::of(&call.accept).one(&target.kind, object, Timestamp::now()), &[]))
+                Ok(reply(StatusCode::OK, &call.view().one(&target.kind, object, Timestamp::now()), &[]))
             }
             ("delete", Some(name)) => self.delete(&call, &target, &name),
             ("deletecollection", None) => self.delete_collection(&call, &target),
@@ -245,7 +245,7 @@ impl ApiServer {
         };
         let from = get("continue").map(Continue::parse).transpose()?;
         call.check_revision(self.store.revision())?;
-        let list = List { target: target.clone(), selector: call.selector(&target.kind, None)?, view: View::of(&call.accept), limit, from };
+        let list = List { target: target.clone(), selector: call.selector(&target.kind, None)?, view: call.view(), limit, from };
         Ok(written(StatusCode::OK, list::write(&self.store, &list, Timestamp::now())?, &[]))
     }
 
@@ -263,7 +263,7 @@ impl ApiServer {
         let selector = call.selector(&target.kind, target.name.as_deref())?;
         let watch = Watch {
             selector,
-            view: View::of(&call.accept),
+            view: call.view(),
             bookmarks: call.flag("allowWatchBookmarks"),
             timeout: call.query.get("timeoutSeconds").and_then(|text| text.parse().ok()).map(Duration::from_secs),
             target: Target { name: None, ..target },
@@ -301,7 +301,7 @@ impl ApiServer {
         if options.unknown == Unknown::Warn {
             warnings.extend(read.twice.iter().map(|path| format!("duplicate field {path:?}")));
         }
-        let seen = View::of(&call.accept).one(&target.kind, written.object, Timestamp::now());
+        let seen = call.view().one(&target.kind, written.object, Timestamp::now());
         let mut response = reply(written.code, &seen, &warnings);
         if let Some(name) = name.filter(|_| !options.dry_run) {
             let (kind, namespace) = (target.kind.kind.clone(), target.namespace.clone());
@@ -387,6 +387,10 @@ impl Call {
     }
 
     /// The revision that a list is to be of, checked as kube-apiserver does it: this server has only the newest.
+    fn view(&self) -> View {
+        View::of(&self.accept, self.query.get("includeObject").map(String::as_str))
+    }
+
     fn check_revision(&self, newest: u64) -> Result<()> {
         let get = |name: &str| self.query.get(name).map(String::as_str).filter(|text| !text.is_empty());
         let matching = get("resourceVersionMatch");

@@ -10,16 +10,29 @@ use crate::kinds::Kind;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum View {
     Object,
-    Table,
+    Table(Beside),
     Metadata,
 }
 
+/// What of an object a table has beside its cells (`includeObject=`): `kubectl --sort-by` wants all of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Beside {
+    Nothing,
+    Metadata,
+    Object,
+}
+
 impl View {
-    /// From an `Accept` header. Clients list what they can take, best first.
-    pub(crate) fn of(accept: &str) -> Self {
+    /// From an `Accept` header and `includeObject`. Clients list what they can take, best first.
+    pub(crate) fn of(accept: &str, include: Option<&str>) -> Self {
+        let beside = match include {
+            Some("None") => Beside::Nothing,
+            Some("Object") => Beside::Object,
+            _ => Beside::Metadata,
+        };
         let first = accept.split(',').map(str::trim).find_map(|part| {
             if part.contains("as=Table") {
-                Some(Self::Table)
+                Some(Self::Table(beside))
             } else if part.contains("as=PartialObjectMetadata") {
                 Some(Self::Metadata)
             } else if part.starts_with("application/json") || part.starts_with("*/*") {
@@ -36,10 +49,13 @@ impl View {
         match self {
             Self::Object => object,
             Self::Metadata => metadata(&object),
-            Self::Table => json!({
-                "kind": "Table", "apiVersion": "meta.k8s.io/v1", "columnDefinitions": columns(kind), "rows": [row(kind, &object, now)],
-                "metadata": { "resourceVersion": object["metadata"]["resourceVersion"] }
-            }),
+            Self::Table(beside) => {
+                let version = object["metadata"]["resourceVersion"].clone();
+                json!({
+                    "kind": "Table", "apiVersion": "meta.k8s.io/v1", "columnDefinitions": columns(kind),
+                    "rows": [row(kind, object, beside, now)], "metadata": { "resourceVersion": version }
+                })
+            }
         }
     }
 
@@ -48,7 +64,7 @@ impl View {
         match self {
             Self::Object => object,
             Self::Metadata => metadata(&object),
-            Self::Table => row(kind, &object, now),
+            Self::Table(beside) => row(kind, object, beside, now),
         }
     }
 
@@ -57,7 +73,7 @@ impl View {
         match self {
             Self::Object => (json!({ "kind": format!("{}List", kind.kind), "apiVersion": kind.api_version() }), "items"),
             Self::Metadata => (json!({ "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1" }), "items"),
-            Self::Table => (json!({ "kind": "Table", "apiVersion": "meta.k8s.io/v1", "columnDefinitions": columns(kind) }), "rows"),
+            Self::Table(_) => (json!({ "kind": "Table", "apiVersion": "meta.k8s.io/v1", "columnDefinitions": columns(kind) }), "rows"),
         }
     }
 }
@@ -78,10 +94,15 @@ fn columns(kind: &Kind) -> Vec<Value> {
     std::iter::once(name).chain(more).collect()
 }
 
-fn row(kind: &Kind, object: &Value, now: Timestamp) -> Value {
-    let cells = kind.columns.iter().map(|column| cell(object, &column.path, &column.type_, now));
+fn row(kind: &Kind, object: Value, beside: Beside, now: Timestamp) -> Value {
+    let cells = kind.columns.iter().map(|column| cell(&object, &column.path, &column.type_, now));
     let cells: Vec<Value> = std::iter::once(object["metadata"]["name"].clone()).chain(cells).collect();
-    json!({ "cells": cells, "object": metadata(object) })
+    let object = match beside {
+        Beside::Nothing => Value::Null,
+        Beside::Metadata => metadata(&object),
+        Beside::Object => object,
+    };
+    json!({ "cells": cells, "object": object })
 }
 
 fn cell(object: &Value, path: &str, type_: &str, now: Timestamp) -> Value {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use athanor_crds::{
-    Address, AddressSpec, Subnet, SubnetSpec,
+    Address, AddressSpec, SubnetSpec,
     address::{AddressOwner, QUARANTINE},
     conditions::reasons,
     machine::{AddressClaim, InterfaceStatus},
@@ -110,15 +110,10 @@ pub(crate) async fn ensure(world: &World, now: Timestamp, cluster: &impl Cluster
             }
         }
     }
-    // A Subnet that gives none for a while forgets none: a known machine always has the same address.
-    let resting = |address: &Address| world.subnets.iter().any(|(name, spec)| *name == address.spec.subnet && spec.mode != Mode::Dhcp);
-    for stale in all.iter().filter(|address| owned_by(address, world) && !kept.contains(&address.name_any()) && !resting(address)) {
-        // Nor does one that cannot be read.
-        match cluster.look::<Subnet>(None, &stale.spec.subnet).await {
-            Err(PortError::Unreadable(_)) => {}
-            Err(error) => return Err(error),
-            Ok(_) => cluster.delete_read(&**stale).await?,
-        }
+    // A Subnet that gives none for a while, or is gone, forgets none: a known machine always has the same address.
+    let gives = |address: &Address| world.subnets.iter().any(|(name, spec)| *name == address.spec.subnet && spec.mode == Mode::Dhcp);
+    for stale in all.iter().filter(|address| owned_by(address, world) && !kept.contains(&address.name_any()) && gives(address)) {
+        cluster.delete_read(&**stale).await?;
     }
     Ok(Addresses { interfaces, obstacle })
 }
@@ -210,11 +205,12 @@ fn at_home<'a>(world: &'a World, mac: MacAddr, all: &[Arc<Address>]) -> Option<&
     let mut own = all.iter().filter(|address| owned_by(address, world) && mac == address.spec.mac);
     let asked = told(world);
     let moved = !own.clone().any(|address| asked.is_some_and(|(name, _)| *name == address.spec.subnet));
-    let before = own.find(|address| !address.spec.fixed).map(|address| &address.spec.subnet);
-    let before = before.and_then(|before| world.subnets.iter().find(|(name, _)| name == before));
+    let had = own.find(|address| !address.spec.fixed);
+    let before = had.and_then(|had| world.subnets.iter().find(|(name, _)| *name == had.spec.subnet));
+    let renamed = had.and_then(|had| world.subnets.iter().find(|(_, spec)| spec.may_give(had.spec.ip)));
     let stays = before.filter(|_| moved && world.machine.spec.occupancy.is_some());
     // Who never asked keeps what it was given, whatever Subnets come.
-    stays.or(asked).or(before).or_else(|| only_one(world))
+    stays.or(asked).or(before).or(renamed).or_else(|| only_one(world))
 }
 
 fn owned_by(address: &Address, world: &World) -> bool {
@@ -268,6 +264,15 @@ async fn grant(
     let mut used: HashSet<_> = all.iter().map(|address| address.spec.ip).chain(world.servers.iter().copied()).collect();
     // What a person fixed on some Machine is not given to another, even while its object does not exist yet.
     used.extend(world.machines.iter().flat_map(|machine| &machine.spec.interfaces).flat_map(|i| &i.addresses).map(|claim| claim.ip));
+    // It had one here when the Subnet had another name.
+    let known = |address: &Address| world.subnets.iter().any(|(name, _)| *name == address.spec.subnet);
+    let had = all.iter().filter(|address| owned_by(address, world) && address.spec.mac == wish.mac && !address.spec.fixed);
+    let had = had.filter(|address| spec.may_give(address.spec.ip) && !known(address)).map(|address| address.spec.ip).min();
+    if let Some(ip) = had.filter(|_| wish.fixed.is_none())
+        && take(world, wish, ip, cluster).await?.is_none()
+    {
+        return Ok(Ok(ip));
+    }
     for _ in 0..MAX_RACES {
         let Some(ip) = wish.fixed.or_else(|| address::lowest_free(spec, &used)) else {
             return Ok(Err(AddressError::Exhausted(wish.subnet.clone())));
@@ -294,11 +299,12 @@ async fn take(world: &World, wish: &Wish, ip: std::net::IpAddr, cluster: &impl C
             let Some(existing) = cluster.get::<Address>(None, &name).await? else {
                 return Err(PortError::Conflict(format!("address {ip} came and went")));
             };
-            if owned_by(&existing, world) && existing.spec.mac == wish.mac {
+            let own = owned_by(&existing, world) && existing.spec.mac == wish.mac;
+            if own && existing.spec.subnet == wish.subnet {
                 return Ok(None);
             }
-            // It was lent to the very same interface, before that was a Machine's.
-            if existing.spec.owner.is_none() && existing.spec.quarantine.is_none() && existing.spec.mac == wish.mac {
+            // It was lent to the very same interface, before that was a Machine's; or its Subnet had another name.
+            if own || (existing.spec.owner.is_none() && existing.spec.quarantine.is_none() && existing.spec.mac == wish.mac) {
                 cluster.delete_read(&existing).await?;
                 return cluster.create(&wanted).await.map(|_| None);
             }

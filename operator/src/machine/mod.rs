@@ -151,7 +151,15 @@ async fn bring(machine: Machine, sure: bool, cluster: &impl Cluster, clock: &imp
         decision = at_once(&mut world, issued.as_ref(), addresses.obstacle.clone(), clock).unwrap_or(decision);
     }
     let work = work::of(&world, &decision, cluster, clock, ids).await?;
-    let obstacle = plan::write(&world, &decision, work, &addresses, cluster, ids).await?.or_else(|| unservable(&world, &decision));
+    let mut obstacle = plan::write(&world, &decision, work, &addresses, cluster, ids).await?;
+    if let Some(problem) = unservable(&world).filter(|_| decision.order && obstacle.is_none()) {
+        if decision.ready {
+            // What runs from memory runs on.
+            decision.message.push_str(&format!("; it could not boot again: {}", problem.message));
+        } else {
+            obstacle = Some(problem);
+        }
+    }
     let again = decision.again.or(addresses.obstacle.as_ref().map(|_| ADDRESS_AGAIN));
     let again = again.or(matches!(world.documents, Some(Err(_))).then_some(SECRETS_AGAIN));
     status::write(&world, &decision, &addresses, obstacle, issued, cluster, clock).await?;
@@ -392,9 +400,8 @@ fn runnable(world: &World, profile: Result<&(String, BootProfileSpec), &Obstacle
 }
 
 /// A file of the order that an agent cannot serve. The order stays: the agent goes on looking, and the machine asks again.
-fn unservable(world: &World, decision: &Decision) -> Option<Obstacle> {
-    let running = decision.ready || !decision.order;
-    let problem = world.reports.iter().find_map(|report| report.problems.first()).filter(|_| !running)?;
+fn unservable(world: &World) -> Option<Obstacle> {
+    let problem = world.reports.iter().find_map(|report| report.problems.first())?;
     let (profile, _) = world.profile.as_ref()?.as_ref().ok()?;
     Some(Obstacle { reason: reasons::CONTENT_UNAVAILABLE, message: format!("profile {profile}: {problem}") })
 }
