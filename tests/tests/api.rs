@@ -59,6 +59,11 @@ fn kubectl_works_as_people_know_it() {
         table.contains("NAME") && table.contains("STATE") && table.contains("52:54:00:aa:00:21") && table.contains("Available"),
         "{table}"
     );
+    // By a field that the table has not.
+    kubectl.ok("apply -f -", &MACHINE.replace("name: m1", "name: m2").replace("aa:00:21", "aa:00:20"));
+    let table = kubectl.ok("get am --sort-by=.spec.interfaces[0].mac", "");
+    assert!(table.find("m2") < table.find("m1") && table.contains("m2"), "{table}");
+    kubectl.ok("delete am m2", "");
     assert!(kubectl.ok("get machines -l rack=a3 -o name", "").contains("machine.metal.athanor.dev/m1"));
     assert!(kubectl.ok("get machines -l rack=b1", "").contains("No resources found"));
     assert!(kubectl.ok("get athanor", "").contains("m1"));

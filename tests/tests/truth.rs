@@ -203,9 +203,17 @@ fn a_machine_waits_for_a_file_that_is_not_there_and_boots_it_when_it_is() {
     let script = String::from_utf8(machine.http(&first).unwrap()).unwrap();
     assert!(script.contains("ContentUnavailable") && script.contains("athanorctl describe deployment web-1"), "{script}");
     assert!(!script.contains("/f/"), "a file is named that is not there:\n{script}");
-    service.add_media("guest.iso", &guest.iso).unwrap();
+    let media = service.add_media("guest.iso", &guest.iso).unwrap();
     let script = machine.order(&first).unwrap();
     assert!(script.contains("/f/kernel"), "{script}");
+
+    // It runs from memory when its file goes again: it runs on, and says so of its next boot.
+    tools::run(&mut machine.report(&script, "Success").unwrap()).unwrap();
+    service.wait_state("deployment", "web-1", "Provisioned", 20).unwrap();
+    fs::remove_file(media).unwrap();
+    let says = |deployment: &serde_json::Value| deployment["status"]["conditions"].to_string().contains("it could not boot again");
+    let told = service.wait("deployment", "web-1", 20, says).unwrap();
+    assert!(told["status"]["conditions"].as_array().unwrap().iter().any(|c| c["type"] == "Ready" && c["status"] == "True"), "{told}");
 }
 
 #[test]
