@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   api (the one watch) ──► Snapshot ──► link: one server set for each interface that a Subnet serves
-//!                                          ├─ dhcp   sockets around athanor-dhcp, newcomers held, authority probed
+//!                                          ├─ dhcp   sockets around athanor-dhcp, newcomers held; authority is probed, and overheard
 //!                                          └─ tftp   sockets around athanor-tftp-server
 //!                                        http: scripts, files out of ISOs, guests' reports
 //!                                          │
