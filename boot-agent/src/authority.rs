@@ -61,7 +61,8 @@ pub(crate) struct Verdicts {
     file: PathBuf,
     kept: Mutex<BTreeMap<String, Verdict>>,
     current: watch::Sender<BTreeMap<String, Standing>>,
-    suspicions: watch::Sender<BTreeMap<String, Ipv4Addr>>,
+    /// How often another server was suspected on an interface.
+    suspicions: watch::Sender<BTreeMap<String, u64>>,
     /// Whom a client of a place chose instead of us, and when last.
     chosen: Mutex<BTreeMap<String, (Ipv4Addr, Instant)>>,
     /// Who was heard to offer an address in a place, and when last.
@@ -108,13 +109,17 @@ impl Verdicts {
     fn doubt(&self, link: &Link, verdict: Verdict, at_once: bool) {
         let interface = &link.interface;
         if let (Authority::Alone, Some(server)) = (self.of(interface), verdict.foreign) {
-            self.remember(place(link), verdict);
+            let place = place(link);
+            let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).get(&place).and_then(|verdict| verdict.foreign);
+            if kept != Some(server) || verdict.chosen.is_some() {
+                self.remember(place, verdict);
+            }
             if at_once {
                 // Firmware that got nothing to boot there asks on in the same second.
                 self.set(interface, Authority::Foreign(server), false);
             }
             self.suspicions.send_modify(|known| {
-                known.insert(interface.clone(), server);
+                *known.entry(interface.clone()).or_default() += 1;
             });
         }
     }
@@ -148,6 +153,11 @@ impl Verdicts {
             let before = current.insert(interface.to_owned(), Standing { authority: authority.clone(), inherited });
             before.map(|before| before.authority) != Some(authority)
         });
+    }
+
+    /// Nobody asks for a verdict there any more.
+    fn forget(&self, interface: &str) {
+        self.current.send_if_modified(|current| current.remove(interface).is_some());
     }
 
     /// Interfaces that are no longer served are probed anew when they come back.
@@ -204,16 +214,19 @@ pub(crate) async fn keep_current(shared: Arc<Shared>, duty: Duty) {
     let mut looked = false;
     loop {
         changes.mark_unchanged();
-        suspicions.mark_unchanged();
+        let before = suspicions.borrow_and_update().get(&interface).copied();
         if !needs_verdict(&shared.snapshot(), &duty) {
             // Nobody asks for a verdict, until a Subnet changes.
+            shared.authority.forget(&interface);
             let _ = changes.changed().await;
             continue;
         }
         if let Some(age) = shared.authority.fresh(&place) {
             shared.authority.set(&interface, Authority::Alone, !looked);
             if !suspected {
-                suspected = tokio::time::timeout(VERDICT_LIFETIME.saturating_sub(age), suspicions.changed()).await.is_ok();
+                suspected = tokio::time::timeout(VERDICT_LIFETIME.saturating_sub(age), is_suspected(&mut suspicions, &interface, before))
+                    .await
+                    .is_ok();
                 continue;
             }
         }
@@ -229,7 +242,7 @@ pub(crate) async fn keep_current(shared: Arc<Shared>, duty: Duty) {
         };
         let heard = shared.authority.heard_lately(&place);
         let another = |answered: Option<Ipv4Addr>| {
-            let seen = answered.or(heard).filter(|server| !shared.is_ours(*server));
+            let seen = answered.into_iter().chain(heard).find(|server| !shared.is_ours(*server));
             chosen.map(|(server, _)| server).or(seen)
         };
         let (pause, found) = match probed.map(|probed| probed.map(another)) {
@@ -257,10 +270,16 @@ pub(crate) async fn keep_current(shared: Arc<Shared>, duty: Duty) {
         looked |= !failed;
         suspected = tokio::select! {
             () = tokio::time::sleep(pause) => failed,
-            _ = suspicions.changed() => true,
+            () = is_suspected(&mut suspicions, &interface, before) => true,
             () = turns_out_ours(&shared, found) => true,
         };
     }
+}
+
+/// Ends when another server is suspected on an interface more often than before.
+async fn is_suspected(suspicions: &mut watch::Receiver<BTreeMap<String, u64>>, interface: &str, before: Option<u64>) {
+    // Its sender lives as long as we do.
+    let _ = suspicions.wait_for(|known| known.get(interface).copied() != before).await;
 }
 
 /// Ends when a server that was taken for another is known to be an agent of ours: clients meet a new one before its Subnet tells of it.

@@ -8,14 +8,19 @@ use tokio::net::UdpSocket;
 
 use crate::{frame, interface::Duty, shared::Shared};
 
-/// How long is waited after an interface did not let itself be heard: it is down, as a rule, and taken down here with the next look.
+/// How long is waited after an interface did not let itself be heard: it is down, as a rule.
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// Listens on an interface for as long as it is served.
 pub(crate) async fn run(shared: Arc<Shared>, duty: Duty) {
-    let interface = &duty.link.interface;
-    if let Err(error) = listen(&shared, &duty).await {
-        tracing::warn!(%interface, %error, "offers of other DHCP servers are not heard: only the probe tells of them");
+    let (interface, mut told) = (&duty.link.interface, false);
+    loop {
+        if let Err(error) = listen(&shared, &duty).await
+            && !std::mem::replace(&mut told, true)
+        {
+            tracing::warn!(%interface, %error, "offers of other DHCP servers are not heard: only the probe tells of them");
+        }
+        tokio::time::sleep(AGAIN).await;
     }
 }
 

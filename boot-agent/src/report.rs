@@ -128,6 +128,11 @@ impl Client {
         }
     }
 
+    /// What its guest said in this boot.
+    fn said(&self) -> Option<&GuestReport> {
+        self.attempt.guest_since(self.last_boot.map(Timestamp::as_microsecond))
+    }
+
     /// Something of it is told nowhere else.
     fn is_wanted(&self) -> bool {
         self.urgent || self.writing || self.attempt.started
@@ -343,9 +348,11 @@ impl Reporter {
             // So does one whose machine-agent was restarted begin its work anew.
             let waited_for =
                 plan.state == athanor_crds::MachineState::Releasing || plan.work.as_ref().is_some_and(|work| work.key.is_some());
-            if old || waited_for {
+            // What its guest said was said of the boot before.
+            let again = order.is_some_and(|order| client.attempt.id == order.attempt && client.said().is_some());
+            if old || waited_for || again {
                 client.last_boot = Some(now);
-                client.mark(waited_for);
+                client.mark(waited_for || again);
             }
             match order {
                 Some(order) => {
@@ -380,17 +387,17 @@ impl Reporter {
         });
     }
 
-    /// A guest reported, with the token of its attempt. An attempt has one outcome: what stands already is returned.
+    /// A guest reported, with the token of its attempt. A boot has one outcome: what stands already is returned.
     pub(crate) fn guest(&self, plan: &BootPlan, report: GuestReport) -> Option<GuestReport> {
         let (mac, order) = boot_mac(plan).zip(plan.order.as_ref())?;
         self.with(mac, |client| {
             client.begin(&order.attempt);
-            if client.attempt.guest.is_none() {
-                client.attempt.guest = Some(report);
-                client.mark(true);
-                return None;
+            if let Some(said) = client.said() {
+                return Some(said.clone());
             }
-            client.attempt.guest.clone()
+            (client.attempt.guest, client.attempt.guest_at) = (Some(report), Some(MicroTime(now())));
+            client.mark(true);
+            None
         })
     }
 

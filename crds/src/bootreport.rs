@@ -193,18 +193,30 @@ pub struct AttemptReport {
     /// What the guest said, with the attempt's token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guest: Option<GuestReport>,
+    /// When it said so. It counts for the boot in which it was said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guest_at: Option<MicroTime>,
 }
 
 impl AttemptReport {
     /// What two nodes, or one node before and after its restart, saw of one attempt.
     #[must_use]
     pub fn with(self, other: &Self) -> Self {
+        let newer = if self.guest.is_none() || (other.guest.is_some() && other.guest_at > self.guest_at) { other } else { &self };
+        let (guest, guest_at) = (newer.guest.clone(), newer.guest_at.clone());
         Self {
             started: self.started || other.started,
             started_at: self.started_at.or_else(|| other.started_at.clone()),
             served: self.served || other.served,
-            guest: self.guest.or_else(|| other.guest.clone()),
+            guest,
+            guest_at,
             id: self.id,
         }
+    }
+
+    /// What the guest said in the boot that began then, in microseconds since 1970, if it has said anything in that.
+    pub fn guest_since(&self, boot: Option<i64>) -> Option<&GuestReport> {
+        // What an older agent wrote has no time.
+        self.guest.as_ref().filter(|_| self.guest_at.as_ref().is_none_or(|at| Some(at.0.as_microsecond()) >= boot))
     }
 }

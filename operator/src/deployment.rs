@@ -68,8 +68,14 @@ async fn claim_one(
     }
     // The list may be old, and what was chosen before be claimed already.
     let candidate = match deployment.status.as_ref().and_then(|status| status.candidate.as_ref()) {
-        // One that cannot be read may be its own: then there is no other for it.
-        Some(name) => cluster.get::<Machine>(deployment.namespace().as_deref(), name).await?,
+        Some(name) => match cluster.get::<Machine>(deployment.namespace().as_deref(), name).await {
+            // It may be its own: then there is no other for it, and what was said of it stays.
+            Err(PortError::Unreadable(why)) if deployment.status.as_ref().is_some_and(|status| status.machine.is_none()) => {
+                let obstacle = unreadable(name, &why);
+                return Ok((deployment, Err(obstacle)));
+            }
+            candidate => candidate?,
+        },
         None => None,
     };
     if let Some(mine) = candidate.as_ref().filter(|machine| claim::owns(&deployment, machine)) {
@@ -90,6 +96,11 @@ async fn claim_one(
     }
 }
 
+fn unreadable(name: &str, why: &str) -> Obstacle {
+    let message = format!("Machine {name} cannot be read, and is left alone until it is corrected: {why}");
+    Obstacle { reason: reasons::UNREADABLE, message }
+}
+
 /// The Machine that a Deployment gets. One that cannot be read is left alone, and keeps nobody from the others.
 async fn choose<'a>(
     deployment: &Deployment,
@@ -98,9 +109,9 @@ async fn choose<'a>(
     cluster: &impl Cluster,
 ) -> Result<Result<&'a Machine, Obstacle>, PortError> {
     let mut all: Vec<&Machine> = machines.iter().map(AsRef::as_ref).collect();
-    let mut unreadable = None;
+    let mut passed_over = None;
     loop {
-        let machine = match (claim::choose(deployment, architecture, &all), unreadable) {
+        let machine = match (claim::choose(deployment, architecture, &all), passed_over) {
             (Ok(machine), _) => machine,
             (Err(_), Some(obstacle)) | (Err(obstacle), None) => return Ok(Err(obstacle)),
         };
@@ -111,8 +122,7 @@ async fn choose<'a>(
                 let macs: Vec<_> = machine.spec.interfaces.iter().map(|interface| interface.mac).collect();
                 let shares = |other: &Machine| other.spec.interfaces.iter().any(|interface| macs.contains(&interface.mac));
                 all.retain(|other| other.metadata.name != machine.metadata.name && !shares(other));
-                let message = format!("Machine {name} cannot be read, and is left alone until it is corrected: {why}");
-                unreadable = Some(Obstacle { reason: reasons::UNREADABLE, message });
+                passed_over = Some(unreadable(&name, &why));
             }
             looked => return looked.map(|_| Ok(machine)),
         }

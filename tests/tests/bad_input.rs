@@ -34,6 +34,7 @@ fn the_command_line_says_what_is_wrong_and_what_to_do() {
     let (key, secret) = (rack.file("key.pub"), rack.file("key"));
     fs::write(&secret, "-----BEGIN OPENSSH PRIVATE KEY-----\n").unwrap();
     let folder = rack.folder().display().to_string();
+    fs::write(rack.file("kindless.yaml"), "spec: {mode: dhcp}\n").unwrap();
 
     for (line, says) in [
         ("get machins".to_owned(), "error: there is no kind \"machins\"; did you mean \"machines\"?".to_owned()),
@@ -53,6 +54,9 @@ fn the_command_line_says_what_is_wrong_and_what_to_do() {
         ("deploy --mac 52:54:00:aa:00:01 --type kickstart".to_owned(), "error: no profile is of type kickstart; there are: none. Create one with athanorctl create boot --type kickstart".to_owned()),
         (format!("create deployment w --profile x --ssh-key {}", secret.display()), format!("error: --ssh-key {folder}/key: this is a private key; give the public one, {}", key.display())),
         (format!("apply -f {folder}/nothing.yaml"), format!("error: -f {folder}/nothing.yaml: cannot be read: No such file or directory (os error 2)")),
+        (format!("apply -f {folder}/kindless.yaml"), format!("error: {folder}/kindless.yaml: this is no object of an API: it has no kind; begin it with apiVersion: and kind:")),
+        ("create machine --mac 52:54:00:aa:00:01 --address 300.1.1.1".to_owned(), "error: invalid value '300.1.1.1' for '--address <ADDRESS>': no IP address; write it like 192.168.10.20".to_owned()),
+        ("create boot --name a --kernel=".to_owned(), "error: a value is required for '--kernel <KERNEL>' but none was supplied".to_owned()),
         ("wait machine nobody --timeout 1s".to_owned(), "machine/nobody: does not exist\nmachine/nobody is not ready after 1 s: does not exist".to_owned()),
         ("wait machine nobody --timeout soon".to_owned(), "error: invalid value 'soon' for '--timeout <TIMEOUT>': write it like 90s, 10m or 2h".to_owned()),
         ("wait machine nobody --for blah".to_owned(), "error: invalid value 'blah' for '--for <WHAT>': write ready, deleted, condition=TYPE or state=STATE".to_owned()),

@@ -118,6 +118,18 @@ fn what_a_guest_was_thanked_for_survives_kill_9_and_what_ran_is_not_free() {
     // In a cluster the lease of the operator that was killed runs out first.
     service.wait_state("deployment", "web-1", "Provisioned", 30).unwrap();
 
+    // It boots again, and each boot is proved by what its guest says in it.
+    for (outcome, says) in [("Failure", "reported a failure when it booted again"), ("Success", "by its own report")] {
+        let script = machine.order(&first).unwrap();
+        let tells = |text: &str| {
+            let told = |object: &serde_json::Value| object["status"]["conditions"].to_string().contains(text);
+            service.wait("deployment", "web-1", 20, told).unwrap();
+        };
+        tells("boots web-1 again; waiting for its own report");
+        assert_eq!(tools::run(&mut machine.report(&script, outcome).unwrap()).unwrap(), "noted\n");
+        tells(says);
+    }
+
     // It runs: a release waits until it asked the network again.
     service.ctl("delete deployment web-1").unwrap();
     service.wait_state("machine", &machine.name(), "Releasing", 10).unwrap();

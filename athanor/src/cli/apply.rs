@@ -81,6 +81,9 @@ fn is_refusal(error: &anyhow::Error) -> bool {
 
 async fn apply_one(client: &kube::Client, global: &Global, object: Value, force: bool) -> anyhow::Result<()> {
     let (api_version, kind_name) = (text(&object, "/apiVersion")?, text(&object, "/kind")?);
+    if kind_name.is_empty() {
+        bail!("this is no object of an API: it has no kind; begin it with apiVersion: and kind:");
+    }
     let Some(kind) = Kind::of(api_version, kind_name) else {
         bail!("{kind_name:?} of {api_version:?} is no kind that athanorctl applies; use kubectl for it");
     };

@@ -19,7 +19,7 @@ use crate::services;
 pub(crate) async fn client(global: &Global) -> anyhow::Result<Client> {
     let own = services::admin_kubeconfig(&services::data_dir_of(None)?);
     // $KUBECONFIG may be a list, or empty, which is none.
-    let named = Kubeconfig::from_env().context("KUBECONFIG cannot be used")?;
+    let named = Kubeconfig::from_env().context("KUBECONFIG cannot be used; name a kubeconfig in it, or unset it")?;
     let kubeconfig = match (&global.kubeconfig, own) {
         (None, _) if named.is_some() => named.unwrap_or_default(),
         (Some(path), _) => Kubeconfig::read_from(path).with_context(|| format!("--kubeconfig {}: cannot be read", path.display()))?,

@@ -11,7 +11,7 @@ use athanor_crds::{
     subnet::{AddressRange, Mode},
 };
 use athanor_wire::MacAddr;
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum, builder::NonEmptyStringValueParser};
 use ipnet::IpNet;
 use kube::{
     Api, Client, ResourceExt as _,
@@ -64,7 +64,7 @@ pub(crate) struct DeploymentArgs {
     #[arg(long)]
     pub(crate) hostname: Option<String>,
     /// An address for its boot interface; more with commas
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, value_parser = ip, value_delimiter = ',')]
     pub(crate) address: Vec<IpAddr>,
     /// Packages to install, with commas
     #[arg(long, value_delimiter = ',')]
@@ -84,13 +84,13 @@ pub(crate) struct BootArgs {
     #[arg(long)]
     name: String,
     /// The ISO, below a mediaDir of the services
-    #[arg(long, alias = "isoPath", value_name = "PATH")]
+    #[arg(long, alias = "isoPath", value_name = "PATH", value_parser = NonEmptyStringValueParser::new())]
     iso_path: Option<String>,
     /// The folder under which the ISO's tree is served
     #[arg(long, alias = "isoPrefix", value_name = "PREFIX", requires = "iso_path")]
     iso_prefix: Option<String>,
     /// The kernel: a path in the ISO, or an http URL
-    #[arg(long)]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     kernel: String,
     /// An initial ramdisk, likewise; more with commas
     #[arg(long, value_delimiter = ',')]
@@ -153,7 +153,7 @@ pub(crate) struct MachineArgs {
     #[arg(long, alias = "MAC", value_parser = mac, value_delimiter = ',', required = true)]
     mac: Vec<MacAddr>,
     /// A fixed address for the boot interface
-    #[arg(long)]
+    #[arg(long, value_parser = ip)]
     address: Option<IpAddr>,
     /// Accept it at once
     #[arg(long)]
@@ -173,7 +173,7 @@ pub(crate) struct SubnetArgs {
     #[arg(long, value_parser = mode, default_value = "dhcp")]
     mode: Mode,
     /// The default gateway
-    #[arg(long)]
+    #[arg(long, value_parser = ip)]
     gateway: Option<IpAddr>,
     /// A range of addresses, like 192.168.10.100-192.168.10.199; more with commas
     #[arg(long, value_parser = range, value_delimiter = ',')]
@@ -194,6 +194,10 @@ fn architecture(text: &str) -> Result<Architecture, String> {
 
 fn mode(text: &str) -> Result<Mode, String> {
     serde_json::from_value(json!(text)).map_err(|_| "write dhcp, proxy or off".to_owned())
+}
+
+fn ip(text: &str) -> Result<IpAddr, String> {
+    text.trim().parse().map_err(|_| "no IP address; write it like 192.168.10.20".to_owned())
 }
 
 fn range(text: &str) -> Result<AddressRange, String> {

@@ -184,7 +184,7 @@ pub(crate) async fn follow_release(
         let Some(object) = machines.get_opt(machine).await? else { bail!("machine/{machine} was deleted meanwhile") };
         if let Some(claim) = object.spec.claim_ref.as_ref().filter(|claim| Some(&claim.instance_id) != deployment.spec.instance_id.as_ref())
         {
-            out(&format!("  free         {machine}  and claimed by Deployment {}\n", claim.name));
+            out(&format!("  {:<12} {machine}  and taken by Deployment {}\n", "released", claim.name));
             return Ok(());
         }
         let status = object.status.clone().unwrap_or_default();

@@ -196,10 +196,11 @@ async fn watch_one_history(shared: &Arc<Shared>, client: Client, world: &mut Wor
         {
             touched.extend(world.take(shared, more));
         }
-        if std::mem::take(&mut world.broke_off) {
-            return;
-        }
+        let broke_off = std::mem::take(&mut world.broke_off);
         if !(world.plans_listed && world.subnets_listed) {
+            if broke_off {
+                return;
+            }
             continue;
         }
         shared.publish(Snapshot::new(world.subnets.values().cloned().collect(), world.plans.values().cloned().collect(), shared.loaders()));
@@ -213,6 +214,9 @@ async fn watch_one_history(shared: &Arc<Shared>, client: Client, world: &mut Wor
                 let (shared, plan) = (shared.clone(), plan.clone());
                 tokio::spawn(async move { check_content(&shared, &plan).await });
             }
+        }
+        if broke_off {
+            return;
         }
     }
 }

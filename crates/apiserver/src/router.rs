@@ -386,11 +386,11 @@ impl Call {
         }
     }
 
-    /// The revision that a list is to be of, checked as kube-apiserver does it: this server has only the newest.
     fn view(&self) -> View {
         View::of(&self.accept, self.query.get("includeObject").map(String::as_str))
     }
 
+    /// The revision that a list is to be of, checked as kube-apiserver does it: this server has only the newest.
     fn check_revision(&self, newest: u64) -> Result<()> {
         let get = |name: &str| self.query.get(name).map(String::as_str).filter(|text| !text.is_empty());
         let matching = get("resourceVersionMatch");

@@ -332,7 +332,11 @@ fn attempt(machine: &Machine, occupancy: &Occupancy, owner: &str, success: Succe
     let number = machine.status.as_ref().and_then(|status| status.attempt.as_ref()).map_or(1, |attempt| attempt.number);
     if occupancy.state == OccupancyState::Provisioned {
         // What runs from memory is served again whenever the machine boots.
-        return running(owner, success).with_order();
+        return match report.filter(|_| success == Success::Reported) {
+            Some(report) => booted_again(owner, report, facts.last_boot),
+            None => running(owner, success),
+        }
+        .with_order();
     }
     if let Some(guest) = report.and_then(|report| report.guest.as_ref()) {
         return match guest.outcome {
@@ -373,9 +377,29 @@ fn running(owner: &str, success: Success) -> Decision {
     .ready()
 }
 
+/// Each boot is proved by what its guest says in it.
+fn booted_again(owner: &str, report: &AttemptReport, last_boot: Option<i64>) -> Decision {
+    match report.guest_since(last_boot).map(|guest| (guest.outcome, &guest.message)) {
+        None if report.guest.is_some() => {
+            let message = format!("boots {owner} again; waiting for its own report");
+            Decision::wait(MachineState::Provisioned, reasons::PROVISIONING, message)
+        }
+        Some((GuestOutcome::Failure, why)) => {
+            let message =
+                format!("the guest of {owner} reported a failure when it booted again: {}. Restart the machine to try again", given(why));
+            let decision = Decision::wait(MachineState::Provisioned, reasons::GUEST_FAILED, message.clone());
+            Decision { failure: Some(message), ..decision }
+        }
+        None | Some((GuestOutcome::Success, _)) => running(owner, Success::Reported),
+    }
+}
+
+fn given(why: &str) -> &str {
+    if why.is_empty() { "no reason given" } else { why }
+}
+
 fn failed(owner: &str, number: u32, why: &str) -> Decision {
-    let why = if why.is_empty() { "no reason given" } else { why };
-    let message = format!("the guest of {owner} reported a failure in attempt {number} of {MAX_ATTEMPTS}: {why}");
+    let message = format!("the guest of {owner} reported a failure in attempt {number} of {MAX_ATTEMPTS}: {}", given(why));
     let mut decision = if number < MAX_ATTEMPTS {
         let message = format!("{message}. Restart the machine to try again");
         Decision::wait(MachineState::Claimed, reasons::GUEST_FAILED, message).with_order().act(Act::Issue(number + 1))

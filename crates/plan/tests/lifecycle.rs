@@ -18,7 +18,10 @@ use athanor_plan::{
     lifecycle::{Act, Facts, Left, Obstacle, Release, release},
 };
 use athanor_wire::{GuestOutcome, GuestReport};
-use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::{MicroTime, Time},
+    jiff::Timestamp,
+};
 
 fn machine() -> Machine {
     let mac = "52:54:00:aa:00:01".parse().unwrap();
@@ -143,6 +146,22 @@ fn an_attempt_from_claim_to_proof() {
         is("Provisioned", "Provisioned", true, advance(OccupancyState::Provisioned))
     );
     assert_eq!(row(&occupied(OccupancyState::Provisioned), &owned(&web)), is("Provisioned", "Provisioned", true, None));
+}
+
+#[test]
+fn what_a_guest_said_counts_for_the_boot_in_which_it_said_so() {
+    let web = web_1();
+    let later = |outcome, said: i64, boot: i64| {
+        let at = Some(MicroTime(Timestamp::from_microsecond(said).unwrap()));
+        let attempt = reported(outcome).map(|report| AttemptReport { guest_at: at, ..report });
+        decide(&occupied(OccupancyState::Provisioned), &Facts { attempt, last_boot: Some(boot), ..owned(&web) })
+    };
+    assert!(later(GuestOutcome::Success, 7, 5).ready);
+    let again = later(GuestOutcome::Success, 7, 9);
+    assert_eq!((again.ready, again.order, again.reason), (false, true, "Provisioning"), "{}", again.message);
+    let failed = later(GuestOutcome::Failure, 11, 9);
+    assert_eq!((failed.ready, failed.order, failed.reason, failed.state), (false, true, "GuestFailed", MachineState::Provisioned));
+    assert!(failed.failure.is_some());
 }
 
 #[test]

@@ -151,9 +151,10 @@ impl Server {
         let order = plan.order.as_ref().filter(|_| fresh || begun);
         let starts = order.is_some_and(|order| client.attempt.id != order.attempt || !client.attempt.started);
         let waited_for = plan.state == MachineState::Releasing || plan.work.as_ref().is_some_and(|work| work.key.is_some());
-        if waited_for || client.last_boot.is_none_or(|last| now - last >= SAME_BOOT) {
+        let again = order.is_some_and(|order| client.attempt.id == order.attempt && client.attempt.guest_since(client.last_boot).is_some());
+        if waited_for || again || client.last_boot.is_none_or(|last| now - last >= SAME_BOOT) {
             client.last_boot = Some(now);
-            client.mark(waited_for);
+            client.mark(waited_for || again);
         }
         match order {
             Some(order) => {
@@ -238,8 +239,9 @@ impl Server {
         let Some(order) = order.map(|order| order.attempt.clone()) else { return (!self.is_fresh(clock)).then_some(false) };
         let client = self.clients.entry(mac).or_default();
         client.begin(&order);
-        if client.attempt.guest.is_none() {
+        if client.attempt.guest_since(client.last_boot).is_none() {
             client.attempt.guest = Some(GuestReport { outcome, message: "it says so".to_owned() });
+            client.attempt.guest_at = Some(micro(clock.micros()));
             client.mark(true);
         }
         Some(self.connected && self.write(mac, api, clock))

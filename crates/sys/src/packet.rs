@@ -50,8 +50,7 @@ impl PacketSocket {
         Ok(Self { socket, index, protocol })
     }
 
-    /// A socket that receives, from the IP header on, what comes in on the interface for a UDP port, whoever it is for. The kernel wakes nobody
-    /// for the rest. It does not wait, and has the type of a datagram socket, which runtimes know how to wait for; only `recv` is of use.
+    /// A socket that receives, from the IP header on, what is broadcast to a UDP port on the interface. The kernel wakes nobody for the rest. It does not wait, and has the type of a datagram socket, which runtimes know how to wait for; only `recv` is of use.
     ///
     /// # Errors
     /// No such interface, or no right (CAP_NET_RAW).
@@ -59,7 +58,7 @@ impl PacketSocket {
         let index = if_nametoindex(interface)?;
         // Bound after the filter: nothing else is queued.
         let socket = Socket::new(Domain::PACKET, Type::DGRAM, Some(Protocol::from(0)))?;
-        socket.attach_filter(&udp_to(port))?;
+        socket.attach_filter(&broadcast_to(port, index))?;
         socket.set_nonblocking(true)?;
         socket.bind(&link_address(index, EtherType::Ip.on_the_wire(), [0; 6]))?;
         Ok(OwnedFd::from(socket).into())
@@ -84,11 +83,20 @@ impl PacketSocket {
     }
 }
 
-/// Classic BPF: IPv4 with UDP, the first fragment, and its port.
-fn udp_to(port: u16) -> [SockFilter; 9] {
-    let (byte, half, header, half_at) = (0x30, 0x28, 0xb1, 0x48);
+/// Classic BPF (`linux/filter.h`): what is of this interface itself and not of a VLAN on it, to 255.255.255.255, UDP, a first fragment, and its
+/// port. The two jumps of each test are so many instructions on; the last one of all drops the packet.
+fn broadcast_to(port: u16, index: u32) -> [SockFilter; 15] {
+    let (word, half, byte, header, half_at) = (0x20, 0x28, 0x30, 0xb1, 0x48);
     let (equals, any_of, answer) = (0x15, 0x45, 0x06);
+    // SKF_AD_OFF with SKF_AD_IFINDEX and SKF_AD_PKTTYPE; PACKET_OTHERHOST is what a VLAN without an interface is.
+    let (interface, packet_type, other_host) = (0xffff_f008, 0xffff_f004, 3);
     [
+        SockFilter::new(word, 0, 0, interface),
+        SockFilter::new(equals, 0, 12, index),
+        SockFilter::new(word, 0, 0, packet_type),
+        SockFilter::new(equals, 10, 0, other_host),
+        SockFilter::new(word, 0, 0, 16),
+        SockFilter::new(equals, 0, 8, u32::MAX),
         SockFilter::new(byte, 0, 0, 9),
         SockFilter::new(equals, 0, 6, 17),
         SockFilter::new(half, 0, 0, 6),

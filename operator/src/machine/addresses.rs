@@ -110,8 +110,12 @@ pub(crate) async fn ensure(world: &World, now: Timestamp, cluster: &impl Cluster
             }
         }
     }
-    // A Subnet that gives none for a while, or is gone, forgets none: a known machine always has the same address.
-    let gives = |address: &Address| world.subnets.iter().any(|(name, spec)| *name == address.spec.subnet && spec.mode == Mode::Dhcp);
+    // A Subnet that gives none for a while, or is gone, forgets none: a known machine always has the same address. But it is in nobody's way.
+    let in_the_way = |ip| world.subnets.iter().any(|(_, spec)| spec.mode == Mode::Dhcp && spec.cidr.contains(&ip));
+    let gives = |address: &Address| match subnet_of(address, world) {
+        Some((_, spec)) => spec.mode == Mode::Dhcp,
+        None => address.spec.fixed || in_the_way(address.spec.ip),
+    };
     for stale in all.iter().filter(|address| owned_by(address, world) && !kept.contains(&address.name_any()) && gives(address)) {
         cluster.delete_read(&**stale).await?;
     }
@@ -202,15 +206,22 @@ fn wishes(world: &World, all: &[Arc<Address>]) -> (Vec<Wish>, Option<Obstacle>) 
 
 /// The Subnet where a boot interface is given an address. Whoever runs something stays where it is, whatever is asked elsewhere in its name.
 fn at_home<'a>(world: &'a World, mac: MacAddr, all: &[Arc<Address>]) -> Option<&'a (String, SubnetSpec)> {
-    let mut own = all.iter().filter(|address| owned_by(address, world) && mac == address.spec.mac);
+    let own = all.iter().filter(|address| owned_by(address, world) && mac == address.spec.mac);
     let asked = told(world);
     let moved = !own.clone().any(|address| asked.is_some_and(|(name, _)| *name == address.spec.subnet));
-    let had = own.find(|address| !address.spec.fixed);
-    let before = had.and_then(|had| world.subnets.iter().find(|(name, _)| *name == had.spec.subnet));
-    let renamed = had.and_then(|had| world.subnets.iter().find(|(_, spec)| spec.may_give(had.spec.ip)));
+    let given = own.filter(|address| !address.spec.fixed);
+    let before = given.clone().filter_map(|address| subnet_of(address, world)).min_by_key(|(_, spec)| spec.mode != Mode::Dhcp);
     let stays = before.filter(|_| moved && world.machine.spec.occupancy.is_some());
-    // Who never asked keeps what it was given, whatever Subnets come.
-    stays.or(asked).or(before).or(renamed).or_else(|| only_one(world))
+    // Who never asked keeps what it was given, whatever Subnets come; and where its Subnet is gone, that may come back, if under another name.
+    let mut gone = given.filter(|address| subnet_of(address, world).is_none()).peekable();
+    let only = if gone.peek().is_none() { only_one(world) } else { None };
+    let renamed = gone.find_map(|address| world.subnets.iter().find(|(_, spec)| spec.may_give(address.spec.ip)));
+    stays.or(asked).or(before).or(renamed).or(only)
+}
+
+/// The Subnet of an address, if there is such a one.
+fn subnet_of<'a>(address: &Address, world: &'a World) -> Option<&'a (String, SubnetSpec)> {
+    world.subnets.iter().find(|(name, _)| *name == address.spec.subnet)
 }
 
 fn owned_by(address: &Address, world: &World) -> bool {
@@ -265,9 +276,9 @@ async fn grant(
     // What a person fixed on some Machine is not given to another, even while its object does not exist yet.
     used.extend(world.machines.iter().flat_map(|machine| &machine.spec.interfaces).flat_map(|i| &i.addresses).map(|claim| claim.ip));
     // It had one here when the Subnet had another name.
-    let known = |address: &Address| world.subnets.iter().any(|(name, _)| *name == address.spec.subnet);
     let had = all.iter().filter(|address| owned_by(address, world) && address.spec.mac == wish.mac && !address.spec.fixed);
-    let had = had.filter(|address| spec.may_give(address.spec.ip) && !known(address)).map(|address| address.spec.ip).min();
+    let had = had.filter(|address| subnet_of(address, world).is_none()).map(|address| address.spec.ip);
+    let had = had.filter(|ip| spec.may_give(*ip) && !world.servers.contains(ip)).min();
     if let Some(ip) = had.filter(|_| wish.fixed.is_none())
         && take(world, wish, ip, cluster).await?.is_none()
     {

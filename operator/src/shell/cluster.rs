@@ -175,9 +175,12 @@ impl Cluster for KubeCluster {
                 Ok(())
             }
             Err(PortError::Conflict(why)) => {
-                let now = self.get::<K>(read.meta().namespace.as_deref(), &name).await?;
-                let is_same = now.is_some_and(|now| now.meta().uid == read.meta().uid);
-                if is_same { Err(PortError::Conflict(why)) } else { Ok(()) }
+                match self.get::<K>(read.meta().namespace.as_deref(), &name).await {
+                    Ok(now) if now.as_ref().is_none_or(|now| now.meta().uid != read.meta().uid) => Ok(()),
+                    // One that cannot be read by now is not what was read.
+                    Ok(_) | Err(PortError::Unreadable(_)) => Err(PortError::Conflict(why)),
+                    Err(error) => Err(error),
+                }
             }
             Err(error) => Err(error),
         }

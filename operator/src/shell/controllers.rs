@@ -286,7 +286,7 @@ mod tests {
             Arc::new(Address::new(&names::address(ip), AddressSpec::owned(ip, subnet, mac, owner)))
         };
         let later = stream::once(async move {
-            tokio::time::sleep(GATHER + DEBOUNCE).await;
+            tokio::time::sleep(GATHER * 2).await;
             address(4, "lab")
         });
         let changes = stream::iter([address(1, "lab"), address(2, "hall"), address(3, "lab")]).chain(later);
