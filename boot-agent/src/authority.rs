@@ -218,6 +218,8 @@ pub(crate) async fn keep_current(shared: Arc<Shared>, duty: Duty) {
         if !needs_verdict(&shared.snapshot(), &duty) {
             // Nobody asks for a verdict, until a Subnet changes.
             shared.authority.forget(&interface);
+            // What is there by then is looked at as at the start.
+            (suspected, looked) = (true, false);
             let _ = changes.changed().await;
             continue;
         }

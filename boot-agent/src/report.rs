@@ -350,6 +350,10 @@ impl Reporter {
                 plan.state == athanor_crds::MachineState::Releasing || plan.work.as_ref().is_some_and(|work| work.key.is_some());
             // What its guest said was said of the boot before.
             let again = order.is_some_and(|order| client.attempt.id == order.attempt && client.said().is_some());
+            if again {
+                // An older agent wrote no time.
+                client.attempt.guest_at.get_or_insert(MicroTime(Timestamp::UNIX_EPOCH));
+            }
             if old || waited_for || again {
                 client.last_boot = Some(now);
                 client.mark(waited_for || again);
@@ -392,10 +396,18 @@ impl Reporter {
         let (mac, order) = boot_mac(plan).zip(plan.order.as_ref())?;
         self.with(mac, |client| {
             client.begin(&order.attempt);
-            if let Some(said) = client.said() {
-                return Some(said.clone());
+            // The clock may have been set back since its firmware asked.
+            let at = client.last_boot.map_or(now(), |boot| boot.max(now()));
+            if let Some(said) = client.said().cloned() {
+                // Another node may have seen it boot again meanwhile.
+                let before = client.attempt.guest_at.as_ref().map(|before| at.duration_since(before.0).unsigned_abs());
+                if said.outcome == report.outcome && before.is_none_or(|before| before >= BOOT_TIME_PAUSE) {
+                    client.attempt.guest_at = Some(MicroTime(at));
+                    client.mark(true);
+                }
+                return Some(said);
             }
-            (client.attempt.guest, client.attempt.guest_at) = (Some(report), Some(MicroTime(now())));
+            (client.attempt.guest, client.attempt.guest_at) = (Some(report), Some(MicroTime(at)));
             client.mark(true);
             None
         })

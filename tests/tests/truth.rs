@@ -112,7 +112,7 @@ fn what_a_guest_was_thanked_for_survives_kill_9_and_what_ran_is_not_free() {
     assert_eq!(tools::run(&mut thanked).unwrap(), "noted already\n");
     let mut contradicts = machine.report(&script, "Failure").unwrap();
     let said = tools::run(contradicts.args(["-w", "%{http_code}"])).unwrap();
-    assert!(said.starts_with("refused: this attempt has reported success already") && said.ends_with("409"), "{said}");
+    assert!(said.starts_with("refused: this boot has reported success already") && said.ends_with("409"), "{said}");
     service.kill();
     service.restart().unwrap();
     // In a cluster the lease of the operator that was killed runs out first.

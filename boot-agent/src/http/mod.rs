@@ -276,7 +276,7 @@ async fn guest(shared: &Shared, token: &str, request: Request<Incoming>) -> Resp
     let stands = shared.reporter.guest(&plan, report.clone());
     let contradicted = stands.as_ref().filter(|stands| stands.outcome != report.outcome).map(outcome);
     let answer = match (contradicted, &stands) {
-        (Some(first), _) => format!("refused: this attempt has reported {first} already"),
+        (Some(first), _) => format!("refused: this boot has reported {first} already"),
         (None, Some(_)) => "noted already".to_owned(),
         (None, None) => "noted".to_owned(),
     };
@@ -287,7 +287,7 @@ async fn guest(shared: &Shared, token: &str, request: Request<Incoming>) -> Resp
     }
     // What is acknowledged is stored: a guest reports once.
     match contradicted {
-        Some(_) => text(StatusCode::CONFLICT, &format!("{answer}; what runs is told by its Deployment's next attempt\n")),
+        Some(_) => text(StatusCode::CONFLICT, &format!("{answer}; restart the machine to report anew\n")),
         None if shared.reporter.all_stored(&plan).await => text(StatusCode::OK, &format!("{answer}\n")),
         None => text(StatusCode::SERVICE_UNAVAILABLE, "the API did not store the report yet; report again\n"),
     }

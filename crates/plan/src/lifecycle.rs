@@ -57,6 +57,8 @@ pub struct Facts<'a> {
     pub ramdisk: bool,
     /// Whether its Deployment is put on its disk by the machine-agent.
     pub by_agent: bool,
+    /// Whether its Deployment runs from memory, and so at each boot anew.
+    pub live: bool,
     /// The disks on which the machine-agent found data, if one has looked.
     pub inspected: Option<Vec<Found>>,
     /// The installation's id, as far as anybody asked for it.
@@ -332,7 +334,7 @@ fn attempt(machine: &Machine, occupancy: &Occupancy, owner: &str, success: Succe
     let number = machine.status.as_ref().and_then(|status| status.attempt.as_ref()).map_or(1, |attempt| attempt.number);
     if occupancy.state == OccupancyState::Provisioned {
         // What runs from memory is served again whenever the machine boots.
-        return match report.filter(|_| success == Success::Reported) {
+        return match report.filter(|_| facts.live && success == Success::Reported) {
             Some(report) => booted_again(owner, report, facts.last_boot),
             None => running(owner, success),
         }

@@ -154,7 +154,7 @@ fn what_a_guest_said_counts_for_the_boot_in_which_it_said_so() {
     let later = |outcome, said: i64, boot: i64| {
         let at = Some(MicroTime(Timestamp::from_microsecond(said).unwrap()));
         let attempt = reported(outcome).map(|report| AttemptReport { guest_at: at, ..report });
-        decide(&occupied(OccupancyState::Provisioned), &Facts { attempt, last_boot: Some(boot), ..owned(&web) })
+        decide(&occupied(OccupancyState::Provisioned), &Facts { attempt, live: true, last_boot: Some(boot), ..owned(&web) })
     };
     assert!(later(GuestOutcome::Success, 7, 5).ready);
     let again = later(GuestOutcome::Success, 7, 9);

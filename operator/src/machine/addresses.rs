@@ -110,11 +110,10 @@ pub(crate) async fn ensure(world: &World, now: Timestamp, cluster: &impl Cluster
             }
         }
     }
-    // A Subnet that gives none for a while, or is gone, forgets none: a known machine always has the same address. But it is in nobody's way.
-    let in_the_way = |ip| world.subnets.iter().any(|(_, spec)| spec.mode == Mode::Dhcp && spec.cidr.contains(&ip));
+    // A Subnet that gives none for a while, or is gone, forgets none: a known machine always has the same address.
     let gives = |address: &Address| match subnet_of(address, world) {
         Some((_, spec)) => spec.mode == Mode::Dhcp,
-        None => address.spec.fixed || in_the_way(address.spec.ip),
+        None => is_in_the_way(address, world),
     };
     for stale in all.iter().filter(|address| owned_by(address, world) && !kept.contains(&address.name_any()) && gives(address)) {
         cluster.delete_read(&**stale).await?;
@@ -211,12 +210,22 @@ fn at_home<'a>(world: &'a World, mac: MacAddr, all: &[Arc<Address>]) -> Option<&
     let moved = !own.clone().any(|address| asked.is_some_and(|(name, _)| *name == address.spec.subnet));
     let given = own.filter(|address| !address.spec.fixed);
     let before = given.clone().filter_map(|address| subnet_of(address, world)).min_by_key(|(_, spec)| spec.mode != Mode::Dhcp);
-    let stays = before.filter(|_| moved && world.machine.spec.occupancy.is_some());
-    // Who never asked keeps what it was given, whatever Subnets come; and where its Subnet is gone, that may come back, if under another name.
+    // Where its Subnet is gone, that may come back, if under another name.
     let mut gone = given.filter(|address| subnet_of(address, world).is_none()).peekable();
     let only = if gone.peek().is_none() { only_one(world) } else { None };
-    let renamed = gone.find_map(|address| world.subnets.iter().find(|(_, spec)| spec.may_give(address.spec.ip)));
-    stays.or(asked).or(before).or(renamed).or(only)
+    let before = before.or_else(|| gone.find_map(|address| world.subnets.iter().find(|(_, spec)| spec.may_give(address.spec.ip))));
+    let stays = before.filter(|_| moved && world.machine.spec.occupancy.is_some());
+    // Who never asked keeps what it was given, whatever Subnets come.
+    stays.or(asked).or(before).or(only)
+}
+
+/// Whether an address whose Subnet is gone is kept from others for nothing: nobody wants it any more, and nothing runs that may use it.
+fn is_in_the_way(address: &Address, world: &World) -> bool {
+    let by_machine = world.machine.spec.interfaces.iter().flat_map(|interface| &interface.addresses);
+    let mut claims = world.deployment.iter().flat_map(|deployment| &deployment.spec.addresses).chain(by_machine);
+    let given_elsewhere = || world.subnets.iter().any(|(_, spec)| spec.mode == Mode::Dhcp && spec.cidr.contains(&address.spec.ip));
+    let is_wanted = claims.any(|claim| claim.ip == address.spec.ip);
+    world.machine.spec.occupancy.is_none() && !is_wanted && (address.spec.fixed || given_elsewhere())
 }
 
 /// The Subnet of an address, if there is such a one.

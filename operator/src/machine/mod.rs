@@ -354,6 +354,7 @@ fn decide(world: &World, no_address: Option<Obstacle>, clock: &impl Clock) -> De
         last_boot: last_boot(&world.reports),
         ramdisk: world.has_ramdisk(),
         by_agent: world.is_image(),
+        live: matches!(&world.profile, Some(Ok((_, profile))) if profile.live.is_some()),
         inspected: by_agent.map(work::data),
         installation: world.installation.clone(),
         work: work::seen(world),
