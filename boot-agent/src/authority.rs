@@ -91,13 +91,13 @@ impl Verdicts {
     /// A client chose another server: the verdict that there is none is looked at again, does not outlive us, and may hold no longer from now on.
     pub(crate) fn suspect(&self, link: &Link, server: Ipv4Addr, at_once: bool) {
         self.chosen.lock().unwrap_or_else(PoisonError::into_inner).insert(place(link), (server, Instant::now()));
-        self.doubt(link, Verdict { foreign: Some(server), at: Timestamp::now(), chosen: Some(Timestamp::now()) }, at_once);
+        self.doubt(link, server, true, at_once);
     }
 
     /// A server was heard to offer somebody an address: likewise, but that it is gone is believed sooner.
     pub(crate) fn overhear(&self, link: &Link, server: Ipv4Addr, at_once: bool) {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner).insert(place(link), (server, Instant::now()));
-        self.doubt(link, Verdict { foreign: Some(server), at: Timestamp::now(), chosen: None }, at_once);
+        self.doubt(link, server, false, at_once);
     }
 
     fn heard_lately(&self, place: &str) -> Option<Ipv4Addr> {
@@ -106,13 +106,13 @@ impl Verdicts {
     }
 
     /// Somebody else may be there after all.
-    fn doubt(&self, link: &Link, verdict: Verdict, at_once: bool) {
+    fn doubt(&self, link: &Link, server: Ipv4Addr, chosen: bool, at_once: bool) {
         let interface = &link.interface;
-        if let (Authority::Alone, Some(server)) = (self.of(interface), verdict.foreign) {
-            let place = place(link);
+        if self.of(interface) == Authority::Alone {
+            let (place, now) = (place(link), Timestamp::now());
             let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).get(&place).and_then(|verdict| verdict.foreign);
-            if kept != Some(server) || verdict.chosen.is_some() {
-                self.remember(place, verdict);
+            if kept != Some(server) || chosen {
+                self.remember(place, Verdict { foreign: Some(server), at: now, chosen: chosen.then_some(now) });
             }
             if at_once {
                 // Firmware that got nothing to boot there asks on in the same second.

@@ -1,6 +1,7 @@
 //! What clients asked and were answered, kept in memory until it is written into BootReports.
 
 mod agents;
+mod guests;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
@@ -12,7 +13,7 @@ use std::{
 
 use athanor_crds::bootreport::{AgentReport, AttemptReport, BootEvent, Declined, MAX_EVENTS, NodeReport};
 use athanor_plan::{BootPlan, Snapshot};
-use athanor_wire::{GuestReport, Inventory, MacAddr};
+use athanor_wire::{Inventory, MacAddr};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use tokio::sync::{Notify, watch};
@@ -126,11 +127,6 @@ impl Client {
             self.attempt = AttemptReport { id: attempt.to_owned(), ..AttemptReport::default() };
             self.files.clear();
         }
-    }
-
-    /// What its guest said in this boot.
-    fn said(&self) -> Option<&GuestReport> {
-        self.attempt.guest_since(self.last_boot.map(Timestamp::as_microsecond))
     }
 
     /// Something of it is told nowhere else.
@@ -389,28 +385,6 @@ impl Reporter {
                 client.mark(true);
             }
         });
-    }
-
-    /// A guest reported, with the token of its attempt. A boot has one outcome: what stands already is returned.
-    pub(crate) fn guest(&self, plan: &BootPlan, report: GuestReport) -> Option<GuestReport> {
-        let (mac, order) = boot_mac(plan).zip(plan.order.as_ref())?;
-        self.with(mac, |client| {
-            client.begin(&order.attempt);
-            // The clock may have been set back since its firmware asked.
-            let at = client.last_boot.map_or(now(), |boot| boot.max(now()));
-            if let Some(said) = client.said().cloned() {
-                // Another node may have seen it boot again meanwhile.
-                let before = client.attempt.guest_at.as_ref().map(|before| at.duration_since(before.0).unsigned_abs());
-                if said.outcome == report.outcome && before.is_none_or(|before| before >= BOOT_TIME_PAUSE) {
-                    client.attempt.guest_at = Some(MicroTime(at));
-                    client.mark(true);
-                }
-                return Some(said);
-            }
-            (client.attempt.guest, client.attempt.guest_at) = (Some(report), Some(MicroTime(at)));
-            client.mark(true);
-            None
-        })
     }
 
     /// What of a plan cannot be served here.

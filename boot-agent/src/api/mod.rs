@@ -258,16 +258,14 @@ impl World {
                 return self.plans.keys().cloned().collect();
             }
             Change::Subnet(Event::Apply(subnet)) => {
-                if let Some(subnet) = known(subnet, &self.subnets, &shared.options.node) {
-                    self.subnets.insert(subnet.name.clone(), subnet);
-                }
+                let subnet = known(subnet, &self.subnets, &shared.options.node);
+                self.subnets.extend(subnet.map(|subnet| (subnet.name.clone(), subnet)));
             }
             Change::Subnet(Event::Delete(subnet)) => drop(self.subnets.remove(&subnet.name_any())),
             Change::Subnet(Event::Init) => self.incoming_subnets.clear(),
             Change::Subnet(Event::InitApply(subnet)) => {
-                if let Some(subnet) = known(subnet, &self.subnets, &shared.options.node) {
-                    self.incoming_subnets.insert(subnet.name.clone(), subnet);
-                }
+                let subnet = known(subnet, &self.subnets, &shared.options.node);
+                self.incoming_subnets.extend(subnet.map(|subnet| (subnet.name.clone(), subnet)));
             }
             Change::Subnet(Event::InitDone) => {
                 self.subnets = std::mem::take(&mut self.incoming_subnets);

@@ -50,7 +50,8 @@ impl PacketSocket {
         Ok(Self { socket, index, protocol })
     }
 
-    /// A socket that receives, from the IP header on, what is broadcast to a UDP port on the interface. The kernel wakes nobody for the rest. It does not wait, and has the type of a datagram socket, which runtimes know how to wait for; only `recv` is of use.
+    /// A socket that receives, from the IP header on, what is broadcast to a UDP port on the interface. The kernel wakes nobody for the rest.
+    /// It does not wait, and has the type of a datagram socket, which runtimes know how to wait for; only `recv` is of use.
     ///
     /// # Errors
     /// No such interface, or no right (CAP_NET_RAW).

@@ -69,9 +69,8 @@ pub(crate) fn home(world: &World) -> Option<&(String, SubnetSpec)> {
 
 /// The Subnet where a Machine last asked, else where it registered.
 fn told(world: &World) -> Option<&(String, SubnetSpec)> {
-    let named = |name: &str| world.subnets.iter().find(|(other, _)| other == name);
-    let asked = world.reports.iter().find_map(|report| report.subnet.as_deref()).and_then(named);
-    let registered = world.machine.labels().get(athanor_crds::machine::SUBNET_LABEL).and_then(|name| named(name));
+    let asked = world.reports.iter().find_map(|report| report.subnet.as_deref()).and_then(|name| subnet(world, name));
+    let registered = world.machine.labels().get(athanor_crds::machine::SUBNET_LABEL).and_then(|name| subnet(world, name));
     asked.or(registered)
 }
 
@@ -111,7 +110,7 @@ pub(crate) async fn ensure(world: &World, now: Timestamp, cluster: &impl Cluster
         }
     }
     // A Subnet that gives none for a while, or is gone, forgets none: a known machine always has the same address.
-    let gives = |address: &Address| match subnet_of(address, world) {
+    let gives = |address: &Address| match subnet(world, &address.spec.subnet) {
         Some((_, spec)) => spec.mode == Mode::Dhcp,
         None => is_in_the_way(address, world),
     };
@@ -209,9 +208,9 @@ fn at_home<'a>(world: &'a World, mac: MacAddr, all: &[Arc<Address>]) -> Option<&
     let asked = told(world);
     let moved = !own.clone().any(|address| asked.is_some_and(|(name, _)| *name == address.spec.subnet));
     let given = own.filter(|address| !address.spec.fixed);
-    let before = given.clone().filter_map(|address| subnet_of(address, world)).min_by_key(|(_, spec)| spec.mode != Mode::Dhcp);
+    let before = given.clone().filter_map(|address| subnet(world, &address.spec.subnet)).min_by_key(|(_, spec)| spec.mode != Mode::Dhcp);
     // Where its Subnet is gone, that may come back, if under another name.
-    let mut gone = given.filter(|address| subnet_of(address, world).is_none()).peekable();
+    let mut gone = given.filter(|address| subnet(world, &address.spec.subnet).is_none()).peekable();
     let only = if gone.peek().is_none() { only_one(world) } else { None };
     let before = before.or_else(|| gone.find_map(|address| world.subnets.iter().find(|(_, spec)| spec.may_give(address.spec.ip))));
     let stays = before.filter(|_| moved && world.machine.spec.occupancy.is_some());
@@ -228,9 +227,9 @@ fn is_in_the_way(address: &Address, world: &World) -> bool {
     world.machine.spec.occupancy.is_none() && !is_wanted && (address.spec.fixed || given_elsewhere())
 }
 
-/// The Subnet of an address, if there is such a one.
-fn subnet_of<'a>(address: &Address, world: &'a World) -> Option<&'a (String, SubnetSpec)> {
-    world.subnets.iter().find(|(name, _)| *name == address.spec.subnet)
+/// A Subnet, if there is one of that name.
+fn subnet<'a>(world: &'a World, name: &str) -> Option<&'a (String, SubnetSpec)> {
+    world.subnets.iter().find(|(other, _)| other == name)
 }
 
 fn owned_by(address: &Address, world: &World) -> bool {
@@ -252,7 +251,7 @@ async fn grant(
     all: &[Arc<Address>],
     cluster: &impl Cluster,
 ) -> Result<Result<std::net::IpAddr, AddressError>, PortError> {
-    let Some((_, spec)) = world.subnets.iter().find(|(name, _)| *name == wish.subnet) else {
+    let Some((_, spec)) = subnet(world, &wish.subnet) else {
         return Ok(Err(AddressError::UnknownSubnet(wish.subnet.clone())));
     };
     // One that was fixed goes when it is fixed no longer: somebody else may want it.
@@ -286,7 +285,7 @@ async fn grant(
     used.extend(world.machines.iter().flat_map(|machine| &machine.spec.interfaces).flat_map(|i| &i.addresses).map(|claim| claim.ip));
     // It had one here when the Subnet had another name.
     let had = all.iter().filter(|address| owned_by(address, world) && address.spec.mac == wish.mac && !address.spec.fixed);
-    let had = had.filter(|address| subnet_of(address, world).is_none()).map(|address| address.spec.ip);
+    let had = had.filter(|address| subnet(world, &address.spec.subnet).is_none()).map(|address| address.spec.ip);
     let had = had.filter(|ip| spec.may_give(*ip) && !world.servers.contains(ip)).min();
     if let Some(ip) = had.filter(|_| wish.fixed.is_none())
         && take(world, wish, ip, cluster).await?.is_none()

@@ -226,7 +226,6 @@ async fn readable<K: Object>(
                 own.deleted(&key);
                 return store.get(&key).map(|old| Ok(Event::Delete(K::clone(&old))));
             }
-            let is_listed = is_listed.then(|| store.get(&key).map(|old| Ok(Event::InitApply(K::clone(&old))))).flatten();
             tracing::warn!(kind = %K::kind(&()), name, namespace = unreadable.metadata.namespace, error = unreadable.error, "object cannot be read and is left alone");
             let message = format!("it cannot be read, and is left alone until it is corrected: {}", unreadable.error);
             let news = News { trouble: true, reason: reasons::UNREADABLE, message: &message };
@@ -235,7 +234,7 @@ async fn readable<K: Object>(
             // It may have been told before; and it is only news.
             let _ = events.create(&PostParams::default(), &told).await;
             // A new list forgets nobody: what it was last still takes its place among the others.
-            is_listed
+            store.get(&key).filter(|_| is_listed).map(|old| Ok(Event::InitApply(K::clone(&old))))
         }
     }
 }
