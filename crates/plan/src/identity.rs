@@ -42,12 +42,13 @@ fn has(machine: &Machine, mac: MacAddr) -> bool {
     status.interfaces.iter().any(|interface| interface.mac == mac) && !in_conflict
 }
 
-/// An older Machine for which a person fixed an address that another one asks for, too.
+/// An older Machine for which a person fixed an address that another one asks for, too. One that is being deleted asks for nothing any more.
 pub fn first_promised<'a>(ip: IpAddr, asks: &Machine, machines: impl IntoIterator<Item = &'a Machine>) -> Option<&'a Machine> {
     let age = |machine: &Machine| (created(&machine.metadata), machine.metadata.namespace.clone(), machine.metadata.name.clone());
     let promised =
         |machine: &&Machine| machine.spec.interfaces.iter().flat_map(|interface| &interface.addresses).any(|claim| claim.ip == ip);
-    machines.into_iter().filter(promised).filter(|other| age(other) < age(asks)).min_by_key(|machine| age(machine))
+    let stays = |machine: &&Machine| machine.metadata.deletion_timestamp.is_none();
+    machines.into_iter().filter(promised).filter(stays).filter(|other| age(other) < age(asks)).min_by_key(|machine| age(machine))
 }
 
 fn registered_itself(machine: &Machine) -> bool {

@@ -107,3 +107,30 @@ fn an_address_that_was_lent_becomes_its_machines() {
     let owner = addresses[0].spec.owner.as_ref().map(|owner| owner.name.as_str());
     assert_eq!((addresses.len(), owner, addresses[0].spec.fixed), (1, Some("m1"), true), "{addresses:?}");
 }
+
+#[test]
+fn a_fixed_address_is_free_as_soon_as_its_object_is_gone() {
+    let (cluster, ids, clock) = (Memory::new(1), Count::default(), Hurry::default());
+    cluster.put(&subnet("lab", "192.168.10.0/24", Some(("192.168.10.100", "192.168.10.199"))));
+    let ip: std::net::IpAddr = "192.168.10.50".parse().unwrap();
+    for number in [1, 2] {
+        let mut machine = athanor_sim::machine(number);
+        machine.spec.interfaces[0].addresses = vec![AddressClaim { subnet: None, ip }];
+        cluster.put(&machine);
+    }
+    settle(&cluster, &ids, &clock);
+    let owner = || {
+        let addresses = block_on(cluster.list::<Address>(None)).unwrap();
+        let fixed = addresses.iter().find(|address| address.spec.ip == ip);
+        fixed.and_then(|address| Some(address.spec.owner.as_ref()?.name.clone()))
+    };
+    assert_eq!(owner().as_deref(), Some("m1"));
+    // The older is being deleted, and its address was given back; it is known still while the younger is looked at.
+    let older = block_on(cluster.get::<Machine>(Some("default"), "m1")).unwrap().unwrap();
+    let mut leaving = older.clone();
+    leaving.metadata.deletion_timestamp = Some(Time(clock.now()));
+    cluster.put(&leaving);
+    block_on(cluster.delete::<Address>(None, "v4-192-168-10-50")).unwrap();
+    block_on(athanor_operator::machine::reconcile("default", "m2", &cluster, &clock, &ids)).unwrap();
+    assert_eq!(owner().as_deref(), Some("m2"));
+}
