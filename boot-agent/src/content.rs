@@ -330,12 +330,17 @@ fn stamp(length: u64, modified: Option<SystemTime>) -> String {
     format!("{length:x}-{seconds:x}")
 }
 
-/// The files of a plan that cannot be served, in words: what `status` says before a machine stands still over it.
-pub(crate) fn problems(shared: &Shared, plan: &BootPlan) -> Vec<String> {
-    let Some(order) = &plan.order else { return Vec::new() };
-    let mut all: Vec<String> =
-        order.files.values().filter_map(|source| open(shared, source, "").err().map(|error| error.to_string())).collect();
+/// The files that cannot be served, in words: what `status` says before a machine stands still over it.
+pub(crate) fn problems<'a>(shared: &Shared, files: impl IntoIterator<Item = &'a Source>) -> Vec<String> {
+    let mut all: Vec<String> = files.into_iter().filter_map(|file| problem(shared, file).err().map(|error| error.to_string())).collect();
     all.sort();
     all.dedup();
     all
+}
+
+fn problem(shared: &Shared, file: &Source) -> Result<(), Missing> {
+    match file {
+        Source::Iso { path, member } if member.is_empty() => Ok(shared.library.iso(Path::new(path)).map(drop)?),
+        file => open(shared, file, "").map(drop),
+    }
 }

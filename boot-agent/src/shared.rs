@@ -15,10 +15,18 @@ use athanor_crds::MachineState;
 use athanor_dhcp::Newcomer;
 use athanor_media::Library;
 use athanor_plan::{BootPlan, Loaders, Snapshot};
+use athanor_wire::agent::Media;
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::{
-    api::Order, authority::Verdicts, handover::UnderWay, interface::Duty, lent::Lent, metrics::Metrics, options::Options, report::Reporter,
+    api::{Order, Profiles},
+    authority::Verdicts,
+    handover::UnderWay,
+    interface::Duty,
+    lent::Lent,
+    metrics::Metrics,
+    options::Options,
+    report::Reporter,
 };
 
 /// How old the last sign of life of the API may be for an agent to start something new on a machine.
@@ -62,6 +70,8 @@ pub(crate) struct Shared {
     snapshot: ArcSwap<Snapshot>,
     changed: watch::Sender<u64>,
     duties: watch::Sender<Vec<Duty>>,
+    profiles: watch::Sender<Profiles>,
+    media: watch::Sender<Media>,
     closing: watch::Sender<bool>,
     list_anew: watch::Sender<u64>,
     /// Which limit newcomers of a Subnet met last, and when.
@@ -94,6 +104,8 @@ impl Shared {
             loaders: watch::Sender::new(loaders),
             changed: watch::Sender::new(0),
             duties: watch::Sender::default(),
+            profiles: watch::Sender::default(),
+            media: watch::Sender::default(),
             born: Instant::now(),
             contact: AtomicU64::new(NEVER),
         };
@@ -146,18 +158,32 @@ impl Shared {
 
     /// Tells what the interfaces have to serve.
     pub(crate) fn assign(&self, duties: &[Duty]) {
-        self.duties.send_if_modified(|current| {
-            let news = current.as_slice() != duties;
-            if news {
-                *current = duties.to_vec();
-            }
-            news
-        });
+        renew(&self.duties, &duties.to_vec());
     }
 
     /// What the interfaces have to serve; wakes when it changes.
     pub(crate) fn duties(&self) -> watch::Receiver<Vec<Duty>> {
         self.duties.subscribe()
+    }
+
+    /// These profiles have files to be looked for.
+    pub(crate) fn knows_profiles(&self, profiles: &Profiles) {
+        renew(&self.profiles, profiles);
+    }
+
+    /// The profiles that have files; wakes when they change.
+    pub(crate) fn profiles(&self) -> watch::Receiver<Profiles> {
+        self.profiles.subscribe()
+    }
+
+    /// What was found when their files were looked for.
+    pub(crate) fn looked_for(&self, media: &Media) {
+        renew(&self.media, media);
+    }
+
+    /// What was found of the profiles' files; wakes when it changes.
+    pub(crate) fn media(&self) -> watch::Receiver<Media> {
+        self.media.subscribe()
     }
 
     /// Whether a server is one of ours: another agent, or this one by another interface, is no other server.
@@ -235,4 +261,15 @@ impl Shared {
         matches!(plan.state, MachineState::Provisioning | MachineState::Provisioned)
             || plan.order.as_ref().is_some_and(|order| self.reporter.has_started(plan, &order.attempt))
     }
+}
+
+/// Tells what is new, and nothing where it is not.
+fn renew<T: PartialEq + Clone>(place: &watch::Sender<T>, new: &T) {
+    place.send_if_modified(|current| {
+        let news = current != new;
+        if news {
+            current.clone_from(new);
+        }
+        news
+    });
 }

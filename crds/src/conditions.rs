@@ -133,6 +133,8 @@ pub mod reasons {
     pub const PREFIX_TAKEN: &str = "PrefixTaken";
     /// Deployment, BootProfile: a file that the profile names cannot be served.
     pub const CONTENT_UNAVAILABLE: &str = "ContentUnavailable";
+    /// BootProfile: no agent has looked for its files yet.
+    pub const CONTENT_UNKNOWN: &str = "ContentUnknown";
     /// Machine: three loaders within a minute, and no script.
     pub const LOADER_AGAIN: &str = "LoaderAgain";
     /// Subnet: a machine declined an address.

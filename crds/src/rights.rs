@@ -70,7 +70,8 @@ const OPERATOR: &[Rule] = &[
 /// What it applies, it may also create: a server-side apply of a new object asks for both.
 const BOOT_AGENT: &[Rule] = &[
     Rule { group: "", resources: &["secrets"], verbs: &["list", "watch"], namespace: PLANS },
-    Rule { group: OURS, resources: &["subnets"], verbs: &["list", "watch"], namespace: None },
+    // It looks for the files of profiles before anybody boots them.
+    Rule { group: OURS, resources: &["subnets", "bootprofiles"], verbs: &["list", "watch"], namespace: None },
     Rule { group: OURS, resources: &["machines"], verbs: &["create"], namespace: None },
     Rule { group: OURS, resources: &["addresses"], verbs: &["list", "watch", "create", "patch", "delete"], namespace: None },
     Rule { group: OURS, resources: &["bootreports"], verbs: &["get", "create", "patch"], namespace: None },

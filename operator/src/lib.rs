@@ -20,6 +20,7 @@ pub mod port;
 pub mod shell;
 pub mod subnet;
 
+mod alive;
 mod diff;
 mod finalizer;
 mod installation;

@@ -12,12 +12,12 @@ use athanor_wire::agent::{self, Served};
 use k8s_openapi::{
     api::{coordination::v1::Lease, core::v1::Namespace},
     apimachinery::pkg::apis::meta::v1::Condition,
-    jiff::{SignedDuration, Timestamp},
+    jiff::Timestamp,
 };
 use kube::{Resource as _, ResourceExt as _};
 
 use crate::{
-    Clock, Cluster, PortError,
+    Clock, Cluster, PortError, alive,
     status::{self, Seen},
 };
 
@@ -61,34 +61,23 @@ pub async fn reconcile(name: &str, cluster: &impl Cluster, clock: &impl Clock) -
 
 /// The agents that are alive and serve the Subnet.
 fn servers(name: &str, leases: &[Arc<Lease>], now: Timestamp) -> Vec<SubnetServer> {
-    let alive = |lease: &&Arc<Lease>| {
-        let spec = lease.spec.as_ref();
-        let renewed = spec.and_then(|spec| spec.renew_time.as_ref()).map(|time| time.0);
-        let lifetime = spec.and_then(|spec| spec.lease_duration_seconds).unwrap_or(0);
-        lease.labels().contains_key(agent::LABEL)
-            && renewed.is_some_and(|renewed| renewed + SignedDuration::from_secs(lifetime.into()) > now)
-    };
-    let mut servers: Vec<SubnetServer> = leases
-        .iter()
-        .filter(alive)
-        .filter_map(|lease| {
-            let node = lease.spec.as_ref()?.holder_identity.clone()?;
-            let served: Vec<Served> = serde_json::from_str(lease.annotations().get(agent::SERVED_ANNOTATION)?).ok()?;
-            Some(served.into_iter().filter(|served| served.subnet == name).map(move |served| SubnetServer {
-                node: node.clone(),
-                interface: served.interface,
-                address: served.address,
-                limited: served.limited,
-                lacks: served.lacks,
-                other_addresses: served.other_addresses,
-                authority: Some(served.authority),
-                foreign_server: served.foreign_server,
-                ramdisk: served.ramdisk,
-                version: served.version,
-            }))
+    let serving = alive::agents(leases, now).flat_map(|agent| {
+        let served: Vec<Served> = agent.says(agent::SERVED_ANNOTATION).unwrap_or_default();
+        let node = agent.node.to_owned();
+        served.into_iter().filter(|served| served.subnet == name).map(move |served| SubnetServer {
+            node: node.clone(),
+            interface: served.interface,
+            address: served.address,
+            limited: served.limited,
+            lacks: served.lacks,
+            other_addresses: served.other_addresses,
+            authority: Some(served.authority),
+            foreign_server: served.foreign_server,
+            ramdisk: served.ramdisk,
+            version: served.version,
         })
-        .flatten()
-        .collect();
+    });
+    let mut servers: Vec<SubnetServer> = serving.collect();
     servers.sort_by(|a, b| (&a.node, &a.interface).cmp(&(&b.node, &b.interface)));
     servers
 }

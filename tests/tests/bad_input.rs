@@ -150,8 +150,18 @@ fn objects_that_cannot_go_on_say_why() {
     service.ctl(&format!("create boot --name arm --iso-path {path} --kernel live/vmlinuz --architecture arm64")).unwrap();
     service.ctl(&format!("create boot --name preseed --iso-path {path} --kernel live/vmlinuz --type preseed")).unwrap();
     service.ctl("create boot --name shell --kernel http://example.com/k --cmdline a||b").unwrap();
-    service.ctl("create boot --name gone --iso-path gone.iso --kernel k").unwrap();
-    service.ctl("create boot --name link --iso-path link.iso --kernel k").unwrap();
+    // A profile says what is wrong with its files before anybody uses it, and whoever creates it is told at once.
+    for (profile, words) in [
+        ("gone", "gone.iso does not exist; put the ISO there, or correct spec.media.path"),
+        ("link", "/etc/passwd is not below a mediaDir"),
+    ] {
+        let created = service.ctl(&format!("create boot --name {profile} --iso-path {profile}.iso --kernel k")).unwrap();
+        assert!(
+            created.starts_with(&format!("bootprofile/{profile} created; it cannot be used yet: ")) && created.contains(words),
+            "{created}"
+        );
+        says("bootprofile", profile, words);
+    }
     says("bootprofile", "preseed", "preseed profiles are stored, but this version only runs live, script and image profiles");
 
     service.wait_state("machine", "a", "Available", 10).unwrap();
@@ -174,19 +184,16 @@ fn objects_that_cannot_go_on_say_why() {
     let said = refused(&mut service.ctl_command("deploy --machine e --type preseed --hostname third --wait").unwrap());
     assert!(said.contains("deployment/third will not run: profile preseed: preseed profiles are stored"), "{said}");
 
-    // What only shows when a machine would boot it. The profile says it, too.
     for (profile, words) in [
         ("gone", "gone.iso does not exist; put the ISO there, or correct spec.media.path"),
         ("link", "/etc/passwd is not below a mediaDir"),
     ] {
         service.ctl(&format!("update deployment first --profile {profile}")).unwrap();
         says("deployment", "first", words);
-        says("bootprofile", profile, words);
     }
     let table = service.ctl("get boot").unwrap();
     assert!(table.contains("READY"), "{table}");
     service.ctl("update deployment first --profile live").unwrap();
-    service.wait("bootprofile", "link", 10, |link| !link["status"]["conditions"].to_string().contains("mediaDir")).unwrap();
     says("deployment", "first", "switch it on");
 
     // A profile of another architecture: for a Machine that is claimed, and for one that shall be.
@@ -213,6 +220,12 @@ fn profiles_and_subnets_that_cannot_be_used_say_why() {
     let iso = service.add_media("guest.iso", &guest.iso).unwrap();
     let says = |kind: &str, name: &str, words: &str| says(&service, kind, name, words);
     service.ctl(&format!("create boot --name live --iso-path {} --kernel live/vmlinuz", iso.display())).unwrap();
+    let created = service.ctl("create boot --name late --iso-path late.iso --kernel live/vmlinuz").unwrap();
+    assert!(created.contains("it cannot be used yet: late.iso does not exist"), "{created}");
+    fs::copy(&iso, rack.file("media/late.iso")).unwrap();
+    service.ctl("wait boot late --timeout 10s").unwrap();
+    fs::write(rack.file("media/late.iso"), "no longer").unwrap();
+    says("bootprofile", "late", "late.iso is not an ISO 9660 image");
     fs::copy(&iso, rack.file("media/copy.iso")).unwrap();
     service.ctl("create boot --name other --iso-path copy.iso --iso-prefix live --kernel live/vmlinuz").unwrap();
     says("bootprofile", "other", "live is also where profile default/live serves another image; choose another prefix for one of the two");

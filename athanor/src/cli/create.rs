@@ -230,6 +230,9 @@ pub(crate) async fn create(global: &Global, what: Create) -> anyhow::Result<()> 
     };
     let client = connect::client(global).await?;
     post(&client, global, &Kind::named(kind)?, &name, spec).await?;
+    let trouble = if kind == "bootprofile" { super::wait::trouble(&client, global, &name).await? } else { None };
+    // The services have the last word about an image: it is theirs to read.
+    let note = trouble.map_or(note, |trouble| format!("; it cannot be used yet: {trouble}"));
     out(&format!("{kind}/{name} created{note}\n"));
     Ok(())
 }

@@ -8,13 +8,20 @@ use std::{
 };
 
 use anyhow::bail;
-use athanor_crds::{BootProfile, Deployment, Machine, conditions, conditions::types};
+use athanor_crds::{
+    BootProfile, Deployment, Machine,
+    conditions::{self, reasons, types},
+};
 use clap::{Args, builder::NonEmptyStringValueParser};
 use kube::{Api, Client};
 use serde_json::Value;
 
 use super::{Global, connect, deploy, get, kinds::Kind, out};
 
+/// How long the services may take to look at a new profile; its creation is told without their word then.
+const FIRST_WORD: Duration = Duration::from_secs(2);
+/// How often it is looked at.
+const SOON: Duration = Duration::from_millis(50);
 /// How often an object is looked at.
 const LOOK: Duration = Duration::from_millis(300);
 
@@ -203,4 +210,19 @@ pub(crate) async fn follow_release(
         }
         tokio::time::sleep(LOOK).await;
     }
+}
+
+/// Why a profile that was just created cannot be used, if the services say so at once.
+pub(super) async fn trouble(client: &Client, global: &Global, name: &str) -> anyhow::Result<Option<String>> {
+    let profiles: Api<BootProfile> = Api::namespaced(client.clone(), &global.namespace);
+    let start = Instant::now();
+    while start.elapsed() < FIRST_WORD {
+        let status = profiles.get_opt(name).await?.and_then(|profile| profile.status).unwrap_or_default();
+        let ready = conditions::find(&status.conditions, types::READY).filter(|ready| ready.reason != reasons::CONTENT_UNKNOWN);
+        if let Some(ready) = ready {
+            return Ok((ready.status != "True").then(|| ready.message.clone()));
+        }
+        tokio::time::sleep(SOON).await;
+    }
+    Ok(None)
 }

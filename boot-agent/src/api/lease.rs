@@ -9,7 +9,7 @@ use athanor_crds::{
     subnet::{self, Mode},
 };
 use athanor_dhcp::{Authority, SERVER_PORT};
-use athanor_wire::agent::{self, Served};
+use athanor_wire::agent::{self, Media, Served};
 use jiff::Timestamp;
 use k8s_openapi::{
     api::coordination::v1::{Lease, LeaseSpec},
@@ -42,15 +42,16 @@ pub(super) async fn run(shared: Arc<Shared>, client: Client) {
     let asked: Api<Subnet> = Api::all(client.clone());
     let leases: Api<Lease> = Api::namespaced(client, names::SYSTEM_NAMESPACE);
     let name = format!("agent-{}", shared.options.node);
-    let (mut subnets, mut duties, mut verdicts) = (shared.changes(), shared.duties(), shared.authority.changes());
-    let mut written: Option<Vec<Served>> = None;
+    let (mut subnets, mut duties, mut verdicts, mut media) =
+        (shared.changes(), shared.duties(), shared.authority.changes(), shared.media());
+    let mut written: Option<(Vec<Served>, Media)> = None;
     let (mut due, mut version, mut history) = (Instant::now(), None, History::default());
     loop {
-        let served = served(&shared, &duties.borrow_and_update());
+        let told = (served(&shared, &duties.borrow_and_update()), media.borrow_and_update().clone());
         verdicts.mark_unchanged();
         subnets.mark_unchanged();
-        if Instant::now() >= due || written.as_ref() != Some(&served) {
-            let mut lease = lease(&name, &shared.options, &served);
+        if Instant::now() >= due || written.as_ref() != Some(&told) {
+            let mut lease = lease(&name, &shared.options, &told.0, &told.1);
             lease.metadata.resource_version.clone_from(&version);
             let params = PatchParams::apply("athanor-boot-agent").force();
             match leases.patch(&name, &params, &Patch::Apply(&lease)).await {
@@ -59,7 +60,7 @@ pub(super) async fn run(shared: Arc<Shared>, client: Client) {
                         shared.list_anew(OLDER);
                     }
                     shared.heard_from_api();
-                    (written, due, version) = (Some(served), Instant::now() + renew(&shared.options), lease.metadata.resource_version);
+                    (written, due, version) = (Some(told), Instant::now() + renew(&shared.options), lease.metadata.resource_version);
                 }
                 Err(kube::Error::Api(status)) if status.is_conflict() && version.is_some() => {
                     // Nobody else writes it, but for an agent that follows this one.
@@ -85,6 +86,7 @@ pub(super) async fn run(shared: Arc<Shared>, client: Client) {
             _ = duties.changed() => {}
             _ = verdicts.changed() => {}
             _ = subnets.changed() => {}
+            _ = media.changed() => {}
         }
     }
 }
@@ -126,7 +128,7 @@ fn served(shared: &Shared, duties: &[Duty]) -> Vec<Served> {
     all
 }
 
-fn lease(name: &str, options: &Options, served: &[Served]) -> Lease {
+fn lease(name: &str, options: &Options, served: &[Served], media: &Media) -> Lease {
     let owner = |(name, uid): (String, String)| OwnerReference {
         api_version: "apps/v1".to_owned(),
         kind: "Deployment".to_owned(),
@@ -134,12 +136,13 @@ fn lease(name: &str, options: &Options, served: &[Served]) -> Lease {
         uid,
         ..OwnerReference::default()
     };
-    let list = serde_json::to_string(served).unwrap_or_default();
+    let served = serde_json::to_string(served).unwrap_or_default();
+    let media = serde_json::to_string(media).unwrap_or_default();
     Lease {
         metadata: ObjectMeta {
             name: Some(name.to_owned()),
             labels: Some([(agent::LABEL.to_owned(), "true".to_owned())].into()),
-            annotations: Some([(agent::SERVED_ANNOTATION.to_owned(), list)].into()),
+            annotations: Some([(agent::SERVED_ANNOTATION.to_owned(), served), (agent::MEDIA_ANNOTATION.to_owned(), media)].into()),
             owner_references: options.installed_by.clone().map(|by| vec![owner(by)]),
             ..ObjectMeta::default()
         },

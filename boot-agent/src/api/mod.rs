@@ -1,7 +1,8 @@
-//! The one module that knows Kubernetes: plans and Subnets in, newcomers, BootReports and a Lease out.
+//! The one module that knows Kubernetes: plans, Subnets and profiles in, newcomers, BootReports and a Lease out.
 
 mod lease;
 mod lending;
+mod media;
 mod newcomers;
 mod reports;
 
@@ -11,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use athanor_crds::{Subnet, names};
+use athanor_crds::{BootProfile, Subnet, names};
 use athanor_plan::{BootPlan, Snapshot, boot_plan::FORMAT, snapshot::NamedSubnet};
 use futures::{StreamExt as _, stream};
 use k8s_openapi::api::core::v1::Secret;
@@ -24,6 +25,7 @@ use kube::{
 use tokio::sync::oneshot;
 
 pub(crate) use lending::Order;
+pub(crate) use media::Profiles;
 
 use crate::{
     content, handover, http,
@@ -63,15 +65,18 @@ enum Change {
     Plan(Event<Secret>),
     /// One that cannot be read, as another version may have stored it, keeps nobody from the others.
     Subnet(Event<DeserializeGuard<Subnet>>),
+    Profile(Event<DeserializeGuard<BootProfile>>),
 }
 
-/// What is known so far; it becomes a snapshot when both lists are whole.
+/// What is known so far; it becomes a snapshot when the lists of plans and Subnets are whole. No machine waits for a profile: its plan has all of it.
 #[derive(Default)]
 struct World {
     plans: BTreeMap<String, Arc<BootPlan>>,
     subnets: BTreeMap<String, NamedSubnet>,
+    profiles: Profiles,
     incoming_plans: BTreeMap<String, Arc<BootPlan>>,
     incoming_subnets: BTreeMap<String, NamedSubnet>,
+    incoming_profiles: Profiles,
     plans_listed: bool,
     subnets_listed: bool,
     /// A connection broke: everything is to be listed anew.
@@ -124,6 +129,7 @@ pub async fn run(
         tasks.spawn(kept::keep(shared.clone()));
     }
     tasks.spawn(watch_content(shared.clone()));
+    tasks.spawn(media::look(shared.clone()));
     tasks.spawn(loaders::watch(shared.clone()));
     links.await.map_err(|_| AgentError::Api("the interfaces were not looked at".to_owned()))??;
     let _ = ready.send(());
@@ -156,11 +162,12 @@ async fn watch_content(shared: Arc<Shared>) {
 
 async fn check_content(shared: &Arc<Shared>, plan: &Arc<BootPlan>) {
     let (inside, checked) = (shared.clone(), plan.clone());
-    let found = shared.on_disk(move || content::problems(&inside, &checked)).await;
+    let files = move || checked.order.iter().flat_map(|order| order.files.values()).cloned().collect::<Vec<_>>();
+    let found = shared.on_disk(move || content::problems(&inside, &files())).await;
     shared.reporter.problems(plan, found.unwrap_or_else(|| vec![content::Missing::Hangs.to_string()]));
 }
 
-/// Watches plans and Subnets for ever. What was known is served on while everything is listed anew.
+/// Watches plans, Subnets and profiles for ever. What was known is served on while everything is listed anew.
 async fn watch(shared: Arc<Shared>, client: Client, listed: oneshot::Sender<()>) {
     let (mut listed, mut anew, mut world) = (Some(listed), shared.lists_anew(), World::default());
     loop {
@@ -176,9 +183,13 @@ async fn watch(shared: Arc<Shared>, client: Client, listed: oneshot::Sender<()>)
 /// Swaps in a snapshot after each change, until the connection breaks.
 async fn watch_one_history(shared: &Arc<Shared>, client: Client, world: &mut World, listed: &mut Option<oneshot::Sender<()>>) {
     let plans = watcher(Api::<Secret>::namespaced(client.clone(), names::PLANS_NAMESPACE), watcher::Config::default()).default_backoff();
-    let subnets = watcher(Api::<DeserializeGuard<Subnet>>::all(client), watcher::Config::default()).default_backoff();
-    let mut changes =
-        stream::select(plans.map(|event| event.map(Change::Plan)).boxed(), subnets.map(|event| event.map(Change::Subnet)).boxed());
+    let subnets = watcher(Api::<DeserializeGuard<Subnet>>::all(client.clone()), watcher::Config::default()).default_backoff();
+    let profiles = watcher(Api::<DeserializeGuard<BootProfile>>::all(client), watcher::Config::default()).default_backoff();
+    let mut changes = stream::select_all([
+        plans.map(|event| event.map(Change::Plan)).boxed(),
+        subnets.map(|event| event.map(Change::Subnet)).boxed(),
+        profiles.map(|event| event.map(Change::Profile)).boxed(),
+    ]);
     // Of all changes since the last snapshot: one list may be whole long before the other.
     let mut touched = BTreeSet::new();
     let mut loaders = shared.loader_changes();
@@ -233,7 +244,7 @@ impl World {
             }
         };
         // A list that is about to be asked for is no answer yet.
-        if !matches!(change, Change::Plan(Event::Init) | Change::Subnet(Event::Init)) {
+        if !matches!(change, Change::Plan(Event::Init) | Change::Subnet(Event::Init) | Change::Profile(Event::Init)) {
             shared.heard_from_api();
         }
         match change {
@@ -271,8 +282,31 @@ impl World {
                 self.subnets = std::mem::take(&mut self.incoming_subnets);
                 self.subnets_listed = true;
             }
+            Change::Profile(event) => self.take_profile(shared, event),
         }
         Vec::new()
+    }
+}
+
+impl World {
+    fn take_profile(&mut self, shared: &Shared, event: Event<DeserializeGuard<BootProfile>>) {
+        match event {
+            Event::Apply(profile) => {
+                let (key, files) = media::files(&profile);
+                match files {
+                    Some(files) => self.profiles.insert(key, files),
+                    None => self.profiles.remove(&key),
+                };
+            }
+            Event::Delete(profile) => drop(self.profiles.remove(&media::files(&profile).0)),
+            Event::Init => return self.incoming_profiles.clear(),
+            Event::InitApply(profile) => {
+                let (key, files) = media::files(&profile);
+                return self.incoming_profiles.extend(files.map(|files| (key, files)));
+            }
+            Event::InitDone => self.profiles = std::mem::take(&mut self.incoming_profiles),
+        }
+        shared.knows_profiles(&self.profiles);
     }
 }
 

@@ -166,6 +166,25 @@ fn order(input: &OrderInput<'_>, tokens: &Tokens, disk: LocalBoot) -> Result<Ord
     })
 }
 
+/// The files that a profile has in its ISO; the ISO itself where it names none of them.
+pub fn sources(profile: &BootProfileSpec) -> Vec<Source> {
+    let Some(iso) = profile.media.as_ref().and_then(|media| media.path.as_ref()) else { return Vec::new() };
+    let named = profile.kernel.iter().chain(&profile.initrds).filter(|path| !is_url(path));
+    let mut all: Vec<Source> = named.map(|path| member(iso, path)).collect();
+    if all.is_empty() {
+        all.push(member(iso, ""));
+    }
+    all
+}
+
+fn member(iso: &str, path: &str) -> Source {
+    Source::Iso { path: iso.to_owned(), member: path.trim_start_matches('/').to_owned() }
+}
+
+fn is_url(path: &str) -> bool {
+    path.starts_with("http://") || path.starts_with("https://")
+}
+
 /// The folder under which a profile's media are served: the one it names, else one by its own name.
 pub fn prefix(name: &str, profile: &BootProfileSpec) -> Option<String> {
     // A profile may be named like one of the server's own folders, a prefix may not.
@@ -184,11 +203,11 @@ fn place(
     name: &str,
     path: &str,
 ) -> Result<String, PlanError> {
-    if path.starts_with("http://") || path.starts_with("https://") {
+    if is_url(path) {
         return ipxe::words(field, path).map_err(|source| PlanError::Unquotable { profile: input.profile_name.clone(), source });
     }
     let media = input.profile.media.as_ref().and_then(|media| media.path.clone());
     let media = media.ok_or_else(|| PlanError::NoMedia { profile: input.profile_name.clone(), field, path: path.to_owned() })?;
-    files.insert(name.to_owned(), Source::Iso { path: media, member: path.trim_start_matches('/').to_owned() });
+    files.insert(name.to_owned(), member(&media, path));
     Ok(name.to_owned())
 }

@@ -1,5 +1,7 @@
 //! What a boot-agent says about itself, in its Lease.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// A Subnet that an agent serves.
@@ -34,7 +36,28 @@ pub struct Served {
     pub version: Option<String>,
 }
 
+/// What an agent found when it looked for the files of profiles, by the profiles' `namespace/name`.
+pub type Media = BTreeMap<String, Looked>;
+
+/// Whether an agent can serve the files of a profile.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Looked {
+    /// Of which generation of the profile that is said.
+    pub generation: i64,
+    /// What is wrong with one of them, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+/// How many profiles an agent looks after, the first by their names: what it tells stands in one annotation.
+pub const MOST_PROFILES: usize = 256;
+/// How many letters of a problem it tells: all annotations of an object together may have 256 KiB.
+pub const MOST_LETTERS: usize = 512;
+
 /// The label on the Leases with which agents say that they are alive.
 pub const LABEL: &str = "metal.athanor.dev/agent";
 /// The annotation in which such a Lease lists what the agent serves, as a JSON list of [`Served`].
 pub const SERVED_ANNOTATION: &str = "metal.athanor.dev/served";
+/// The annotation with its [`Media`], as a JSON object.
+pub const MEDIA_ANNOTATION: &str = "metal.athanor.dev/media";

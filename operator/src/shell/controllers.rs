@@ -11,6 +11,7 @@ use athanor_crds::{
     conditions::{self, reasons, types},
     names,
 };
+use athanor_wire::agent;
 use futures::{Stream, StreamExt as _, stream};
 use k8s_openapi::{
     api::{coordination::v1::Lease, core::v1::Secret},
@@ -176,21 +177,28 @@ impl Feeds {
             })
     }
 
-    /// A profile looks at the other profiles, since two may want one prefix, and at who uses it, since agents look for its files then.
+    /// A profile looks at the other profiles, since two may want one prefix, and at what agents say of its files.
     pub(super) fn profile_controller(&mut self) -> Controller<BootProfile> {
-        let (profiles, others, used) = (self.profiles.store(), self.profiles.store(), self.profiles.store());
+        let (profiles, others) = (self.profiles.store(), self.profiles.store());
         Controller::for_shared_stream(self.profiles.changes(), profiles)
             .with_config(config())
             .watches_shared_stream(self.profiles.changes(), move |changed| keys(&others.state_filter(|other| !same(other, &*changed))))
-            .watches_shared_stream(self.deployments.changes(), move |user| {
-                let in_trouble = user.status.as_ref().is_some_and(|status| ready_for(&status.conditions, reasons::CONTENT_UNAVAILABLE));
-                // Also one that it has left.
-                keys(&used.state_filter(|profile| {
-                    let status = profile.status.as_ref();
-                    let blamed = status.is_some_and(|status| ready_for(&status.conditions, reasons::CONTENT_UNAVAILABLE));
-                    ns(profile) == ns(&*user) && (blamed || (in_trouble && uses(&user, profile)))
-                }))
-            })
+            .reconcile_all_on(self.media_changes())
+    }
+
+    /// Ticks when an agent says something else about the files of profiles, and not with each renewal of its Lease.
+    fn media_changes(&mut self) -> impl Stream<Item = ()> + Send + 'static + use<> {
+        let store = self.leases.store();
+        let mut known: HashMap<String, String> = HashMap::new();
+        self.leases.changes().filter_map(move |lease| {
+            let (name, now) = (lease.name_any(), lease.annotations().get(agent::MEDIA_ANNOTATION).cloned());
+            let gone = store.get(&ObjectRef::from_obj(&*lease)).is_none();
+            let news = match now.filter(|_| !gone) {
+                Some(now) => known.insert(name, now.clone()) != Some(now),
+                None => known.remove(&name).is_some(),
+            };
+            std::future::ready(news.then_some(()))
+        })
     }
 
     /// A Subnet looks at the other Subnets, the agents' Leases and its addresses.

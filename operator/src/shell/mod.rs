@@ -139,7 +139,7 @@ pub async fn run(client: Client, metrics: Metrics, stop: impl Future<Output = ()
         deployment::reconcile(&key.namespace, &key.name, &context.cluster, &SystemClock, &RandomIds).await.map(|()| None)
     });
     let profiles = drive(feeds.profile_controller(), stop.clone(), &context, |key, context| async move {
-        bootprofile::reconcile(&key.namespace, &key.name, &context.cluster, &SystemClock).await.map(|()| None)
+        bootprofile::reconcile(&key.namespace, &key.name, &context.cluster, &SystemClock).await
     });
     let stopped = stop.clone();
     let subnets = drive(feeds.subnet_controller(), stop, &context, |key, context| async move {
