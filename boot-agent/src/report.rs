@@ -191,12 +191,19 @@ impl Client {
 }
 
 /// What all clients asked, by MAC.
-#[derive(Default)]
 pub(crate) struct Reporter {
+    /// Since when this process runs.
+    born: Timestamp,
     clients: Mutex<HashMap<MacAddr, Client>>,
     wake: Notify,
     /// Counts the reports that the API has taken.
     stored: watch::Sender<u64>,
+}
+
+impl Default for Reporter {
+    fn default() -> Self {
+        Self { born: now(), clients: Mutex::default(), wake: Notify::default(), stored: watch::Sender::default() }
+    }
 }
 
 /// The report of one client, ready to be written.
@@ -468,7 +475,7 @@ impl Reporter {
                 client.writing = true;
                 client.urgent = false;
                 client.written = Some(now);
-                due.push(Due { mac: *mac, first, urgent, report: client.report(node) });
+                due.push(Due { mac: *mac, first, urgent, report: client.report(node, self.born) });
             }
         }
         due
@@ -495,7 +502,7 @@ impl Reporter {
                 client.begin(&attempt.id);
                 client.attempt = AttemptReport { id: attempt.id.clone(), ..std::mem::take(&mut client.attempt) }.with(&attempt);
             }
-            client.report(&earlier.node)
+            client.report(&earlier.node, self.born)
         })
     }
 
@@ -530,9 +537,10 @@ impl Reporter {
 }
 
 impl Client {
-    fn report(&self, node: &str) -> NodeReport {
+    fn report(&self, node: &str, born: Timestamp) -> NodeReport {
         NodeReport {
             node: node.to_owned(),
+            started_at: Some(MicroTime(born)),
             events: self.events.iter().cloned().collect(),
             subnet: self.subnet.clone(),
             last_boot: self.last_boot.map(MicroTime),

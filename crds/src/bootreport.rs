@@ -45,6 +45,9 @@ pub struct NodeReport {
     /// The node.
     #[schemars(length(max = 253))]
     pub node: String,
+    /// Since when the process of this node runs that writes this. What one before it saw last may be missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<MicroTime>,
     /// The newest events, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]

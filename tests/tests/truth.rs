@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use athanor_tests::{Curl, FakeIpxe, Firmware, Guest, Rack, Service, Vm, tools, wait_for};
+use athanor_tests::{Curl, FakeIpxe, Firmware, Guest, Rack, Service, Vm, rack::Process, tools, wait_for};
 
 #[test]
 fn what_is_served_is_what_the_objects_say_now() {
@@ -177,6 +177,44 @@ fn a_killed_server_loses_nothing_and_the_machine_boots() {
     vm.power_on().unwrap();
     service.wait_state("deployment", "web-1", "Provisioned", 120).unwrap();
     vm.wait_console("ATHANOR-GUEST", 30).unwrap();
+}
+
+#[test]
+fn explain_says_where_the_server_was_started_anew_and_a_watch_goes_on() {
+    let rack = Rack::up().unwrap();
+    let mut service = Service::start(&rack).unwrap();
+    let machine = FakeIpxe::plug(&rack).unwrap();
+    let shown = rack.file("shown");
+    let mut watching = service.ctl_command("get machines -w").unwrap();
+    let shown_file = fs::File::create(&shown).unwrap();
+    let _watching = Process(watching.stdin(Stdio::null()).stdout(shown_file).stderr(Stdio::null()).spawn().unwrap());
+    let shows = |name: &str| {
+        wait_for(name, Duration::from_secs(20), || {
+            let text = fs::read_to_string(&shown).map_err(|error| error.to_string())?;
+            if text.lines().any(|line| line.starts_with(name)) { Ok(()) } else { Err(text) }
+        })
+        .unwrap();
+    };
+    let explains = |service: &Service<'_>, word: &str| {
+        wait_for(word, Duration::from_secs(20), || {
+            let told = service.ctl(&format!("explain {}", machine.mac)).map_err(|error| error.to_string())?;
+            if told.contains(word) { Ok(told) } else { Err(told) }
+        })
+        .unwrap()
+    };
+    let file = machine.boot_file().unwrap();
+    machine.http(&file).unwrap();
+    assert!(!explains(&service, "boot.ipxe").contains("started anew"));
+    shows(&machine.name());
+    service.kill();
+    service.restart().unwrap();
+    machine.http(&machine.boot_file().unwrap()).unwrap();
+    explains(&service, "the server was started anew; what it saw last before that may be missing");
+    service.ctl("create machine late --mac 52:54:00:aa:00:61").unwrap();
+    service.ctl("create machine later --mac 52:54:00:aa:00:62").unwrap();
+    shows("late ");
+    let told = service.ctl("delete machine late later").unwrap();
+    assert_eq!(told, "machine/late is being deleted\nmachine/later is being deleted\n");
 }
 
 #[test]

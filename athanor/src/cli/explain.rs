@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use athanor_crds::{BootReport, Machine, bootreport::BootEvent, conditions, conditions::types, names};
 use athanor_wire::MacAddr;
 use clap::{Args, builder::NonEmptyStringValueParser};
-use jiff::tz::TimeZone;
+use jiff::{Timestamp, tz::TimeZone};
 use kube::{Api, Client, ResourceExt as _, api::ListParams};
 
 use super::{Global, connect, lifecycle, out};
@@ -93,23 +93,36 @@ async fn of_stranger(client: &Client, mac: MacAddr, events: usize) -> anyhow::Re
 
 /// The newest events of a report, oldest first, as a timeline.
 pub(crate) fn timeline(report: &BootReport, most: usize) -> String {
-    let mut events: Vec<(&str, &BootEvent)> =
-        report.spec.nodes.iter().flat_map(|node| node.events.iter().map(move |event| (node.node.as_str(), event))).collect();
-    events.sort_by_key(|(_, event)| event.time.0);
     let many = report.spec.nodes.len() > 1;
-    let newest = events.len().saturating_sub(most);
+    let mut lines: Vec<(Timestamp, Option<&str>, String)> = Vec::new();
+    for node in &report.spec.nodes {
+        let at = if many { format!("  on {}", node.node) } else { String::new() };
+        lines.extend(node.events.iter().map(|event| (event.time.0, event.boot.as_deref(), line(event, &at))));
+        let started = node.started_at.as_ref().map(|time| time.0);
+        if let Some(started) = started.filter(|started| node.events.first().is_some_and(|event| event.time.0 < *started)) {
+            let told = format!("{}  -     the server was started anew{at}; what it saw last before that may be missing\n", clock(started));
+            lines.push((started, None, told));
+        }
+    }
+    lines.sort_by_key(|(time, ..)| *time);
+    let newest = lines.len().saturating_sub(most);
     let mut boot = None;
-    events
-        .iter()
-        .skip(newest)
-        .map(|(node, event)| {
-            let begins = event.boot.as_ref().filter(|now| boot.replace(*now) != Some(*now));
-            let head = begins.map(|word| format!("boot {word}\n")).unwrap_or_default();
-            let time = event.time.0.to_zoned(TimeZone::system()).strftime("%H:%M:%S.%3f").to_string();
-            let row = event.row.as_ref().map(|row| format!("  {row}")).unwrap_or_default();
-            let at = if many { format!("  on {node}") } else { String::new() };
-            let again = event.again.map(|count| format!("  and {count} times again")).unwrap_or_default();
-            format!("{head}{time}  {:<5} {}\n              → {}{row}{at}{again}\n", event.protocol, event.asked, event.answer)
-        })
-        .collect()
+    let mut text = String::new();
+    for (_, word, line) in lines.iter().skip(newest) {
+        if let Some(word) = word.filter(|word| boot.replace(*word) != Some(*word)) {
+            text.push_str(&format!("boot {word}\n"));
+        }
+        text.push_str(line);
+    }
+    text
+}
+
+fn line(event: &BootEvent, at: &str) -> String {
+    let row = event.row.as_ref().map(|row| format!("  {row}")).unwrap_or_default();
+    let again = event.again.map(|count| format!("  and {count} times again")).unwrap_or_default();
+    format!("{}  {:<5} {}\n              → {}{row}{at}{again}\n", clock(event.time.0), event.protocol, event.asked, event.answer)
+}
+
+fn clock(time: Timestamp) -> String {
+    time.to_zoned(TimeZone::system()).strftime("%H:%M:%S.%3f").to_string()
 }

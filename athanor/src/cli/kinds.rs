@@ -1,6 +1,6 @@
 //! The kinds by the names people type.
 
-use anyhow::{anyhow, bail};
+use anyhow::{Context as _, anyhow, bail};
 use athanor_plan::nearest;
 use kube::core::{ApiResource, GroupVersionKind};
 
@@ -67,6 +67,33 @@ impl Kind {
         Ok((Self::named(kind)?, name.map(str::to_owned)))
     }
 
+    /// Kinds with the names that are meant of each: `machines`, `machines,deployments`, `machine NAME…`, `machine/NAME deployment/NAME`.
+    ///
+    /// # Errors
+    /// As [`Self::with_name`].
+    pub(crate) fn with_names(word: &str, names: &[String]) -> anyhow::Result<Vec<(Self, Vec<String>)>> {
+        if !word.contains('/') {
+            let kinds: Vec<Self> = word.split(',').map(Self::named).collect::<Result<_, _>>()?;
+            if let Some(name) = names.iter().find(|name| name.contains('/')) {
+                bail!("{name:?}: either KIND NAME… or KIND/NAME…, not both");
+            }
+            return Ok(kinds.into_iter().map(|kind| (kind, names.to_vec())).collect());
+        }
+        let mut wanted: Vec<(Self, Vec<String>)> = Vec::new();
+        for word in std::iter::once(word).chain(names.iter().map(String::as_str)) {
+            let (kind, name) = word.split_once('/').with_context(|| format!("{word:?}: either KIND NAME… or KIND/NAME…, not both"))?;
+            let kind = Self::named(kind)?;
+            if name.is_empty() {
+                bail!("{word:?} names no object");
+            }
+            match wanted.iter_mut().find(|(known, _)| *known == kind) {
+                Some((_, names)) => names.push(name.to_owned()),
+                None => wanted.push((kind, vec![name.to_owned()])),
+            }
+        }
+        Ok(wanted)
+    }
+
     /// As [`Self::with_name`], where there has to be one.
     ///
     /// # Errors
@@ -120,5 +147,26 @@ impl Kind {
 
     fn base(&self) -> String {
         if self.group.is_empty() { "/api/v1".to_owned() } else { format!("/apis/{}/{}", self.group, self.version) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(line: &str) -> String {
+        let mut words = line.split(' ').map(str::to_owned);
+        let wanted = Kind::with_names(&words.next().unwrap(), &words.collect::<Vec<_>>()).map_err(|error| error.to_string());
+        wanted.map_or_else(|error| error, |kinds| kinds.iter().map(|(kind, names)| format!("{}{names:?} ", kind.plural)).collect())
+    }
+
+    #[test]
+    fn objects_are_named_as_with_kubectl() {
+        assert_eq!(asked("am"), "machines[] ");
+        assert_eq!(asked("machines,deployments"), "machines[] deployments[] ");
+        assert_eq!(asked("machine/a deployment/b machine/c"), r#"machines["a", "c"] deployments["b"] "#);
+        assert_eq!(asked("machine a deployment/b"), r#""deployment/b": either KIND NAME… or KIND/NAME…, not both"#);
+        assert_eq!(asked("machine/a b"), r#""b": either KIND NAME… or KIND/NAME…, not both"#);
+        assert_eq!(asked("machine/"), r#""machine/" names no object"#);
     }
 }

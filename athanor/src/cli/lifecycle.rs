@@ -47,12 +47,15 @@ impl AcceptArgs {
 pub(crate) struct DeleteArgs {
     /// What: machine, deployment, boot, subnet; or KIND/NAME
     kind: String,
-    /// Which
+    /// Which; a machine also by a MAC address
     #[arg(value_parser = NonEmptyStringValueParser::new())]
-    name: Option<String>,
+    names: Vec<String>,
     /// The deployment on the machine with this MAC address
-    #[arg(long, alias = "MAC", conflicts_with = "name")]
+    #[arg(long, alias = "MAC", conflicts_with = "names")]
     mac: Option<MacAddr>,
+    /// All of this kind in the namespace
+    #[arg(long, conflicts_with_all = ["names", "mac"])]
+    all: bool,
     /// Wait until it is gone and its machine is free
     #[arg(long)]
     wait: bool,
@@ -117,34 +120,60 @@ pub(crate) fn named<'a>(machines: &'a [Machine], name: &str) -> anyhow::Result<&
 /// `delete`.
 ///
 /// # Errors
-/// It does not exist, or the API says no.
+/// One does not exist, or the API says no; the others are deleted.
 pub(crate) async fn delete(global: &Global, args: DeleteArgs) -> anyhow::Result<()> {
-    let (kind, name) = Kind::with_name(&args.kind, args.name.as_deref())?;
+    let wanted = Kind::with_names(&args.kind, &args.names)?;
     let client = connect::client(global).await?;
-    let name = match (name, args.mac) {
-        (Some(_), Some(_)) => bail!("either a name or --mac"),
-        (Some(name), None) => name,
-        (None, Some(mac)) if kind.kind == "Deployment" => on_mac(&client, global, mac).await?,
-        (None, Some(_)) => bail!("--mac names a deployment; give the name of the {}", kind.singular),
-        (None, None) => return Err(kind.nameless()),
-    };
+    let mut failed = Vec::new();
+    let mut released = Vec::new();
+    for (kind, mut names) in wanted {
+        match args.mac {
+            Some(_) if kind.kind != "Deployment" => bail!("--mac names a deployment; give the name of the {}", kind.singular),
+            Some(_) if !names.is_empty() => bail!("either a name or --mac"),
+            Some(mac) => names.push(on_mac(&client, global, mac).await?),
+            None if args.all => {
+                names.extend(get::api(&client, global, &kind).list(&ListParams::default()).await?.iter().map(ResourceExt::name_any))
+            }
+            None if names.is_empty() => return Err(kind.nameless()),
+            None => {}
+        }
+        for name in names {
+            match delete_one(&client, global, &kind, &name).await {
+                Ok(held) => released.extend(held),
+                Err(error) => failed.push(error),
+            }
+        }
+    }
+    if args.wait {
+        for (deployment, machine) in released {
+            wait::follow_release(&client, global, &deployment, &machine, args.timeout).await?;
+        }
+    }
+    // All are told; the last is the command's own error.
+    let last = failed.pop();
+    for error in failed {
+        eprintln!("error: {error:#}");
+    }
+    last.map_or(Ok(()), Err)
+}
+
+/// Deletes one object; returns the Deployment and the Machine that is released for it.
+async fn delete_one(client: &Client, global: &Global, kind: &Kind, name: &str) -> anyhow::Result<Option<(Deployment, String)>> {
+    let name = get::resolve(client, global, kind, name).await?;
     let deployment = if kind.kind == "Deployment" {
         Api::<Deployment>::namespaced(client.clone(), &global.namespace).get_opt(&name).await?
     } else {
         None
     };
     let machine = deployment.as_ref().and_then(|deployment| deployment.status.as_ref()?.machine.clone());
-    let held = get::api(&client, global, &kind).delete(&name, &DeleteParams::default()).await?.is_left();
+    let held = get::api(client, global, kind).delete(&name, &DeleteParams::default()).await?.is_left();
     let what = match (&machine, held) {
         (_, false) => "deleted",
         (Some(_), true) => "is being deleted: its machine is released first (--wait waits for that)",
         (None, true) => "is being deleted",
     };
     out(&format!("{}/{name} {what}\n", kind.singular));
-    match deployment.zip(machine) {
-        Some((deployment, machine)) if args.wait => wait::follow_release(&client, global, &deployment, &machine, args.timeout).await,
-        _ => Ok(()),
-    }
+    Ok(deployment.zip(machine))
 }
 
 /// The one Deployment that is on the machine with a MAC address, or names it.

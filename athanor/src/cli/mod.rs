@@ -10,6 +10,7 @@ mod hardware;
 mod kinds;
 mod lifecycle;
 mod simulate;
+mod table;
 mod wait;
 
 use std::{path::PathBuf, process::ExitCode};

@@ -182,6 +182,10 @@ fn parse(file: &str, text: &str) -> anyhow::Result<Config> {
     if config.data_dir.as_os_str().is_empty() {
         bail!("{}: dataDir: is empty; name a folder, or leave it out for {}", place(&["dataDir"]), default_data_dir().display());
     }
+    if let Some((index, folder)) = config.media_dirs.iter().enumerate().find(|(_, folder)| folder.exists() && !folder.is_dir()) {
+        let place = place(&["mediaDirs", &index.to_string()]);
+        bail!("{place}: mediaDirs: {} is no folder; name the one that the ISOs are in", folder.display());
+    }
     for name in config.subnets.keys() {
         if !athanor_apiserver::is_name(name) {
             let place = place(&["subnets", name]);
@@ -281,6 +285,10 @@ mod tests {
         assert_eq!(
             message(&cidr),
             "athanor.yaml:4:11: subnets.lab.cidr: must be a network, like 192.168.10.0/24; a prefix has 0 to 32 bits, or 128 with IPv6"
+        );
+        assert_eq!(
+            message("mediaDirs: [/tmp, /etc/passwd]\n"),
+            "athanor.yaml:1:19: mediaDirs: /etc/passwd is no folder; name the one that the ISOs are in"
         );
         assert!(message("subnets: {lab: }\n").contains("subnets.lab: cidr is missing"));
         assert!(parse("athanor.yaml", "subnets:\nhttp:\n").is_ok());

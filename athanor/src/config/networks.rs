@@ -37,6 +37,10 @@ pub(super) fn fault(subnets: &BTreeMap<String, SubnetSpec>) -> Option<Fault> {
             let why = format!("{} is behind {}; write the lower address first", range.from, range.to);
             return within(vec!["ranges".to_owned(), index.to_string()], why);
         }
+        if let Some(fault) = spec.fault() {
+            let (field, why) = fault.split_once(": ").unwrap_or(("", &fault));
+            return within(field.split('.').skip(1).map(str::to_owned).collect(), why.to_owned());
+        }
         before.push((name, spec));
     }
     None
@@ -77,6 +81,11 @@ mod tests {
             (
                 "a: {cidr: 10.0.0.0/24, ranges: [{from: 10.0.0.9, to: 10.0.0.5}]}\n",
                 "subnets.a.ranges.0: 10.0.0.9 is behind 10.0.0.5; write the lower address first",
+            ),
+            ("a: {cidr: 10.0.0.0/24, gateway: 10.0.0.255}\n", "subnets.a.gateway: 10.0.0.255 is the broadcast address of 10.0.0.0/24"),
+            (
+                "a: {cidr: 10.0.0.0/24, ranges: [{from: 10.0.0.5, to: 10.0.0.9}, {from: 10.0.0.9, to: 10.0.0.12}]}\n",
+                "subnets.a.ranges: 10.0.0.5–10.0.0.9 and 10.0.0.9–10.0.0.12 overlap; make one range of them",
             ),
             (
                 "a: {cidr: 10.0.0.0/24, newcomers: {namespace: \"\"}}\n",

@@ -249,10 +249,8 @@ fn banner(config: &Config, file: &Path, applied: &Applied, began: Instant) {
     for told in &applied.taken_back {
         out.push_str(&format!("  note   {told}\n"));
     }
-    let missing = config.media_dirs.iter().filter(|folder| !folder.is_dir());
-    for folder in missing {
-        let what = if folder.exists() { "is no folder; name one" } else { "does not exist yet; put ISOs there" };
-        out.push_str(&format!("  note   mediaDirs: {} {what}\n", folder.display()));
+    for folder in config.media_dirs.iter().filter(|folder| !folder.exists()) {
+        out.push_str(&format!("  note   mediaDirs: {} does not exist yet; put ISOs there\n", folder.display()));
     }
     let next = if served.is_empty() && relayed.is_empty() {
         "No interface of this machine serves a Subnet, so no machine is met: add one to subnets (athanor config detect), or see athanorctl get subnets -o wide"
