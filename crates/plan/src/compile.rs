@@ -169,7 +169,7 @@ fn order(input: &OrderInput<'_>, tokens: &Tokens, disk: LocalBoot) -> Result<Ord
 /// The files that a profile has in its ISO; the ISO itself where it names none of them.
 pub fn sources(profile: &BootProfileSpec) -> Vec<Source> {
     let Some(iso) = profile.media.as_ref().and_then(|media| media.path.as_ref()) else { return Vec::new() };
-    let named = profile.kernel.iter().chain(&profile.initrds).filter(|path| !is_url(path));
+    let named = profile.kernel.iter().chain(&profile.initrds).filter(|path| !ipxe::is_url(path));
     let mut all: Vec<Source> = named.map(|path| member(iso, path)).collect();
     if all.is_empty() {
         all.push(member(iso, ""));
@@ -179,10 +179,6 @@ pub fn sources(profile: &BootProfileSpec) -> Vec<Source> {
 
 fn member(iso: &str, path: &str) -> Source {
     Source::Iso { path: iso.to_owned(), member: path.trim_start_matches('/').to_owned() }
-}
-
-fn is_url(path: &str) -> bool {
-    path.starts_with("http://") || path.starts_with("https://")
 }
 
 /// The folder under which a profile's media are served: the one it names, else one by its own name.
@@ -203,7 +199,7 @@ fn place(
     name: &str,
     path: &str,
 ) -> Result<String, PlanError> {
-    if is_url(path) {
+    if ipxe::is_url(path) {
         return ipxe::words(field, path).map_err(|source| PlanError::Unquotable { profile: input.profile_name.clone(), source });
     }
     let media = input.profile.media.as_ref().and_then(|media| media.path.clone());

@@ -105,7 +105,6 @@ pub async fn lead(
         () = election.win() => {}
         () = stop.clone() => return Ok(()),
     }
-    metrics.leads(true);
     let agents = async {
         match &settings {
             Some(settings) => agents::keep(&client, settings).await,
@@ -129,6 +128,7 @@ pub async fn lead(
 pub async fn run(client: Client, metrics: Metrics, stop: impl Future<Output = ()> + Send + 'static) -> Result<(), PortError> {
     use futures::FutureExt as _;
     let stop = stop.shared();
+    metrics.leads(true);
     let (mut feeds, mut cluster) = (Feeds::new(&client), KubeCluster::new(client.clone()));
     feeds.keep_in(&mut cluster);
     let context = Arc::new(Context { cluster, retries: Mutex::default(), metrics });
