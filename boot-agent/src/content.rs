@@ -16,7 +16,7 @@ use athanor_plan::{
     ipxe::{self, Part},
     loader::{LOCAL_DISK, LOCAL_DISK_ARM64, NO_LOADER, NO_LOADER_TEXT},
 };
-use athanor_wire::MacAddr;
+use athanor_wire::{MacAddr, fnv};
 use bytes::Bytes;
 
 use crate::shared::Shared;
@@ -246,11 +246,6 @@ fn render(shared: &Shared, snapshot: &Snapshot, plan: &Arc<BootPlan>, agent: &st
     let text = ipxe::script(plan, part, &place, shared.reporter.boot_age(plan));
     let acting = part == Part::Order && plan.order.is_some();
     Found { plan: Some(plan.clone()), acting, script: true, ..plain_text(text.into_bytes()) }
-}
-
-/// FNV-1a: an ETag needs no more.
-fn fnv(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// Whether a name lies below the prefix of some order's media.

@@ -35,6 +35,8 @@ const FRESH: Duration = Duration::from_secs(30);
 const NEVER: u64 = u64::MAX;
 /// How many threads may wait for disks at once, of the 512 that the runtime has.
 const DISK_WAITERS: usize = 128;
+/// How many more may look at images that nobody waits for.
+const LOOKERS: usize = 32;
 /// How long a disk may take to answer: a share that fails over needs about half a minute.
 const DISK_PATIENCE: Duration = Duration::from_secs(30);
 /// How long it is told that newcomers were turned away: the minute that the limit counts.
@@ -67,11 +69,17 @@ pub(crate) struct Shared {
     pub(crate) under_way: UnderWay,
     /// Who may wait for a disk. A share that hangs keeps threads waiting, and the API needs some, too.
     disks: Arc<Semaphore>,
+    /// Who may look at images that nobody waits for.
+    lookers: Arc<Semaphore>,
+    /// Whose turn it is to look at an image.
+    images: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
     snapshot: ArcSwap<Snapshot>,
     changed: watch::Sender<u64>,
     duties: watch::Sender<Vec<Duty>>,
-    profiles: watch::Sender<Profiles>,
-    media: watch::Sender<Media>,
+    /// None until they were listed once.
+    profiles: watch::Sender<Option<Profiles>>,
+    /// None until they were looked for once.
+    media: watch::Sender<Option<Media>>,
     closing: watch::Sender<bool>,
     list_anew: watch::Sender<u64>,
     /// Which limit newcomers of a Subnet met last, and when.
@@ -100,6 +108,8 @@ impl Shared {
             list_anew: watch::Sender::new(0),
             limited: Mutex::default(),
             disks: Arc::new(Semaphore::new(DISK_WAITERS)),
+            lookers: Arc::new(Semaphore::new(LOOKERS)),
+            images: Mutex::default(),
             snapshot: ArcSwap::from_pointee(Snapshot::new(Vec::new(), Vec::new(), loaders.clone())),
             loaders: watch::Sender::new(loaders),
             changed: watch::Sender::new(0),
@@ -158,7 +168,7 @@ impl Shared {
 
     /// Tells what the interfaces have to serve.
     pub(crate) fn assign(&self, duties: &[Duty]) {
-        renew(&self.duties, &duties.to_vec());
+        renew(&self.duties, duties.to_vec());
     }
 
     /// What the interfaces have to serve; wakes when it changes.
@@ -168,21 +178,21 @@ impl Shared {
 
     /// These profiles have files to be looked for.
     pub(crate) fn knows_profiles(&self, profiles: &Profiles) {
-        renew(&self.profiles, profiles);
+        renew(&self.profiles, Some(profiles.clone()));
     }
 
-    /// The profiles that have files; wakes when they change.
-    pub(crate) fn profiles(&self) -> watch::Receiver<Profiles> {
+    /// The profiles that have files, once they were listed; wakes when they change.
+    pub(crate) fn profiles(&self) -> watch::Receiver<Option<Profiles>> {
         self.profiles.subscribe()
     }
 
-    /// What was found when their files were looked for.
-    pub(crate) fn looked_for(&self, media: &Media) {
-        renew(&self.media, media);
+    /// What was found when their files were looked for; returns whether that is news.
+    pub(crate) fn looked_for(&self, media: Media) -> bool {
+        renew(&self.media, Some(media))
     }
 
-    /// What was found of the profiles' files; wakes when it changes.
-    pub(crate) fn media(&self) -> watch::Receiver<Media> {
+    /// What was found of the profiles' files, once they were looked for; wakes when it changes.
+    pub(crate) fn media(&self) -> watch::Receiver<Option<Media>> {
         self.media.subscribe()
     }
 
@@ -193,13 +203,23 @@ impl Shared {
 
     /// Runs what may wait for a disk where it holds up nobody else; `None` when the disks do not answer.
     pub(crate) async fn on_disk<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-        let place = tokio::time::timeout(DISK_PATIENCE, self.disks.clone().acquire_owned()).await.ok()?.ok()?;
-        let working = tokio::task::spawn_blocking(move || {
-            // Given back by the thread itself: a caller that gives up frees no thread.
-            let _place = place;
+        waiting(&self.disks, work).await
+    }
+
+    /// Looks at an image that nobody waits for, one look at a time: one that hangs keeps one thread, however often it is looked for, and none of
+    /// those who serve.
+    pub(crate) async fn on_image<T: Send + 'static>(&self, path: String, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+        let turn = {
+            let mut images = self.images.lock().unwrap_or_else(PoisonError::into_inner);
+            images.retain(|_, turn| Arc::strong_count(turn) > 1);
+            images.entry(path).or_default().clone()
+        };
+        let turn = tokio::time::timeout(DISK_PATIENCE, turn.lock_owned()).await.ok()?;
+        waiting(&self.lookers, move || {
+            let _turn = turn;
             work()
-        });
-        tokio::time::timeout(DISK_PATIENCE, working).await.ok()?.ok()
+        })
+        .await
     }
 
     /// The API answered.
@@ -263,13 +283,22 @@ impl Shared {
     }
 }
 
-/// Tells what is new, and nothing where it is not.
-fn renew<T: PartialEq + Clone>(place: &watch::Sender<T>, new: &T) {
+/// Tells what is new, and nothing where it is not; returns which.
+fn renew<T: PartialEq>(place: &watch::Sender<T>, new: T) -> bool {
     place.send_if_modified(|current| {
-        let news = current != new;
-        if news {
-            current.clone_from(new);
-        }
+        let news = *current != new;
+        *current = new;
         news
+    })
+}
+
+/// Runs work that may wait for a disk, if there is a place for it in time.
+async fn waiting<T: Send + 'static>(places: &Arc<Semaphore>, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let place = tokio::time::timeout(DISK_PATIENCE, places.clone().acquire_owned()).await.ok()?.ok()?;
+    let working = tokio::task::spawn_blocking(move || {
+        // Given back by the thread itself: a caller that gives up frees no thread.
+        let _place = place;
+        work()
     });
+    tokio::time::timeout(DISK_PATIENCE, working).await.ok()?.ok()
 }

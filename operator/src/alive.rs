@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use athanor_wire::agent;
+use athanor_wire::agent::{self, Served};
 use k8s_openapi::{
     api::coordination::v1::Lease,
     jiff::{SignedDuration, Timestamp},
@@ -27,6 +27,11 @@ pub(crate) fn agents(leases: &[Arc<Lease>], now: Timestamp) -> impl Iterator<Ite
 }
 
 impl Agent<'_> {
+    /// Whether it serves a Subnet: of a node without one nobody boots.
+    pub(crate) fn serves(&self) -> bool {
+        self.says::<Vec<Served>>(agent::SERVED_ANNOTATION).is_some_and(|served| !served.is_empty())
+    }
+
     /// What it says in an annotation.
     pub(crate) fn says<T: DeserializeOwned>(&self, annotation: &str) -> Option<T> {
         serde_json::from_str(self.lease.annotations().get(annotation)?).ok()

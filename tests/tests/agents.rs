@@ -126,6 +126,20 @@ fn a_life_with_a_server_that_is_killed_in_each_phase() {
         verified.contains("signed by this installation\n  S1: Metadata, 33554432 bytes; 1024 places read back, 0 of them not empty"),
         "{verified}"
     );
+
+    // Who keeps the record and the public key can show it to whomever, without the installation; and what was changed shows.
+    let key = verified.lines().find_map(|line| line.strip_prefix("public key ")).unwrap().to_owned();
+    let kept = rack.file("record.yaml");
+    let record = service.ctl("get wiperecords -o yaml").unwrap();
+    let outside = |text: &str| {
+        std::fs::write(&kept, text).unwrap();
+        let mut command = service.ctl_command(&format!("verify-wipe -f {} --public-key {key}", kept.display())).unwrap();
+        command.env("KUBECONFIG", "/nowhere").output().unwrap()
+    };
+    assert!(outside(&record).status.success(), "{record}");
+    let forged = outside(&record.replace("33554432", "33554433"));
+    let said = String::from_utf8_lossy(&forged.stdout).into_owned();
+    assert!(!forged.status.success() && said.contains("NOT signed by this installation, or changed since"), "{said}");
 }
 
 #[test]

@@ -184,17 +184,19 @@ fn explain_says_where_the_server_was_started_anew_and_a_watch_goes_on() {
     let rack = Rack::up().unwrap();
     let mut service = Service::start(&rack).unwrap();
     let machine = FakeIpxe::plug(&rack).unwrap();
-    let shown = rack.file("shown");
-    let mut watching = service.ctl_command("get machines -w").unwrap();
-    let shown_file = fs::File::create(&shown).unwrap();
-    let _watching = Process(watching.stdin(Stdio::null()).stdout(shown_file).stderr(Stdio::null()).spawn().unwrap());
-    let shows = |name: &str| {
+    let watch = |what: &str, file: &str| {
+        let mut command = service.ctl_command(&format!("get {what} -w")).unwrap();
+        let shown = fs::File::create(rack.file(file)).unwrap();
+        Process(command.stdin(Stdio::null()).stdout(shown).stderr(Stdio::null()).spawn().unwrap())
+    };
+    let shows = |file: &str, name: &str, word: &str| {
         wait_for(name, Duration::from_secs(20), || {
-            let text = fs::read_to_string(&shown).map_err(|error| error.to_string())?;
-            if text.lines().any(|line| line.starts_with(name)) { Ok(()) } else { Err(text) }
+            let text = fs::read_to_string(rack.file(file)).map_err(|error| error.to_string())?;
+            if text.lines().any(|line| line.starts_with(name) && line.contains(word)) { Ok(()) } else { Err(text) }
         })
         .unwrap();
     };
+    let _all = watch("machines", "all");
     let explains = |service: &Service<'_>, word: &str| {
         wait_for(word, Duration::from_secs(20), || {
             let told = service.ctl(&format!("explain {}", machine.mac)).map_err(|error| error.to_string())?;
@@ -205,14 +207,20 @@ fn explain_says_where_the_server_was_started_anew_and_a_watch_goes_on() {
     let file = machine.boot_file().unwrap();
     machine.http(&file).unwrap();
     assert!(!explains(&service, "boot.ipxe").contains("started anew"));
-    shows(&machine.name());
+    shows("all", &machine.name(), "Discovered");
+    let _one = watch(&format!("machine {}", machine.name()), "one");
+    shows("one", &machine.name(), "Discovered");
     service.kill();
     service.restart().unwrap();
     machine.http(&machine.boot_file().unwrap()).unwrap();
     explains(&service, "the server was started anew; what it saw last before that may be missing");
     service.ctl("create machine late --mac 52:54:00:aa:00:61").unwrap();
     service.ctl("create machine later --mac 52:54:00:aa:00:62").unwrap();
-    shows("late ");
+    shows("all", "late ", "");
+    service.ctl(&format!("accept {}", machine.name())).unwrap();
+    shows("one", &machine.name(), "Available");
+    let shown = fs::read_to_string(rack.file("one")).unwrap();
+    assert!(!shown.contains("late") && shown.matches("Discovered").count() <= 2, "what did not change is shown once: {shown}");
     let told = service.ctl("delete machine late later").unwrap();
     // One that nobody has looked at yet is gone at once.
     let names: Vec<&str> = told.lines().filter_map(|line| line.split(' ').next()).collect();

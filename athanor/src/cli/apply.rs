@@ -59,7 +59,7 @@ pub(crate) async fn apply(global: &Global, args: ApplyArgs) -> anyhow::Result<()
 }
 
 /// The objects of a file.
-fn read(file: &Path) -> anyhow::Result<Vec<Value>> {
+pub(super) fn read(file: &Path) -> anyhow::Result<Vec<Value>> {
     let mut text = String::new();
     if file.as_os_str() == "-" {
         std::io::stdin().read_to_string(&mut text)?;
@@ -67,11 +67,23 @@ fn read(file: &Path) -> anyhow::Result<Vec<Value>> {
         text = std::fs::read_to_string(file).with_context(|| format!("-f {}: cannot be read", file.display()))?;
     }
     let documents: Vec<Value> = yaml::documents(&file.display().to_string(), &text)?;
-    let objects: Vec<Value> = documents.into_iter().filter(|object| !object.is_null()).collect();
+    let objects: Vec<Value> = documents.into_iter().filter(|object| !object.is_null()).flat_map(items).collect();
     if objects.is_empty() {
         bail!("-f {}: no object is in it", file.display());
     }
     Ok(objects)
+}
+
+/// The objects of a List, as `get -o yaml` prints several; any other is itself.
+fn items(mut object: Value) -> Vec<Value> {
+    match object.get_mut("items").map(Value::take) {
+        Some(Value::Array(items)) if object["kind"] == "List" => items,
+        Some(other) => {
+            object["items"] = other;
+            vec![object]
+        }
+        None => vec![object],
+    }
 }
 
 /// Whether an object was refused, rather than the API not reached.
@@ -126,6 +138,15 @@ fn is_of_manager(status: &Status) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_list_is_what_is_in_it() {
+        let objects = yaml::documents::<Value>("f.yaml", "kind: List\nitems: [{kind: A}, {kind: B}]\n---\nkind: C\nitems: []\n").unwrap();
+        let kinds: Vec<String> = objects.into_iter().flat_map(items).map(|object| object["kind"].as_str().unwrap().to_owned()).collect();
+        assert_eq!(kinds, ["A", "B", "C"]);
+        let other = serde_json::json!({ "kind": "C", "items": 1 });
+        assert_eq!(items(other.clone()), [other]);
+    }
 
     #[test]
     fn what_yaml_takes_for_something_else_is_told_as_such() {

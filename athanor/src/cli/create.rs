@@ -230,7 +230,7 @@ pub(crate) async fn create(global: &Global, what: Create) -> anyhow::Result<()> 
     };
     let client = connect::client(global).await?;
     post(&client, global, &Kind::named(kind)?, &name, spec).await?;
-    let trouble = if kind == "bootprofile" { super::wait::trouble(&client, global, &name).await? } else { None };
+    let trouble = if kind == "bootprofile" { super::wait::trouble(&client, global, &name).await } else { None };
     // The services have the last word about an image: it is theirs to read.
     let note = trouble.map_or(note, |trouble| format!("; it cannot be used yet: {trouble}"));
     out(&format!("{kind}/{name} created{note}\n"));
@@ -282,7 +282,7 @@ pub(crate) async fn update(global: &Global, what: Update) -> anyhow::Result<()> 
 async fn check_stays(client: &Client, global: &Global, now: &Deployment, args: &DeploymentArgs) -> anyhow::Result<()> {
     let Some(has) = now.status.as_ref().and_then(|status| status.machine.clone()) else { return Ok(()) };
     let meant = match args.mac {
-        Some(mac) => lifecycle::machine_with(client, global, mac).await.ok(),
+        Some(mac) => lifecycle::machine_called(client, global, &mac.to_string()).await.ok(),
         None => args.machine.clone(),
     };
     if meant.as_ref() != Some(&has) {

@@ -2,6 +2,7 @@
 
 use anyhow::bail;
 use athanor_crds::{BootReport, MachineInventory};
+use athanor_wire::MacAddr;
 use clap::{Args, ValueEnum, builder::NonEmptyStringValueParser};
 use kube::{
     Api, Client,
@@ -89,8 +90,9 @@ pub(crate) async fn get(global: &Global, args: GetArgs) -> anyhow::Result<()> {
 
 /// A machine is also called by a MAC address, in any spelling.
 pub(super) async fn resolve(client: &Client, global: &Global, kind: &Kind, name: &str) -> anyhow::Result<String> {
-    match name.parse() {
-        Ok(mac) if kind.kind == "Machine" => lifecycle::machine_with(client, global, mac).await,
+    match name.parse::<MacAddr>() {
+        // Its own name may look like one.
+        Ok(_) if kind.kind == "Machine" => lifecycle::machine_called(client, global, name).await,
         _ => Ok(name.to_owned()),
     }
 }

@@ -1,64 +1,7 @@
-//! A machine's hardware, as people want to read it; and whether the records of its wipes are true.
+//! A machine's hardware, as people want to read it.
 
-use anyhow::{Context as _, bail};
-use athanor_crds::{MachineInventory, WipeRecord, names, wiperecord};
-use athanor_wire::{Inventory, hex};
-use base64::Engine as _;
-use clap::Args;
-use k8s_openapi::api::core::v1::Secret;
-use kube::{Api, ResourceExt as _, api::ListParams};
-use ring::signature::{ED25519, UnparsedPublicKey};
-
-use super::{Global, connect, out};
-
-/// Arguments of `verify-wipe`.
-#[derive(Debug, Args)]
-pub(crate) struct VerifyArgs {
-    /// The machine that was wiped; it may be gone
-    machine: String,
-}
-
-/// `verify-wipe`.
-///
-/// # Errors
-/// There is no record, or one was not signed by this installation.
-pub(crate) async fn verify_wipe(global: &Global, args: VerifyArgs) -> anyhow::Result<()> {
-    let client = connect::client(global).await?;
-    let records = Api::<WipeRecord>::namespaced(client.clone(), &global.namespace).list(&ListParams::default()).await?.items;
-    let mut of_it: Vec<&WipeRecord> = records.iter().filter(|record| record.spec.machine == args.machine).collect();
-    of_it.sort_by_key(|record| record.spec.finished.0);
-    if of_it.is_empty() {
-        bail!("no wipe of {} is recorded in namespace {}", args.machine, global.namespace);
-    }
-    let secret = Api::<Secret>::namespaced(client, names::SYSTEM_NAMESPACE).get(names::INSTALLATION_SECRET).await?;
-    let public = secret.data.as_ref().and_then(|data| data.get(names::INSTALLATION_PUBLIC)).map(|key| key.0.clone());
-    let public = public
-        .and_then(|text| hex::decode(std::str::from_utf8(&text).ok()?))
-        .with_context(|| format!("the Secret {} has no public key", names::INSTALLATION_SECRET))?;
-    let mut bad = 0;
-    for record in of_it {
-        let signature = base64::engine::general_purpose::STANDARD.decode(&record.spec.signature).unwrap_or_default();
-        let text = wiperecord::signed(&record.namespace().unwrap_or_default(), &record.name_any(), &record.spec);
-        let is_true = UnparsedPublicKey::new(&ED25519, &public).verify(&text, &signature).is_ok();
-        bad += usize::from(!is_true);
-        let verdict = if is_true { "signed by this installation" } else { "NOT signed by this installation, or changed since" };
-        out(&format!("{}  {}  {verdict}\n", record.name_any(), record.spec.finished.0));
-        for disk in &record.spec.disks {
-            let name = disk.serial.as_deref().or(disk.wwn.as_deref()).unwrap_or("without a serial number");
-            out(&format!(
-                "  {name}: {:?}, {} bytes; {} places read back, {} of them not empty\n",
-                disk.method, disk.bytes, disk.sampled, disk.mismatched
-            ));
-        }
-        for serial in &record.spec.missing {
-            out(&format!("  {serial}: was not there any more\n"));
-        }
-    }
-    if bad > 0 {
-        bail!("{bad} records do not hold");
-    }
-    Ok(())
-}
+use athanor_crds::MachineInventory;
+use athanor_wire::Inventory;
 
 /// The facts about a machine, a line each.
 pub(crate) fn shown(inventory: &MachineInventory) -> String {

@@ -53,7 +53,7 @@ pub(crate) struct DeleteArgs {
     /// The deployment on the machine with this MAC address
     #[arg(long, alias = "MAC", conflicts_with = "names")]
     mac: Option<MacAddr>,
-    /// All of this kind in the namespace
+    /// All of this kind (in the namespace, where it has one)
     #[arg(long, conflicts_with_all = ["names", "mac"])]
     all: bool,
     /// Wait until it is gone and its machine is free
@@ -95,10 +95,10 @@ pub(crate) async fn accept(global: &Global, args: AcceptArgs) -> anyhow::Result<
     Ok(())
 }
 
-/// The name of the machine that has a MAC address.
-pub(crate) async fn machine_with(client: &Client, global: &Global, mac: MacAddr) -> anyhow::Result<String> {
+/// The name of the machine that is called so, or has that MAC address.
+pub(crate) async fn machine_called(client: &Client, global: &Global, name: &str) -> anyhow::Result<String> {
     let machines = Api::<Machine>::namespaced(client.clone(), &global.namespace).list(&ListParams::default()).await?.items;
-    Ok(named(&machines, &mac.to_string())?.name_any())
+    Ok(named(&machines, name)?.name_any())
 }
 
 fn with_mac(machines: &[Machine], mac: MacAddr) -> Option<&Machine> {
@@ -122,51 +122,65 @@ pub(crate) fn named<'a>(machines: &'a [Machine], name: &str) -> anyhow::Result<&
 /// # Errors
 /// One does not exist, or the API says no; the others are deleted.
 pub(crate) async fn delete(global: &Global, args: DeleteArgs) -> anyhow::Result<()> {
-    let wanted = Kind::with_names(&args.kind, &args.names)?;
     let client = connect::client(global).await?;
-    let mut failed = Vec::new();
-    let mut released = Vec::new();
-    for (kind, mut names) in wanted {
-        match args.mac {
-            Some(_) if kind.kind != "Deployment" => bail!("--mac names a deployment; give the name of the {}", kind.singular),
-            Some(_) if !names.is_empty() => bail!("either a name or --mac"),
-            Some(mac) => names.push(on_mac(&client, global, mac).await?),
-            None if args.all => {
-                names.extend(get::api(&client, global, &kind).list(&ListParams::default()).await?.iter().map(ResourceExt::name_any))
-            }
-            None if names.is_empty() => return Err(kind.nameless()),
-            None => {}
-        }
-        for name in names {
-            match delete_one(&client, global, &kind, &name).await {
-                Ok(held) => released.extend(held),
-                Err(error) => failed.push(error),
-            }
+    let (mut failed, mut released) = (Vec::new(), Vec::new());
+    for (kind, name) in meant(&client, global, &args).await? {
+        match delete_one(&client, global, &kind, &name).await {
+            Ok(held) => released.extend(held),
+            Err(error) => failed.push(error),
         }
     }
     if args.wait {
         for (deployment, machine) in released {
-            wait::follow_release(&client, global, &deployment, &machine, args.timeout).await?;
+            let freed = wait::follow_release(&client, global, &deployment, &machine, args.timeout).await;
+            failed.extend(freed.err());
         }
     }
-    // All are told; the last is the command's own error.
-    let last = failed.pop();
-    for error in failed {
-        eprintln!("error: {error:#}");
+    match failed.len() {
+        0 | 1 => failed.pop().map_or(Ok(()), Err),
+        _ => bail!(failed.iter().map(super::message).collect::<Vec<_>>().join("\n")),
     }
-    last.map_or(Ok(()), Err)
+}
+
+/// What is to be deleted; everything is known before the first goes.
+async fn meant(client: &Client, global: &Global, args: &DeleteArgs) -> anyhow::Result<Vec<(Kind, String)>> {
+    let mut all = Vec::new();
+    for (kind, names) in Kind::with_names(&args.kind, &args.names)? {
+        if !names.is_empty() && (args.mac.is_some() || args.all) {
+            bail!("either names, --mac or --all");
+        }
+        let names = match args.mac {
+            Some(mac) if kind.kind == "Deployment" => vec![on_mac(client, global, mac).await?],
+            Some(_) => bail!("--mac names a deployment; give the name of the {}", kind.singular),
+            None if args.all => {
+                get::api(client, global, &kind).list(&ListParams::default()).await?.iter().map(ResourceExt::name_any).collect()
+            }
+            None if names.is_empty() => return Err(kind.nameless()),
+            None => {
+                let mut resolved = Vec::new();
+                for name in names {
+                    resolved.push(get::resolve(client, global, &kind, &name).await?);
+                }
+                resolved
+            }
+        };
+        if names.is_empty() {
+            out(&format!("no {} to delete\n", kind.plural));
+        }
+        all.extend(names.into_iter().map(|name| (kind, name)));
+    }
+    Ok(all)
 }
 
 /// Deletes one object; returns the Deployment and the Machine that is released for it.
 async fn delete_one(client: &Client, global: &Global, kind: &Kind, name: &str) -> anyhow::Result<Option<(Deployment, String)>> {
-    let name = get::resolve(client, global, kind, name).await?;
     let deployment = if kind.kind == "Deployment" {
-        Api::<Deployment>::namespaced(client.clone(), &global.namespace).get_opt(&name).await?
+        Api::<Deployment>::namespaced(client.clone(), &global.namespace).get_opt(name).await?
     } else {
         None
     };
     let machine = deployment.as_ref().and_then(|deployment| deployment.status.as_ref()?.machine.clone());
-    let held = get::api(client, global, kind).delete(&name, &DeleteParams::default()).await?.is_left();
+    let held = get::api(client, global, kind).delete(name, &DeleteParams::default()).await?.is_left();
     let what = match (&machine, held) {
         (_, false) => "deleted",
         (Some(_), true) => "is being deleted: its machine is released first (--wait waits for that)",

@@ -12,6 +12,7 @@ mod lifecycle;
 mod simulate;
 mod table;
 mod wait;
+mod wipes;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -93,7 +94,7 @@ enum Command {
     /// Tell what a client would be answered now, and which row of the decision table says so; nothing is sent
     Simulate(simulate::SimulateArgs),
     /// Tell whether the records of a machine's wipes are true
-    VerifyWipe(hardware::VerifyArgs),
+    VerifyWipe(wipes::VerifyArgs),
     /// Ask a component in the same pod how it fares
     #[command(hide = true)]
     Health(services::AskArgs),
@@ -183,7 +184,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Wait(args) => return Box::pin(wait::run(global, args)).await,
         Command::Explain(args) => explain::explain(global, args).await?,
         Command::Simulate(args) => simulate::simulate(global, args).await?,
-        Command::VerifyWipe(args) => hardware::verify_wipe(global, args).await?,
+        Command::VerifyWipe(args) => wipes::verify_wipe(global, args).await?,
         Command::Health(args) => services::ask(&args).await?,
     }
     Ok(ExitCode::SUCCESS)

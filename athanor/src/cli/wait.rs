@@ -212,17 +212,17 @@ pub(crate) async fn follow_release(
     }
 }
 
-/// Why a profile that was just created cannot be used, if the services say so at once.
-pub(super) async fn trouble(client: &Client, global: &Global, name: &str) -> anyhow::Result<Option<String>> {
+/// Why a profile that was just created cannot be used, if the services say so at once. It is created, whatever comes of asking.
+pub(super) async fn trouble(client: &Client, global: &Global, name: &str) -> Option<String> {
     let profiles: Api<BootProfile> = Api::namespaced(client.clone(), &global.namespace);
     let start = Instant::now();
     while start.elapsed() < FIRST_WORD {
-        let status = profiles.get_opt(name).await?.and_then(|profile| profile.status).unwrap_or_default();
+        let status = profiles.get_opt(name).await.ok()??.status.unwrap_or_default();
         let ready = conditions::find(&status.conditions, types::READY).filter(|ready| ready.reason != reasons::CONTENT_UNKNOWN);
         if let Some(ready) = ready {
-            return Ok((ready.status != "True").then(|| ready.message.clone()));
+            return (ready.status != "True").then(|| ready.message.clone());
         }
         tokio::time::sleep(SOON).await;
     }
-    Ok(None)
+    None
 }

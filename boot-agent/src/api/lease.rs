@@ -21,6 +21,7 @@ use kube::{
 };
 use tokio::time::Instant;
 
+use super::media;
 use crate::{interface::Duty, options::Options, port, shared::Shared};
 
 /// How often the Lease is renewed.
@@ -35,6 +36,8 @@ const MOST_ADDRESSES: usize = 16;
 const MOST_LACKING: usize = 16;
 /// Why everything is listed anew when the API has another Lease than was written.
 const OLDER: &str = "the API's data is older than it was";
+/// How long the first Lease waits for the first look at the profiles' files. It takes milliseconds, unless a disk hangs or profiles cannot be read.
+const FIRST_LOOK: Duration = Duration::from_secs(2);
 /// How soon a renewal that failed is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -44,14 +47,16 @@ pub(super) async fn run(shared: Arc<Shared>, client: Client) {
     let name = format!("agent-{}", shared.options.node);
     let (mut subnets, mut duties, mut verdicts, mut media) =
         (shared.changes(), shared.duties(), shared.authority.changes(), shared.media());
-    let mut written: Option<(Vec<Served>, Media)> = None;
+    let mut written: Option<(Vec<Served>, Option<Media>)> = None;
+    // One that says nothing yet would take back what the agent before this one said.
+    let _ = tokio::time::timeout(FIRST_LOOK, media.wait_for(Option::is_some)).await;
     let (mut due, mut version, mut history) = (Instant::now(), None, History::default());
     loop {
         let told = (served(&shared, &duties.borrow_and_update()), media.borrow_and_update().clone());
         verdicts.mark_unchanged();
         subnets.mark_unchanged();
         if Instant::now() >= due || written.as_ref() != Some(&told) {
-            let mut lease = lease(&name, &shared.options, &told.0, &told.1);
+            let mut lease = lease(&name, &shared.options, &told.0, told.1.as_ref());
             lease.metadata.resource_version.clone_from(&version);
             let params = PatchParams::apply("athanor-boot-agent").force();
             match leases.patch(&name, &params, &Patch::Apply(&lease)).await {
@@ -128,7 +133,7 @@ fn served(shared: &Shared, duties: &[Duty]) -> Vec<Served> {
     all
 }
 
-fn lease(name: &str, options: &Options, served: &[Served], media: &Media) -> Lease {
+fn lease(name: &str, options: &Options, served: &[Served], media: Option<&Media>) -> Lease {
     let owner = |(name, uid): (String, String)| OwnerReference {
         api_version: "apps/v1".to_owned(),
         kind: "Deployment".to_owned(),
@@ -137,12 +142,12 @@ fn lease(name: &str, options: &Options, served: &[Served], media: &Media) -> Lea
         ..OwnerReference::default()
     };
     let served = serde_json::to_string(served).unwrap_or_default();
-    let media = serde_json::to_string(media).unwrap_or_default();
+    let media = media.map(|media| (agent::MEDIA_ANNOTATION.to_owned(), media::text(media)));
     Lease {
         metadata: ObjectMeta {
             name: Some(name.to_owned()),
             labels: Some([(agent::LABEL.to_owned(), "true".to_owned())].into()),
-            annotations: Some([(agent::SERVED_ANNOTATION.to_owned(), served), (agent::MEDIA_ANNOTATION.to_owned(), media)].into()),
+            annotations: Some([(agent::SERVED_ANNOTATION.to_owned(), served)].into_iter().chain(media).collect()),
             owner_references: options.installed_by.clone().map(|by| vec![owner(by)]),
             ..ObjectMeta::default()
         },

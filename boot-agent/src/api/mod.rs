@@ -13,7 +13,7 @@ use std::{
 };
 
 use athanor_crds::{BootProfile, Subnet, names};
-use athanor_plan::{BootPlan, Snapshot, boot_plan::FORMAT, snapshot::NamedSubnet};
+use athanor_plan::{BootPlan, Snapshot, Source, boot_plan::FORMAT, snapshot::NamedSubnet};
 use futures::{StreamExt as _, stream};
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
@@ -77,6 +77,8 @@ struct World {
     incoming_plans: BTreeMap<String, Arc<BootPlan>>,
     incoming_subnets: BTreeMap<String, NamedSubnet>,
     incoming_profiles: Profiles,
+    /// A plan or a Subnet is another one than in the last snapshot.
+    is_news: bool,
     plans_listed: bool,
     subnets_listed: bool,
     /// A connection broke: everything is to be listed anew.
@@ -161,10 +163,18 @@ async fn watch_content(shared: Arc<Shared>) {
 }
 
 async fn check_content(shared: &Arc<Shared>, plan: &Arc<BootPlan>) {
-    let (inside, checked) = (shared.clone(), plan.clone());
-    let files = move || checked.order.iter().flat_map(|order| order.files.values()).cloned().collect::<Vec<_>>();
-    let found = shared.on_disk(move || content::problems(&inside, &files())).await;
+    let inside = shared.clone();
+    let files: Vec<Source> = plan.order.iter().flat_map(|order| order.files.values()).cloned().collect();
+    let found = shared.on_image(image(&files).to_owned(), move || content::problems(&inside, &files)).await;
     shared.reporter.problems(plan, found.unwrap_or_else(|| vec![content::Missing::Hangs.to_string()]));
+}
+
+/// The image that files are in; of one order or profile they are in one.
+fn image(files: &[Source]) -> &str {
+    match files.first() {
+        Some(Source::Iso { path, .. }) => path,
+        Some(Source::Ramdisk { .. }) | None => "",
+    }
 }
 
 /// Watches plans, Subnets and profiles for ever. What was known is served on while everything is listed anew.
@@ -199,7 +209,7 @@ async fn watch_one_history(shared: &Arc<Shared>, client: Client, world: &mut Wor
                 Some(change) => touched.extend(world.take(shared, change)),
                 None => return,
             },
-            _ = loaders.changed() => {}
+            _ = loaders.changed() => world.is_news = true,
         }
         let since = Instant::now();
         while since.elapsed() < GATHER_AT_MOST
@@ -214,7 +224,13 @@ async fn watch_one_history(shared: &Arc<Shared>, client: Client, world: &mut Wor
             }
             continue;
         }
-        shared.publish(Snapshot::new(world.subnets.values().cloned().collect(), world.plans.values().cloned().collect(), shared.loaders()));
+        if std::mem::take(&mut world.is_news) {
+            shared.publish(Snapshot::new(
+                world.subnets.values().cloned().collect(),
+                world.plans.values().cloned().collect(),
+                shared.loaders(),
+            ));
+        }
         if let Some(listed) = listed.take() {
             let _ = listed.send(());
         }
@@ -247,6 +263,7 @@ impl World {
         if !matches!(change, Change::Plan(Event::Init) | Change::Subnet(Event::Init) | Change::Profile(Event::Init)) {
             shared.heard_from_api();
         }
+        self.is_news |= !matches!(change, Change::Profile(_));
         match change {
             Change::Plan(Event::Apply(secret)) => {
                 let name = secret.name_any();
@@ -291,21 +308,13 @@ impl World {
 impl World {
     fn take_profile(&mut self, shared: &Shared, event: Event<DeserializeGuard<BootProfile>>) {
         match event {
-            Event::Apply(profile) => {
-                let (key, files) = media::files(&profile);
-                match files {
-                    Some(files) => self.profiles.insert(key, files),
-                    None => self.profiles.remove(&key),
-                };
-            }
+            Event::Apply(profile) => self.profiles.extend([media::files(&profile)]),
             Event::Delete(profile) => drop(self.profiles.remove(&media::files(&profile).0)),
             Event::Init => return self.incoming_profiles.clear(),
-            Event::InitApply(profile) => {
-                let (key, files) = media::files(&profile);
-                return self.incoming_profiles.extend(files.map(|files| (key, files)));
-            }
+            Event::InitApply(profile) => return self.incoming_profiles.extend([media::files(&profile)]),
             Event::InitDone => self.profiles = std::mem::take(&mut self.incoming_profiles),
         }
+        self.profiles.retain(|_, files| !files.is_empty());
         shared.knows_profiles(&self.profiles);
     }
 }

@@ -17,4 +17,4 @@ mod library;
 
 pub use error::MediaError;
 pub use iso::{Entry, Extent, Iso, IsoFile};
-pub use library::{Library, contained};
+pub use library::{Library, Stamp, contained};

@@ -15,7 +15,7 @@ use crate::{Iso, MediaError};
 const MAX_OPEN: usize = 64;
 
 /// The identity of a file's content, as far as the file system tells: length, time of change, and which file it is.
-type Stamp = (u64, Option<SystemTime>, u64);
+pub type Stamp = (u64, Option<SystemTime>, u64);
 
 /// An image that is open, or about to be. Each has a lock of its own: one on a share that hangs holds up nobody else.
 type Slot = Arc<Mutex<Option<(Stamp, Arc<Iso>)>>>;
@@ -32,6 +32,11 @@ pub struct Library {
 /// # Errors
 /// It does not exist, or lies elsewhere.
 pub fn contained(path: &Path, folders: &[PathBuf]) -> Result<PathBuf, MediaError> {
+    // What lies elsewhere by its name is not even looked for: whoever writes a profile shall not learn what there is.
+    let is_below = |folder: &PathBuf| path.starts_with(folder) || folder.canonicalize().is_ok_and(|folder| path.starts_with(folder));
+    if path.is_absolute() && !folders.iter().any(is_below) {
+        return Err(outside(path.to_owned(), folders));
+    }
     let canonical = |candidate: &Path| candidate.canonicalize();
     let found = if path.is_absolute() {
         canonical(path)
@@ -49,8 +54,12 @@ pub fn contained(path: &Path, folders: &[PathBuf]) -> Result<PathBuf, MediaError
     if folders.iter().filter_map(|folder| folder.canonicalize().ok()).any(|folder| real.starts_with(folder)) {
         return Ok(real);
     }
+    Err(outside(real, folders))
+}
+
+fn outside(path: PathBuf, folders: &[PathBuf]) -> MediaError {
     let dirs: Vec<String> = folders.iter().map(|folder| folder.display().to_string()).collect();
-    Err(MediaError::Outside { path: real, dirs: dirs.join(", ") })
+    MediaError::Outside { path, dirs: dirs.join(", ") }
 }
 
 impl Library {
@@ -64,9 +73,7 @@ impl Library {
     /// # Errors
     /// It is missing, lies elsewhere, or is no sound ISO image.
     pub fn iso(&self, path: &Path) -> Result<Arc<Iso>, MediaError> {
-        let real = contained(path, &self.folders)?;
-        let meta = fs::metadata(&real).map_err(|source| MediaError::Io { path: real.clone(), source })?;
-        let stamp = (meta.len(), meta.modified().ok(), meta.ino());
+        let (real, stamp) = self.look(path)?;
         let slot = self.slot(&real);
         let mut open = slot.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, iso)) = open.as_ref().filter(|(known, _)| *known == stamp) {
@@ -75,6 +82,21 @@ impl Library {
         let iso = Arc::new(Iso::open(&real)?);
         *open = Some((stamp, iso.clone()));
         Ok(iso)
+    }
+
+    /// The identity of an image's content, without opening it.
+    ///
+    /// # Errors
+    /// It is missing, or lies elsewhere.
+    pub fn stamp(&self, path: &Path) -> Result<Stamp, MediaError> {
+        self.look(path).map(|(_, stamp)| stamp)
+    }
+
+    fn look(&self, path: &Path) -> Result<(PathBuf, Stamp), MediaError> {
+        let real = contained(path, &self.folders)?;
+        let meta = fs::metadata(&real).map_err(|source| MediaError::Io { path: real.clone(), source })?;
+        let stamp = (meta.len(), meta.modified().ok(), meta.ino());
+        Ok((real, stamp))
     }
 
     fn slot(&self, path: &Path) -> Slot {

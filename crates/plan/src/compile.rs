@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use athanor_crds::{BootProfileSpec, Deployment, Machine, MachineState, bootprofile::Success, machine::LocalBoot};
-use athanor_wire::work::TOKEN_WORD;
+use athanor_wire::{fnv, work::TOKEN_WORD};
 
 use crate::{
     boot_plan::{AgentWork, BootPlan, FORMAT, Linux, MachineKey, Order, PlanInterface, Safe, Source},
-    ipxe,
+    ipxe, support,
 };
 
 /// Why no order can be compiled. The field's path, what is wrong, what to do.
@@ -166,15 +166,27 @@ fn order(input: &OrderInput<'_>, tokens: &Tokens, disk: LocalBoot) -> Result<Ord
     })
 }
 
-/// The files that a profile has in its ISO; the ISO itself where it names none of them.
+/// The files that a profile's orders have in its ISO; the ISO itself where they name none of them.
 pub fn sources(profile: &BootProfileSpec) -> Vec<Source> {
-    let Some(iso) = profile.media.as_ref().and_then(|media| media.path.as_ref()) else { return Vec::new() };
-    let named = profile.kernel.iter().chain(&profile.initrds).filter(|path| !ipxe::is_url(path));
+    let iso =
+        profile.media.as_ref().and_then(|media| media.path.as_ref()).filter(|_| profile.image.is_none() && support::of(profile).supported);
+    let Some(iso) = iso else { return Vec::new() };
+    // One with a script of its own loads what that says.
+    let named = profile.kernel.iter().chain(&profile.initrds).filter(|path| profile.script.is_none() && !ipxe::is_url(path));
     let mut all: Vec<Source> = named.map(|path| member(iso, path)).collect();
     if all.is_empty() {
         all.push(member(iso, ""));
     }
     all
+}
+
+/// Which files these are, for whoever says something of them.
+pub fn digest(sources: &[Source]) -> String {
+    let names = sources.iter().flat_map(|source| match source {
+        Source::Iso { path, member } => [path.as_str(), "\0", member.as_str(), "\0"],
+        Source::Ramdisk { file } => ["", "\0", file.as_str(), "\0"],
+    });
+    format!("{:016x}", fnv(names.collect::<String>().as_bytes()))
 }
 
 fn member(iso: &str, path: &str) -> Source {

@@ -134,3 +134,19 @@ fn a_fixed_address_is_free_as_soon_as_its_object_is_gone() {
     block_on(athanor_operator::machine::reconcile("default", "m2", &cluster, &clock, &ids)).unwrap();
     assert_eq!(owner().as_deref(), Some("m2"));
 }
+
+#[test]
+fn what_a_waiting_deployment_fixed_is_given_to_no_newcomer() {
+    let (cluster, ids, clock) = (Memory::new(1), Count::default(), Hurry::default());
+    cluster.put(&subnet("lab", "192.168.10.0/24", Some(("192.168.10.100", "192.168.10.199"))));
+    let mut waits = athanor_sim::deployment("web", "live");
+    waits.spec.machine.name = Some("m9".to_owned());
+    waits.spec.addresses = vec![AddressClaim { subnet: None, ip: "192.168.10.100".parse().unwrap() }];
+    cluster.put(&waits);
+    cluster.put(&athanor_sim::machine(1));
+    settle(&cluster, &ids, &clock);
+    assert_eq!(given(&cluster), (vec!["192.168.10.101".to_owned()], vec![]));
+    cluster.put(&athanor_sim::machine(9));
+    settle(&cluster, &ids, &clock);
+    assert_eq!(given(&cluster).0, ["192.168.10.100", "192.168.10.101"]);
+}

@@ -36,24 +36,27 @@ pub struct Served {
     pub version: Option<String>,
 }
 
-/// What an agent found when it looked for the files of profiles, by the profiles' `namespace/name`.
-pub type Media = BTreeMap<String, Looked>;
+/// What an agent found when it looked for the files of profiles.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Media {
+    /// By the profiles' `namespace/name`.
+    pub profiles: BTreeMap<String, Looked>,
+    /// There are more profiles than have room here.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub more: bool,
+}
 
 /// Whether an agent can serve the files of a profile.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Looked {
-    /// Of which generation of the profile that is said.
-    pub generation: i64,
+    /// Which files that are: a digest of their names.
+    pub files: String,
     /// What is wrong with one of them, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
 }
-
-/// How many profiles an agent looks after, the first by their names: what it tells stands in one annotation.
-pub const MOST_PROFILES: usize = 256;
-/// How many letters of a problem it tells: all annotations of an object together may have 256 KiB.
-pub const MOST_LETTERS: usize = 512;
 
 /// The label on the Leases with which agents say that they are alive.
 pub const LABEL: &str = "metal.athanor.dev/agent";

@@ -9,6 +9,7 @@
 //! Never here: I/O, clocks, Kubernetes. This crate is linked into the tiny static agent that runs on the machine.
 
 pub mod agent;
+mod fnv;
 pub mod hex;
 pub mod hints;
 pub mod inventory;
@@ -17,6 +18,7 @@ pub mod report;
 pub mod wipe;
 pub mod work;
 
+pub use fnv::fnv;
 pub use hints::RootDeviceHints;
 pub use inventory::{Disk, Inventory, Nic};
 pub use mac::{MacAddr, ParseMacError};

@@ -6,7 +6,7 @@ use std::{
 };
 
 use athanor_crds::{
-    Address, AddressSpec, SubnetSpec,
+    Address, AddressSpec, Deployment, SubnetSpec,
     address::{AddressOwner, QUARANTINE},
     conditions::reasons,
     machine::{AddressClaim, InterfaceStatus},
@@ -281,8 +281,10 @@ async fn grant(
     // What others were given meanwhile is in this list, and nobody else is given anything until this Machine has its own.
     let (_turn, all) = (cluster.turn().await, cluster.list::<Address>(None).await?);
     let mut used: HashSet<_> = all.iter().map(|address| address.spec.ip).chain(world.servers.iter().copied()).collect();
-    // What a person fixed on some Machine is not given to another, even while its object does not exist yet.
-    used.extend(world.machines.iter().flat_map(|machine| &machine.spec.interfaces).flat_map(|i| &i.addresses).map(|claim| claim.ip));
+    // What a person fixed on some Machine, or for some Deployment, is not given to another, even while its object does not exist yet.
+    let deployments = cluster.list::<Deployment>(None).await?;
+    let by_machine = world.machines.iter().flat_map(|machine| &machine.spec.interfaces).flat_map(|interface| &interface.addresses);
+    used.extend(deployments.iter().flat_map(|deployment| &deployment.spec.addresses).chain(by_machine).map(|claim| claim.ip));
     // It had one here when the Subnet had another name.
     let had = all.iter().filter(|address| owned_by(address, world) && address.spec.mac == wish.mac && !address.spec.fixed);
     let had = had.filter(|address| subnet(world, &address.spec.subnet).is_none()).map(|address| address.spec.ip);

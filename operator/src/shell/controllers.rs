@@ -123,8 +123,11 @@ impl Feeds {
                     let theirs = &other.spec.interfaces;
                     theirs.iter().any(|mine| changed.spec.interfaces.iter().any(|interface| interface.mac == mine.mac))
                 };
-                // Who no longer shares an address with it may have waited for just that.
-                keys(&by_machine.state_filter(|other| (shares(other) || is_duplicate(other)) && !same(other, &*changed)))
+                // Who no longer shares an address with it may have waited for just that; who is deleted asks for no IP address any more.
+                let going = changed.metadata.deletion_timestamp.is_some();
+                let waits =
+                    |other: &Machine| is_refused(other, reasons::DUPLICATE_MAC) || (going && is_refused(other, reasons::ADDRESS_CONFLICT));
+                keys(&by_machine.state_filter(|other| (shares(other) || waits(other)) && !same(other, &*changed)))
             })
             .watches_shared_stream(self.addresses.changes(), move |address| {
                 let owner = address.spec.owner.as_ref().map(|owner| ObjectRef::new(&owner.name).within(&owner.namespace));
@@ -144,17 +147,13 @@ impl Feeds {
     /// Ticks when what a Subnet asks for changes. The rest of its status does not count: it changes with every address that a Machine is given.
     fn subnet_changes(&mut self) -> impl Stream<Item = ()> + Send + 'static + use<> {
         let store = self.subnets.store();
-        let mut known: HashMap<String, (Option<i64>, bool)> = HashMap::new();
+        let mut known = HashMap::new();
         self.subnets.changes().filter_map(move |subnet| {
             // A ramdisk that has come is what machines may wait for.
-            let ramdisk = subnet.status.as_ref().is_some_and(|status| status.servers.iter().any(|server| server.ramdisk));
-            let (name, now) = (subnet.name_any(), (subnet.metadata.generation, ramdisk));
-            let news = if store.get(&ObjectRef::from_obj(&*subnet)).is_none() {
-                known.remove(&name).is_some()
-            } else {
-                known.insert(name, now) != Some(now)
-            };
-            std::future::ready(news.then_some(()))
+            let ramdisk = |subnet: &Subnet| subnet.status.as_ref().is_some_and(|status| status.servers.iter().any(|server| server.ramdisk));
+            let key = ObjectRef::from_obj(&*subnet);
+            let now = store.get(&key).map(|subnet| (subnet.metadata.generation, ramdisk(&subnet)));
+            std::future::ready(is_news(&mut known, key, now).then_some(()))
         })
     }
 
@@ -179,25 +178,32 @@ impl Feeds {
 
     /// A profile looks at the other profiles, since two may want one prefix, and at what agents say of its files.
     pub(super) fn profile_controller(&mut self) -> Controller<BootProfile> {
-        let (profiles, others) = (self.profiles.store(), self.profiles.store());
+        let profiles = self.profiles.store();
         Controller::for_shared_stream(self.profiles.changes(), profiles)
             .with_config(config())
-            .watches_shared_stream(self.profiles.changes(), move |changed| keys(&others.state_filter(|other| !same(other, &*changed))))
+            .reconcile_all_on(self.prefix_changes())
             .reconcile_all_on(self.media_changes())
+    }
+
+    /// Ticks when a profile comes, goes or asks for something else.
+    fn prefix_changes(&mut self) -> impl Stream<Item = ()> + Send + 'static + use<> {
+        let store = self.profiles.store();
+        let mut known = HashMap::new();
+        self.profiles.changes().filter_map(move |profile| {
+            let key = ObjectRef::from_obj(&*profile);
+            let now = store.get(&key).and_then(|known| known.metadata.generation);
+            std::future::ready(is_news(&mut known, key, now).then_some(()))
+        })
     }
 
     /// Ticks when an agent says something else about the files of profiles, and not with each renewal of its Lease.
     fn media_changes(&mut self) -> impl Stream<Item = ()> + Send + 'static + use<> {
         let store = self.leases.store();
-        let mut known: HashMap<String, String> = HashMap::new();
+        let mut known = HashMap::new();
         self.leases.changes().filter_map(move |lease| {
-            let (name, now) = (lease.name_any(), lease.annotations().get(agent::MEDIA_ANNOTATION).cloned());
-            let gone = store.get(&ObjectRef::from_obj(&*lease)).is_none();
-            let news = match now.filter(|_| !gone) {
-                Some(now) => known.insert(name, now.clone()) != Some(now),
-                None => known.remove(&name).is_some(),
-            };
-            std::future::ready(news.then_some(()))
+            let key = ObjectRef::from_obj(&*lease);
+            let now = store.get(&key).and_then(|known| known.annotations().get(agent::MEDIA_ANNOTATION).cloned());
+            std::future::ready(is_news(&mut known, key, now).then_some(()))
         })
     }
 
@@ -210,6 +216,18 @@ impl Feeds {
             .reconcile_on(gathered(self.addresses.changes()))
             .watches_shared_stream(self.subnets.changes(), move |_| keys(&by_subnet.state()))
             .watches_shared_stream(self.leases.changes(), move |_| keys(&by_lease.state()))
+    }
+}
+
+/// Whether what counts of an object is another now; none where it is gone.
+fn is_news<K: Object, T: PartialEq>(known: &mut HashMap<ObjectRef<K>, T>, key: ObjectRef<K>, now: Option<T>) -> bool {
+    match now {
+        Some(now) if known.get(&key) == Some(&now) => false,
+        Some(now) => {
+            known.insert(key, now);
+            true
+        }
+        None => known.remove(&key).is_some(),
     }
 }
 
@@ -260,9 +278,9 @@ fn ready_for(list: &[Condition], reason: &str) -> bool {
     conditions::find(list, types::READY).is_some_and(|ready| ready.reason == reason)
 }
 
-/// Whether another Machine owns one of its MAC addresses, as far as was last known.
-fn is_duplicate(machine: &Machine) -> bool {
-    machine.status.as_ref().is_some_and(|status| ready_for(&status.conditions, reasons::DUPLICATE_MAC))
+/// Whether that is why a Machine cannot go on, as far as was last known.
+fn is_refused(machine: &Machine, reason: &str) -> bool {
+    machine.status.as_ref().is_some_and(|status| ready_for(&status.conditions, reason))
 }
 
 /// Whether an address that somebody gives back may be what a Machine waits for.
