@@ -5,7 +5,7 @@ use std::{
     net::Ipv4Addr,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -53,6 +53,25 @@ pub(crate) struct Orders {
     pub(crate) lending: mpsc::Receiver<Order>,
 }
 
+/// What came of a look at an image.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Look<T> {
+    /// It was looked at.
+    Done(T),
+    /// The disk or share that it is on does not answer.
+    Hangs,
+    /// There was no place in time: nothing is known that was not known before.
+    Postponed,
+}
+
+/// An image that is looked at.
+#[derive(Default)]
+struct Image {
+    turn: Arc<tokio::sync::Mutex<()>>,
+    /// The last look has not come back.
+    hangs: AtomicBool,
+}
+
 /// What all servers of an agent share.
 pub(crate) struct Shared {
     pub(crate) options: Options,
@@ -72,7 +91,7 @@ pub(crate) struct Shared {
     /// Who may look at images that nobody waits for.
     lookers: Arc<Semaphore>,
     /// Whose turn it is to look at an image.
-    images: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    images: Mutex<HashMap<String, Arc<Image>>>,
     snapshot: ArcSwap<Snapshot>,
     changed: watch::Sender<u64>,
     duties: watch::Sender<Vec<Duty>>,
@@ -203,23 +222,45 @@ impl Shared {
 
     /// Runs what may wait for a disk where it holds up nobody else; `None` when the disks do not answer.
     pub(crate) async fn on_disk<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-        waiting(&self.disks, work).await
+        let place = tokio::time::timeout(DISK_PATIENCE, self.disks.clone().acquire_owned()).await.ok()?.ok()?;
+        let working = tokio::task::spawn_blocking(move || {
+            // Given back by the thread itself: a caller that gives up frees no thread.
+            let _place = place;
+            work()
+        });
+        tokio::time::timeout(DISK_PATIENCE, working).await.ok()?.ok()
     }
 
     /// Looks at an image that nobody waits for, one look at a time: one that hangs keeps one thread, however often it is looked for, and none of
     /// those who serve.
-    pub(crate) async fn on_image<T: Send + 'static>(&self, path: String, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-        let turn = {
+    pub(crate) async fn on_image<T: Send + 'static>(&self, path: &str, work: impl FnOnce() -> T + Send + 'static) -> Look<T> {
+        let image = {
             let mut images = self.images.lock().unwrap_or_else(PoisonError::into_inner);
-            images.retain(|_, turn| Arc::strong_count(turn) > 1);
-            images.entry(path).or_default().clone()
+            images.retain(|_, image| Arc::strong_count(image) > 1);
+            images.entry(path.to_owned()).or_default().clone()
         };
-        let turn = tokio::time::timeout(DISK_PATIENCE, turn.lock_owned()).await.ok()?;
-        waiting(&self.lookers, move || {
-            let _turn = turn;
-            work()
-        })
-        .await
+        if image.hangs.load(Ordering::Relaxed) {
+            return Look::Hangs;
+        }
+        let places = tokio::time::timeout(DISK_PATIENCE, async {
+            (image.turn.clone().lock_owned().await, self.lookers.clone().acquire_owned().await)
+        });
+        let Ok((turn, Ok(place))) = places.await else { return Look::Postponed };
+        let inside = image.clone();
+        let working = tokio::task::spawn_blocking(move || {
+            let _given_back = (turn, place);
+            let found = work();
+            inside.hangs.store(false, Ordering::Relaxed);
+            found
+        });
+        match tokio::time::timeout(DISK_PATIENCE, working).await {
+            Ok(Ok(found)) => Look::Done(found),
+            Ok(Err(_)) => Look::Postponed,
+            Err(_) => {
+                image.hangs.store(true, Ordering::Relaxed);
+                Look::Hangs
+            }
+        }
     }
 
     /// The API answered.
@@ -290,15 +331,4 @@ fn renew<T: PartialEq>(place: &watch::Sender<T>, new: T) -> bool {
         *current = new;
         news
     })
-}
-
-/// Runs work that may wait for a disk, if there is a place for it in time.
-async fn waiting<T: Send + 'static>(places: &Arc<Semaphore>, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-    let place = tokio::time::timeout(DISK_PATIENCE, places.clone().acquire_owned()).await.ok()?.ok()?;
-    let working = tokio::task::spawn_blocking(move || {
-        // Given back by the thread itself: a caller that gives up frees no thread.
-        let _place = place;
-        work()
-    });
-    tokio::time::timeout(DISK_PATIENCE, working).await.ok()?.ok()
 }

@@ -64,8 +64,10 @@ fn media(profile: &BootProfile, leases: &[Arc<Lease>], now: Timestamp) -> Media 
         match looked {
             Some(Looked { problem: Some(problem), .. }) => problems.push((agent.node, problem.clone())),
             Some(Looked { problem: None, .. }) => is_here = true,
-            None if said.as_ref().is_some_and(|said| said.more) => too_many = true,
-            None => silent.push(agent.node.to_owned()),
+            None => {
+                too_many |= said.is_some_and(|said| said.more);
+                silent.push(agent.node.to_owned());
+            }
         }
     }
     // A list has no order: every look says the same.
@@ -74,7 +76,7 @@ fn media(profile: &BootProfile, leases: &[Arc<Lease>], now: Timestamp) -> Media 
     match problems.as_slice() {
         [] if is_here => Media::Here(String::new()),
         some if is_here => Media::Here(format!("; not on {}", by_node(some))),
-        _ if too_many => Media::TooMany,
+        [] if too_many => Media::TooMany,
         all if all.is_empty() || !silent.is_empty() => Media::Unknown(silent),
         [(_, one), rest @ ..] if rest.iter().all(|(_, other)| other == one) => Media::Nowhere(one.clone()),
         all => Media::Nowhere(by_node(all)),
@@ -214,6 +216,7 @@ mod tests {
             (vec![agent("a", true, NOW, None)], unknown(&["a"])),
             (vec![agent("a", true, NOW, Some(&old))], unknown(&["a"])),
             (vec![agent("a", true, NOW, Some(&full))], Media::TooMany),
+            (vec![agent("a", true, NOW, Some(&full)), agent("b", true, NOW, Some(&gone))], unknown(&["a"])),
             (vec![agent("a", true, NOW, Some(&gone))], nowhere("x.iso does not exist")),
             (vec![agent("a", true, NOW, Some(&gone)), agent("b", true, NOW, Some(&gone))], nowhere("x.iso does not exist")),
             (

@@ -67,7 +67,7 @@ pub(super) fn read(file: &Path) -> anyhow::Result<Vec<Value>> {
         text = std::fs::read_to_string(file).with_context(|| format!("-f {}: cannot be read", file.display()))?;
     }
     let documents: Vec<Value> = yaml::documents(&file.display().to_string(), &text)?;
-    let objects: Vec<Value> = documents.into_iter().filter(|object| !object.is_null()).flat_map(items).collect();
+    let objects: Vec<Value> = documents.into_iter().flat_map(items).filter(|object| !object.is_null()).collect();
     if objects.is_empty() {
         bail!("-f {}: no object is in it", file.display());
     }

@@ -86,16 +86,18 @@ impl Wanted<'_> {
             // From the list's own version: one object's is older than what a server remembers.
             let ended = match self.list().await {
                 Ok(all) => {
-                    told = false;
                     self.print(&all, &mut printer, &mut shown);
                     self.changes(&all, &mut printer, &mut shown).await
                 }
                 Err(error) => Err(error),
             };
-            if let Err(error) = ended {
-                let why = passing(error)?;
-                if !std::mem::replace(&mut told, true) {
-                    eprintln!("{why}; watching on when it answers");
+            match ended.map_err(passing) {
+                Ok(()) => told = false,
+                Err(why) => {
+                    let why = why?;
+                    if !std::mem::replace(&mut told, true) {
+                        eprintln!("{why}; watching on when it answers");
+                    }
                 }
             }
             tokio::time::sleep(AGAIN).await;

@@ -16,7 +16,10 @@ use kube::{ResourceExt as _, core::DeserializeGuard};
 use tokio::time::Instant;
 
 use super::{CONTENT_AT_ONCE, image};
-use crate::{content, shared::Shared};
+use crate::{
+    content,
+    shared::{Look, Shared},
+};
 
 /// How often all of them are looked for: images come, go and change without telling anybody.
 const LOOK: Duration = Duration::from_secs(5);
@@ -47,20 +50,21 @@ pub(super) fn files(profile: &DeserializeGuard<BootProfile>) -> (String, Vec<Sou
     (key, profile.0.as_ref().map(|profile| compile::sources(&profile.spec)).unwrap_or_default())
 }
 
-/// Looks for the files of all profiles when one changes, and every few seconds. A disk that hangs holds up nobody else.
+/// Looks for the files of all profiles when one changes, and every few seconds. One on a disk that hangs is waited for once.
 pub(super) async fn look(shared: Arc<Shared>) {
     let (mut changes, all) = (shared.profiles(), All::default());
     let Ok(_) = changes.wait_for(Option::is_some).await else { return };
     loop {
         let profiles = changes.borrow_and_update().clone().unwrap_or_default();
-        all.lock().unwrap_or_else(PoisonError::into_inner).retain(|key, _| profiles.contains_key(key));
-        let first = stream::iter(profiles.iter().take(MOST_PROFILES));
-        let round = first.for_each_concurrent(CONTENT_AT_ONCE, |(key, files)| look_at(&shared, &all, key, files));
+        let more = profiles.len() > MOST_PROFILES;
+        let first: Profiles = profiles.into_iter().take(MOST_PROFILES).collect();
+        all.lock().unwrap_or_else(PoisonError::into_inner).retain(|key, _| first.contains_key(key));
+        let round = stream::iter(&first).for_each_concurrent(CONTENT_AT_ONCE, |(key, files)| look_at(&shared, &all, key, files));
         tokio::pin!(round);
         while tokio::time::timeout(TELL, &mut round).await.is_err() {
-            tell(&shared, &all, profiles.len());
+            tell(&shared, &all, more);
         }
-        let told = tell(&shared, &all, profiles.len());
+        let told = tell(&shared, &all, more);
         let ended = Instant::now();
         let _ = tokio::time::timeout(LOOK, changes.changed()).await;
         if told {
@@ -70,28 +74,32 @@ pub(super) async fn look(shared: Arc<Shared>) {
 }
 
 async fn look_at(shared: &Arc<Shared>, all: &All, key: &str, files: &[Source]) {
-    let digest = compile::digest(files);
+    let (digest, Some(iso)) = (compile::digest(files), image(files)) else { return };
     let sound = {
         let all = all.lock().unwrap_or_else(PoisonError::into_inner);
         all.get(key).filter(|found| found.looked.files == digest && found.looked.problem.is_none()).and_then(|found| found.stamp)
     };
-    let (inside, iso, sources) = (shared.clone(), image(files).to_owned(), files.to_vec());
-    let looked = shared.on_image(iso.clone(), move || {
-        let stamp = inside.library.stamp(Path::new(&iso)).ok();
+    let (inside, path, sources) = (shared.clone(), iso.clone(), files.to_vec());
+    let look = shared.on_image(&iso, move || {
+        let stamp = inside.library.stamp(Path::new(&path)).ok();
         // An image that was in order, and is the same, is.
         let problems = if stamp.is_some() && stamp == sound { Vec::new() } else { content::problems(&inside, &sources) };
         (stamp, problems.into_iter().next())
     });
-    let (stamp, problem) = looked.await.unwrap_or_else(|| (None, Some(content::Missing::Hangs.to_string())));
+    let (stamp, problem) = match look.await {
+        Look::Done(found) => found,
+        Look::Hangs => (None, Some(content::Missing::Hangs.to_string())),
+        Look::Postponed => return,
+    };
     let looked = Looked { files: digest, problem: problem.map(|text| cut(&text)) };
     all.lock().unwrap_or_else(PoisonError::into_inner).insert(key.to_owned(), Found { looked, stamp });
 }
 
 /// Tells what was found; returns whether that is news.
-fn tell(shared: &Shared, all: &All, profiles: usize) -> bool {
+fn tell(shared: &Shared, all: &All, more: bool) -> bool {
     let all = all.lock().unwrap_or_else(PoisonError::into_inner);
     let found = all.iter().map(|(key, found)| (key.clone(), found.looked.clone()));
-    shared.looked_for(Media { profiles: found.collect(), more: profiles > MOST_PROFILES })
+    shared.looked_for(Media { profiles: found.collect(), more })
 }
 
 /// As much of a text as is told.

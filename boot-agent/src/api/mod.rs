@@ -34,7 +34,7 @@ use crate::{
     metrics::Metrics,
     options::{AgentError, Options},
     port,
-    shared::Shared,
+    shared::{Look, Shared},
 };
 
 /// Who wrote what agents create, for whoever applies the same field later.
@@ -165,16 +165,24 @@ async fn watch_content(shared: Arc<Shared>) {
 async fn check_content(shared: &Arc<Shared>, plan: &Arc<BootPlan>) {
     let inside = shared.clone();
     let files: Vec<Source> = plan.order.iter().flat_map(|order| order.files.values()).cloned().collect();
-    let found = shared.on_image(image(&files).to_owned(), move || content::problems(&inside, &files)).await;
-    shared.reporter.problems(plan, found.unwrap_or_else(|| vec![content::Missing::Hangs.to_string()]));
+    let image = image(&files);
+    let found = match &image {
+        Some(path) => shared.on_image(path, move || content::problems(&inside, &files)).await,
+        None => Look::Done(Vec::new()),
+    };
+    match found {
+        Look::Done(problems) => shared.reporter.problems(plan, problems),
+        Look::Hangs => shared.reporter.problems(plan, vec![content::Missing::Hangs.to_string()]),
+        Look::Postponed => {}
+    }
 }
 
-/// The image that files are in; of one order or profile they are in one.
-fn image(files: &[Source]) -> &str {
-    match files.first() {
-        Some(Source::Iso { path, .. }) => path,
-        Some(Source::Ramdisk { .. }) | None => "",
-    }
+/// The image that files are in, which is one for all of an order or profile; the machine-agent's ramdisk counts as one.
+fn image(files: &[Source]) -> Option<String> {
+    files.first().map(|source| match source {
+        Source::Iso { path, .. } => path.clone(),
+        Source::Ramdisk { .. } => "the ramdisk".to_owned(),
+    })
 }
 
 /// Watches plans, Subnets and profiles for ever. What was known is served on while everything is listed anew.

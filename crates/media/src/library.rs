@@ -32,10 +32,12 @@ pub struct Library {
 /// # Errors
 /// It does not exist, or lies elsewhere.
 pub fn contained(path: &Path, folders: &[PathBuf]) -> Result<PathBuf, MediaError> {
-    // What lies elsewhere by its name is not even looked for: whoever writes a profile shall not learn what there is.
-    let is_below = |folder: &PathBuf| path.starts_with(folder) || folder.canonicalize().is_ok_and(|folder| path.starts_with(folder));
-    if path.is_absolute() && !folders.iter().any(is_below) {
-        return Err(outside(path.to_owned(), folders));
+    let is_inside = |real: &Path| folders.iter().filter_map(|folder| folder.canonicalize().ok()).any(|folder| real.starts_with(folder));
+    let is_named = |folder: &PathBuf| path.starts_with(folder) || folder.canonicalize().is_ok_and(|folder| path.starts_with(folder));
+    if path.is_absolute() && !folders.iter().any(is_named) {
+        // Whoever writes a profile shall not learn what there is elsewhere: what is missing there and what is not look alike.
+        let real = path.canonicalize().ok().filter(|real| is_inside(real));
+        return real.ok_or_else(|| outside(path.to_owned(), folders));
     }
     let canonical = |candidate: &Path| candidate.canonicalize();
     let found = if path.is_absolute() {
@@ -51,10 +53,7 @@ pub fn contained(path: &Path, folders: &[PathBuf]) -> Result<PathBuf, MediaError
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => MediaError::Missing(path.to_owned()),
         _ => MediaError::Io { path: path.to_owned(), source },
     })?;
-    if folders.iter().filter_map(|folder| folder.canonicalize().ok()).any(|folder| real.starts_with(folder)) {
-        return Ok(real);
-    }
-    Err(outside(real, folders))
+    if is_inside(&real) { Ok(real) } else { Err(outside(real, folders)) }
 }
 
 fn outside(path: PathBuf, folders: &[PathBuf]) -> MediaError {
@@ -105,5 +104,42 @@ impl Library {
             slots.clear();
         }
         slots.entry(path.to_owned()).or_default().clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn nothing_is_told_of_what_lies_outside() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir(at("media")).unwrap();
+        for file in ["media/in.iso", "secret"] {
+            fs::write(at(file), "").unwrap();
+        }
+        symlink(at("media"), at("alias")).unwrap();
+        symlink(at("secret"), at("media/link.iso")).unwrap();
+        let look = |path: &Path, media: &str| match contained(path, &[at(media)]) {
+            Ok(_) => "found",
+            Err(MediaError::Missing(_)) => "missing",
+            Err(MediaError::Outside { .. }) => "outside",
+            Err(_) => "other",
+        };
+        for (path, said) in [
+            (at("media/in.iso"), "found"),
+            (at("alias/in.iso"), "found"),
+            (PathBuf::from("in.iso"), "found"),
+            (at("media/gone.iso"), "missing"),
+            (PathBuf::from("gone.iso"), "missing"),
+            (at("secret"), "outside"),
+            (at("no-secret"), "outside"),
+            (at("media/link.iso"), "outside"),
+        ] {
+            assert_eq!((look(&path, "media"), look(&path, "alias")), (said, said), "{}", path.display());
+        }
     }
 }

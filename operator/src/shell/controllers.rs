@@ -28,7 +28,7 @@ use kube::{
 use tokio::{task::JoinSet, time::Instant};
 
 use super::{cluster::KubeCluster, feed::Feed, ns};
-use crate::port::Object;
+use crate::{alive, port::Object};
 
 /// How many objects of a kind are reconciled at once. Each waits for the API most of the time: with some milliseconds a call, that many keep it
 /// busy, and more would only crowd it.
@@ -124,7 +124,7 @@ impl Feeds {
                     theirs.iter().any(|mine| changed.spec.interfaces.iter().any(|interface| interface.mac == mine.mac))
                 };
                 // Who no longer shares an address with it may have waited for just that; who is deleted asks for no IP address any more.
-                let going = changed.metadata.deletion_timestamp.is_some();
+                let going = changed.metadata.deletion_timestamp.is_some() || by_machine.get(&ObjectRef::from_obj(&*changed)).is_none();
                 let waits =
                     |other: &Machine| is_refused(other, reasons::DUPLICATE_MAC) || (going && is_refused(other, reasons::ADDRESS_CONFLICT));
                 keys(&by_machine.state_filter(|other| (shares(other) || waits(other)) && !same(other, &*changed)))
@@ -191,19 +191,25 @@ impl Feeds {
         let mut known = HashMap::new();
         self.profiles.changes().filter_map(move |profile| {
             let key = ObjectRef::from_obj(&*profile);
-            let now = store.get(&key).and_then(|known| known.metadata.generation);
-            std::future::ready(is_news(&mut known, key, now).then_some(()))
+            let now = store.get(&key).map(|known| known.metadata.generation);
+            // One that is gone may have been seen by others before it was told of.
+            let gone = now.is_none();
+            std::future::ready((is_news(&mut known, key, now) || gone).then_some(()))
         })
     }
 
-    /// Ticks when an agent says something else about the files of profiles, and not with each renewal of its Lease.
+    /// Ticks when an agent says something else about the files of profiles, begins or ends to serve, or is back after its Lease was over; not with
+    /// each renewal of it.
     fn media_changes(&mut self) -> impl Stream<Item = ()> + Send + 'static + use<> {
         let store = self.leases.store();
-        let mut known = HashMap::new();
+        let (mut known, mut renewed) = (HashMap::new(), HashMap::new());
         self.leases.changes().filter_map(move |lease| {
             let key = ObjectRef::from_obj(&*lease);
-            let now = store.get(&key).and_then(|known| known.annotations().get(agent::MEDIA_ANNOTATION).cloned());
-            std::future::ready(is_news(&mut known, key, now).then_some(()))
+            let now =
+                store.get(&key).and_then(|known| Some((known.annotations().get(agent::MEDIA_ANNOTATION)?.clone(), alive::serves(&known))));
+            let before = renewed.insert(key.clone(), alive::until(&lease));
+            let was_over = before.flatten().zip(alive::renewed(&lease)).is_some_and(|(over, renewed)| over < renewed);
+            std::future::ready((is_news(&mut known, key, now) || was_over).then_some(()))
         })
     }
 
