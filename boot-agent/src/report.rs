@@ -154,7 +154,8 @@ impl Client {
         }
         // A machine that waits asks the same every few seconds; once is enough to know.
         let seen = Seen { asked: plain(&seen.asked, 256), answer: plain(&seen.answer, 512), ..seen };
-        let same = |last: &BootEvent| last.asked == seen.asked && last.answer == seen.answer && last.row == seen.row;
+        let boot = &self.boot;
+        let same = |last: &BootEvent| last.boot == *boot && last.asked == seen.asked && last.answer == seen.answer && last.row == seen.row;
         match self.events.back_mut().filter(|last| same(last)) {
             Some(last) => {
                 last.again = Some(last.again.unwrap_or_default().saturating_add(1));

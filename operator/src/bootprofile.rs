@@ -24,15 +24,16 @@ const LOOK_AGAIN: Duration = Duration::from_secs(300);
 /// How many nodes a condition names.
 const MOST_TOLD: usize = 4;
 
-/// Another profile that serves other media under the same prefix: a machine finds its own there, anybody else one of the two.
+/// An older profile that serves other media under the same prefix: a machine finds its own there, anybody else one of the two.
 fn same_prefix(profile: &BootProfile, others: &[Arc<BootProfile>]) -> Option<String> {
     let tree = |profile: &BootProfile| Some((compile::prefix(&profile.name_any(), &profile.spec)?, profile.spec.media.clone()?.path));
+    let age = |profile: &BootProfile| (profile.creation_timestamp().map(|time| time.0), profile.namespace(), profile.name_any());
     let (prefix, path) = tree(profile)?;
-    let other = others.iter().find(|other| tree(other).is_some_and(|(theirs, from)| theirs == prefix && from != path))?;
-    let (namespace, name) = (other.namespace().unwrap_or_default(), other.name_any());
-    Some(format!(
-        "spec.media.prefix: {prefix} is also where profile {namespace}/{name} serves another image; choose another prefix for one of the two"
-    ))
+    let clashes = |other: &&Arc<BootProfile>| tree(other).is_some_and(|(theirs, from)| theirs == prefix && from != path);
+    // Whoever was there first is not to blame.
+    let first = others.iter().filter(clashes).filter(|other| age(other) < age(profile)).min_by_key(|other| age(other))?;
+    let (namespace, name) = (first.namespace().unwrap_or_default(), first.name_any());
+    Some(format!("spec.media.prefix: {prefix} is also where profile {namespace}/{name} serves another image; choose another prefix"))
 }
 
 /// What the agents that are alive say about a profile's files.

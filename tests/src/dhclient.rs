@@ -19,6 +19,10 @@ pub fn run(rack: &Rack, host: &Neighbour, how: &str) -> anyhow::Result<String> {
     fs::write(&script, TAKES)?;
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
     fs::write(rack.file("dhclient.conf"), "timeout 20;\n")?;
+    // The one before goes on in the background, and nobody would end it.
+    if let Some(before) = fs::read_to_string(rack.file("dhclient.pid")).ok().filter(|_| how == "-1") {
+        tools::run(rack.command("kill").arg(before.trim()))?;
+    }
     let mut command = host.command(guest::packaged("isc-dhcp-client", "sbin/dhclient")?);
     for (option, name) in [("-sf", "dhclient.sh"), ("-lf", LEASES), ("-pf", "dhclient.pid"), ("-cf", "dhclient.conf")] {
         command.arg(option).arg(rack.file(name));

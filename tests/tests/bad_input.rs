@@ -230,7 +230,7 @@ fn profiles_and_subnets_that_cannot_be_used_say_why() {
     says("bootprofile", "late", "late.iso is not an ISO 9660 image");
     fs::copy(&iso, rack.file("media/copy.iso")).unwrap();
     service.ctl("create boot --name other --iso-path copy.iso --iso-prefix live --kernel live/vmlinuz").unwrap();
-    says("bootprofile", "other", "live is also where profile default/live serves another image; choose another prefix for one of the two");
+    says("bootprofile", "other", "live is also where profile default/live serves another image; choose another prefix");
     service.ctl("create subnet --name twice --cidr 10.7.0.0/24 --range 10.7.0.10-10.7.0.20,10.7.0.15-10.7.0.30").unwrap();
     says("subnet", "twice", "spec.ranges: 10.7.0.10–10.7.0.20 and 10.7.0.15–10.7.0.30 overlap; make one range of them");
     service.ctl("create boot --name ftp --kernel ftp://example.com/k").unwrap();

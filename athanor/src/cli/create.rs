@@ -19,7 +19,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use super::{Global, connect, kinds::Kind, lifecycle, out};
+use super::{Global, connect, kinds::Kind, lifecycle, out, wait};
 use crate::planned;
 
 /// How long an `update` waits for the operator; it takes milliseconds.
@@ -230,9 +230,16 @@ pub(crate) async fn create(global: &Global, what: Create) -> anyhow::Result<()> 
     };
     let client = connect::client(global).await?;
     post(&client, global, &Kind::named(kind)?, &name, spec).await?;
-    let trouble = if kind == "bootprofile" { super::wait::trouble(&client, global, &name).await } else { None };
-    // The services have the last word about an image: it is theirs to read.
-    let note = trouble.map_or(note, |trouble| format!("; it cannot be used yet: {trouble}"));
+    let note = match kind {
+        // The services have the last word about an image: it is theirs to read.
+        "bootprofile" => wait::trouble::<athanor_crds::BootProfile>(&client, global, &name)
+            .await
+            .map_or(note, |trouble| format!("; it cannot be used yet: {trouble}")),
+        "machine" => {
+            wait::trouble::<athanor_crds::Machine>(&client, global, &name).await.map_or(note, |trouble| format!("; but {trouble}"))
+        }
+        _ => note,
+    };
     out(&format!("{kind}/{name} created{note}\n"));
     Ok(())
 }

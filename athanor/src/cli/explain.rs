@@ -119,7 +119,8 @@ pub(crate) fn timeline(report: &BootReport, most: usize) -> String {
 
 fn line(event: &BootEvent, at: &str) -> String {
     let row = event.row.as_ref().map(|row| format!("  {row}")).unwrap_or_default();
-    let again = event.again.map(|count| format!("  and {count} times again")).unwrap_or_default();
+    let again = event.again.map(|count| if count == 1 { "  and once more".to_owned() } else { format!("  and {count} times again") });
+    let again = again.unwrap_or_default();
     format!("{}  {:<5} {}\n              → {}{row}{at}{again}\n", clock(event.time.0), event.protocol, event.asked, event.answer)
 }
 

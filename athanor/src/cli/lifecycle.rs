@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use athanor_crds::{Deployment, Machine};
+use athanor_crds::{Deployment, Machine, machine::OccupancyState};
+use athanor_plan::identity;
 use athanor_wire::MacAddr;
 use clap::{Args, builder::NonEmptyStringValueParser};
 use kube::{
@@ -90,7 +91,8 @@ pub(crate) async fn accept(global: &Global, args: AcceptArgs) -> anyhow::Result<
             continue;
         }
         api.patch(&name, &connect::patch_params(), &Patch::Merge(json!({ "spec": { "accepted": true } }))).await?;
-        out(&format!("machine/{name} accepted; nothing is written by that, and disks that hold data wait for your word\n"));
+        let but = clash(machine, &machines).unwrap_or_default();
+        out(&format!("machine/{name} accepted; nothing is written by that, and disks that hold data wait for your word{but}\n"));
     }
     Ok(())
 }
@@ -101,8 +103,16 @@ pub(crate) async fn machine_called(client: &Client, global: &Global, name: &str)
     Ok(named(&machines, name)?.name_any())
 }
 
+/// The machine that owns a MAC address, whoever else has it written down.
 fn with_mac(machines: &[Machine], mac: MacAddr) -> Option<&Machine> {
-    machines.iter().find(|machine| machine.spec.interfaces.iter().any(|interface| interface.mac == mac))
+    identity::owner_of(mac, machines)
+}
+
+/// The other machine that owns one of its MAC addresses, in words.
+fn clash(machine: &Machine, machines: &[Machine]) -> Option<String> {
+    let owners = machine.spec.interfaces.iter().filter_map(|interface| Some((interface.mac, with_mac(machines, interface.mac)?)));
+    let mut others = owners.filter(|(_, owner)| owner.metadata.uid != machine.metadata.uid);
+    others.next().map(|(mac, owner)| format!("; but {mac} is machine {}'s: remove the interface from one of the two", owner.name_any()))
 }
 
 /// A machine by its name or by a MAC address in any spelling.
@@ -180,8 +190,13 @@ async fn delete_one(client: &Client, global: &Global, kind: &Kind, name: &str) -
         None
     };
     let machine = deployment.as_ref().and_then(|deployment| deployment.status.as_ref()?.machine.clone());
+    let runs = kind.kind == "Machine" && {
+        let going = Api::<Machine>::namespaced(client.clone(), &global.namespace).get_opt(name).await?;
+        going.and_then(|machine| machine.spec.occupancy).is_some_and(|has| has.ever_started || has.state != OccupancyState::Issued)
+    };
     let held = get::api(client, global, kind).delete(name, &DeleteParams::default()).await?.is_left();
     let what = match (&machine, held) {
+        _ if runs => "is being deleted; what runs on it runs on, and was not wiped (delete its deployment first to have that)",
         (_, false) => "deleted",
         (Some(_), true) => "is being deleted: its machine is released first (--wait waits for that)",
         (None, true) => "is being deleted",

@@ -13,12 +13,14 @@ use athanor_crds::{
     conditions::{self, reasons, types},
 };
 use clap::{Args, builder::NonEmptyStringValueParser};
-use kube::{Api, Client};
+use k8s_openapi::{NamespaceResourceScope, apimachinery::pkg::apis::meta::v1::Condition};
+use kube::{Api, Client, Resource};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{Global, connect, deploy, get, kinds::Kind, out};
 
-/// How long the services may take to look at a new profile; its creation is told without their word then.
+/// How long the services may take to look at a new object; its creation is told without their word then.
 const FIRST_WORD: Duration = Duration::from_secs(2);
 /// How often it is looked at.
 const SOON: Duration = Duration::from_millis(50);
@@ -212,15 +214,52 @@ pub(crate) async fn follow_release(
     }
 }
 
-/// Why a profile that was just created cannot be used, if the services say so at once. It is created, whatever comes of asking.
-pub(super) async fn trouble(client: &Client, global: &Global, name: &str) -> Option<String> {
-    let profiles: Api<BootProfile> = Api::namespaced(client.clone(), &global.namespace);
+/// What a new object of a kind may say of itself that its creator should know at once.
+pub(super) trait FirstWord {
+    /// Its conditions; none until it was looked at.
+    fn conditions(&self) -> &[Condition];
+    /// Whether this is no verdict yet.
+    fn is_early(ready: &Condition) -> bool;
+    /// Whether it is fine so far.
+    fn is_fine(ready: &Condition) -> bool;
+}
+
+impl FirstWord for BootProfile {
+    fn conditions(&self) -> &[Condition] {
+        self.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default()
+    }
+    fn is_early(ready: &Condition) -> bool {
+        ready.reason == reasons::CONTENT_UNKNOWN
+    }
+    fn is_fine(ready: &Condition) -> bool {
+        ready.status == "True"
+    }
+}
+
+impl FirstWord for Machine {
+    fn conditions(&self) -> &[Condition] {
+        self.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default()
+    }
+    fn is_early(_: &Condition) -> bool {
+        false
+    }
+    fn is_fine(ready: &Condition) -> bool {
+        ![reasons::DUPLICATE_MAC, reasons::ADDRESS_CONFLICT, reasons::NO_ADDRESS].contains(&ready.reason.as_str())
+    }
+}
+
+/// What stands in the way of an object that was just created, if the services say so at once. It is created, whatever comes of asking.
+pub(super) async fn trouble<K>(client: &Client, global: &Global, name: &str) -> Option<String>
+where
+    K: FirstWord + Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + fmt::Debug,
+{
+    let objects: Api<K> = Api::namespaced(client.clone(), &global.namespace);
     let start = Instant::now();
     while start.elapsed() < FIRST_WORD {
-        let status = profiles.get_opt(name).await.ok()??.status.unwrap_or_default();
-        let ready = conditions::find(&status.conditions, types::READY).filter(|ready| ready.reason != reasons::CONTENT_UNKNOWN);
+        let object = objects.get_opt(name).await.ok()??;
+        let ready = conditions::find(object.conditions(), types::READY).filter(|ready| !K::is_early(ready));
         if let Some(ready) = ready {
-            return (ready.status != "True").then(|| ready.message.clone());
+            return (!K::is_fine(ready)).then(|| ready.message.clone());
         }
         tokio::time::sleep(SOON).await;
     }

@@ -13,7 +13,7 @@ use athanor_wire::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 /// Which of two Machines owns a MAC address that both name: the one that is in use, whoever writes another; of two in use the one that has it,
-/// whoever writes it into the other. Else the one a person wrote before one that registered itself, then the older, then the first by namespace and
+/// whoever writes it into the other. Else the one a person wrote or accepted before one that registered itself, then the older, then the first by namespace and
 /// name.
 pub fn owner_of<'a>(mac: MacAddr, machines: impl IntoIterator<Item = &'a Machine>) -> Option<&'a Machine> {
     machines.into_iter().filter(|machine| machine.spec.interfaces.iter().any(|interface| interface.mac == mac)).min_by_key(|machine| {
@@ -21,7 +21,7 @@ pub fn owner_of<'a>(mac: MacAddr, machines: impl IntoIterator<Item = &'a Machine
         (
             idle,
             !idle && !has(machine, mac),
-            idle && registered_itself(machine),
+            idle && registered_itself(machine) && !machine.spec.accepted,
             created(metadata),
             metadata.namespace.clone(),
             metadata.name.clone(),
@@ -105,6 +105,9 @@ mod tests {
         let mac = "52:54:00:aa:00:01".parse().unwrap();
         let owner = |machines: &[Machine]| owner_of(mac, machines).unwrap().metadata.name.clone().unwrap();
         assert_eq!(owner(&[machine("itself", 1, true), machine("person", 9, false)]), "person");
+        let mut accepted = machine("accepted", 1, true);
+        accepted.spec.accepted = true;
+        assert_eq!(owner(&[accepted, machine("person", 9, false)]), "accepted");
         assert_eq!(owner(&[machine("younger", 9, false), machine("older", 1, false)]), "older");
         assert_eq!(owner(&[machine("b", 1, false), machine("a", 1, false)]), "a");
     }

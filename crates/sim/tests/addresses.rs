@@ -147,3 +147,78 @@ fn what_a_waiting_deployment_fixed_is_given_to_no_newcomer() {
     settle(&cluster, &ids, &clock);
     assert_eq!(given(&cluster), (vec!["192.168.10.101".to_owned()], vec![]));
 }
+
+/// A report of one node: the Machine asked in a Subnet.
+fn asked(subnet: &str) -> BootReport {
+    let node = NodeReport { node: "n1".to_owned(), subnet: Some(subnet.to_owned()), ..NodeReport::default() };
+    let mut report = BootReport::new("m1", BootReportSpec { mac: None, nodes: vec![node] });
+    report.metadata.namespace = Some("default".to_owned());
+    report
+}
+
+fn occupied() -> Machine {
+    let occupancy = serde_json::json!({ "instanceID": "i1", "attempt": "a1", "state": "Provisioned" });
+    let mut machine = athanor_sim::machine(1);
+    machine.spec.occupancy = Some(serde_json::from_value(occupancy).unwrap());
+    machine
+}
+
+#[test]
+fn who_is_plugged_in_elsewhere_is_answered_and_what_may_run_keeps_its_address() {
+    let (cluster, ids, clock) = (Memory::new(1), Count::default(), Hurry::default());
+    cluster.put(&subnet("lab", "192.168.10.0/24", Some(("192.168.10.100", "192.168.10.199"))));
+    cluster.put(&subnet("two", "192.168.30.0/24", Some(("192.168.30.10", "192.168.30.99"))));
+    cluster.put(&athanor_sim::machine(1));
+    cluster.put(&asked("two"));
+    settle(&cluster, &ids, &clock);
+    assert_eq!(given(&cluster).0, ["192.168.30.10"]);
+    // A free one just moves.
+    cluster.put(&asked("lab"));
+    settle(&cluster, &ids, &clock);
+    assert_eq!(given(&cluster).0, ["192.168.10.100"]);
+    cluster.put(&occupied());
+    cluster.put(&asked("two"));
+    settle(&cluster, &ids, &clock);
+    assert_eq!(given(&cluster).0, ["192.168.10.100", "192.168.30.10"]);
+    cluster.put(&asked("lab"));
+    settle(&cluster, &ids, &clock);
+    assert_eq!(given(&cluster).0, ["192.168.10.100", "192.168.30.10"], "nobody knows from which of them it runs");
+}
+
+#[test]
+fn what_runs_on_a_machine_that_is_deleted_keeps_its_address_for_a_while() {
+    let (cluster, ids, clock) = (Memory::new(1), Count::default(), Hurry::default());
+    cluster.put(&subnet("lab", "192.168.10.0/24", Some(("192.168.10.100", "192.168.10.199"))));
+    let fixed = |mut machine: Machine, last: u8| {
+        machine.spec.interfaces[0].addresses = vec![AddressClaim { subnet: None, ip: format!("192.168.10.{last}").parse().unwrap() }];
+        machine
+    };
+    cluster.put(&fixed(occupied(), 50));
+    settle(&cluster, &ids, &clock);
+    let machine = block_on(cluster.get::<Machine>(Some("default"), "m1")).unwrap().unwrap();
+    let mut going = machine.clone();
+    going.metadata.deletion_timestamp = Some(Time(clock.now()));
+    cluster.put(&going);
+    settle(&cluster, &ids, &clock);
+    let addresses = block_on(cluster.list::<Address>(None)).unwrap();
+    let kept = addresses.iter().find(|address| address.spec.ip.to_string() == "192.168.10.50").unwrap();
+    assert!(kept.spec.owner.is_none() && kept.spec.expires.is_some(), "{kept:?}");
+    // Another cannot have it; the same hardware gets it back.
+    cluster.put(&fixed(athanor_sim::machine(2), 50));
+    settle(&cluster, &ids, &clock);
+    let conditions = format!("{:?}", block_on(cluster.get::<Machine>(Some("default"), "m2")).unwrap().unwrap().status.unwrap().conditions);
+    assert!(conditions.contains("192.168.10.50 is already given to 52:54:00:00:00:01"), "{conditions}");
+    let owner = || {
+        let addresses = block_on(cluster.list::<Address>(None)).unwrap();
+        let at = |ip: &str| {
+            addresses
+                .iter()
+                .find(|address| address.spec.ip.to_string() == ip)
+                .and_then(|address| Some(address.spec.owner.as_ref()?.name.clone()))
+        };
+        at("192.168.10.50")
+    };
+    cluster.put(&athanor_sim::machine(1));
+    settle(&cluster, &ids, &clock);
+    assert_eq!(owner().as_deref(), Some("m1"));
+}

@@ -6,12 +6,12 @@ use std::{
 };
 
 use athanor_crds::{
-    Address, AddressSpec, Deployment, SubnetSpec,
+    Address, AddressSpec, Deployment, Machine, Subnet, SubnetSpec,
     address::{AddressOwner, QUARANTINE},
     conditions::reasons,
     machine::{AddressClaim, InterfaceStatus},
     names,
-    subnet::Mode,
+    subnet::{DEFAULT_LEASE_SECONDS, Mode},
 };
 use athanor_plan::{
     PlanAddress, PlanInterface,
@@ -20,7 +20,7 @@ use athanor_plan::{
     lifecycle::Obstacle,
 };
 use athanor_wire::MacAddr;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt as _;
 
@@ -29,6 +29,9 @@ use crate::{Cluster, PortError};
 
 /// How many addresses of one interface are in quarantine at once: whoever declines more is wrong about it, or somebody speaks in its name.
 const MAX_QUARANTINED: usize = 3;
+
+/// In how many Subnets one interface has an address while something may run on its Machine: it is re-plugged, and somebody else may ask in its name.
+const MAX_HOMES: usize = 4;
 
 /// How many addresses that others took in the same moment are passed over in one go.
 const MAX_RACES: usize = 64;
@@ -192,30 +195,34 @@ fn wishes(world: &World, all: &[Arc<Address>]) -> (Vec<Wish>, Option<Obstacle>) 
         }
     }
     for boot in world.machine.spec.boot_interfaces() {
-        if let Some((subnet, spec)) = at_home(world, boot.mac, all)
-            && spec.mode == Mode::Dhcp
-            && !wishes.iter().any(|wish| wish.mac == boot.mac && wish.subnet == *subnet)
-        {
-            wishes.push(Wish { mac: boot.mac, subnet: subnet.clone(), fixed: None });
+        for (subnet, spec) in homes(world, boot.mac, all) {
+            if spec.mode == Mode::Dhcp && !wishes.iter().any(|wish| wish.mac == boot.mac && wish.subnet == *subnet) {
+                wishes.push(Wish { mac: boot.mac, subnet: subnet.clone(), fixed: None });
+            }
         }
     }
     (wishes, obstacle)
 }
 
-/// The Subnet where a boot interface is given an address. Whoever runs something stays where it is, whatever is asked elsewhere in its name.
-fn at_home<'a>(world: &'a World, mac: MacAddr, all: &[Arc<Address>]) -> Option<&'a (String, SubnetSpec)> {
-    let own = all.iter().filter(|address| owned_by(address, world) && mac == address.spec.mac);
-    let asked = told(world);
-    let moved = !own.clone().any(|address| asked.is_some_and(|(name, _)| *name == address.spec.subnet));
-    let given = own.filter(|address| !address.spec.fixed);
-    let before = given.clone().filter_map(|address| subnet(world, &address.spec.subnet)).min_by_key(|(_, spec)| spec.mode != Mode::Dhcp);
+/// The Subnets where a boot interface is given an address: where the Machine asks. What may run on it keeps the address that it has, whatever is
+/// asked elsewhere in its name; but whoever was plugged in elsewhere is not left without an answer.
+fn homes<'a>(world: &'a World, mac: MacAddr, all: &[Arc<Address>]) -> Vec<&'a (String, SubnetSpec)> {
+    let own = all.iter().filter(|address| owned_by(address, world) && mac == address.spec.mac && !address.spec.fixed);
+    let mut given: Vec<_> = own.clone().filter_map(|address| subnet(world, &address.spec.subnet)).collect();
+    given.sort_by_key(|(_, spec)| spec.mode != Mode::Dhcp);
     // Where its Subnet is gone, that may come back, if under another name.
-    let mut gone = given.filter(|address| subnet(world, &address.spec.subnet).is_none()).peekable();
+    let mut gone = own.filter(|address| subnet(world, &address.spec.subnet).is_none()).peekable();
     let only = if gone.peek().is_none() { only_one(world) } else { None };
-    let before = before.or_else(|| gone.find_map(|address| world.subnets.iter().find(|(_, spec)| spec.may_give(address.spec.ip))));
-    let stays = before.filter(|_| moved && world.machine.spec.occupancy.is_some());
+    let asked = told(world);
+    if world.machine.spec.occupancy.is_some() && !given.is_empty() {
+        let elsewhere = asked.filter(|(name, _)| given.iter().all(|(known, _)| known != name));
+        given.truncate(MAX_HOMES - 1);
+        return elsewhere.into_iter().chain(given).collect();
+    }
     // Who never asked keeps what it was given, whatever Subnets come.
-    stays.or(asked).or(before).or(only)
+    let before = given.first().copied();
+    let before = before.or_else(|| gone.find_map(|address| world.subnets.iter().find(|(_, spec)| spec.may_give(address.spec.ip))));
+    asked.or(before).or(only).into_iter().collect()
 }
 
 /// Whether an address whose Subnet is gone is kept from others for nothing: nobody wants it any more, and nothing runs that may use it.
@@ -237,6 +244,11 @@ fn owned_by(address: &Address, world: &World) -> bool {
     owner.is_some_and(|owner| {
         Some(&owner.name) == world.machine.metadata.name.as_ref() && Some(&owner.namespace) == world.machine.metadata.namespace.as_ref()
     })
+}
+
+/// Whether a client that is no Machine has it for a while.
+fn is_lent(address: &Address) -> bool {
+    address.spec.owner.is_none() && address.spec.quarantine.is_none()
 }
 
 /// The addresses that a Machine has where it wishes for one.
@@ -285,9 +297,10 @@ async fn grant(
     let deployments = cluster.list::<Deployment>(None).await?;
     let by_machine = world.machines.iter().flat_map(|machine| &machine.spec.interfaces).flat_map(|interface| &interface.addresses);
     used.extend(deployments.iter().flat_map(|deployment| &deployment.spec.addresses).chain(by_machine).map(|claim| claim.ip));
-    // It had one here when the Subnet had another name.
-    let had = all.iter().filter(|address| owned_by(address, world) && address.spec.mac == wish.mac && !address.spec.fixed);
-    let had = had.filter(|address| subnet(world, &address.spec.subnet).is_none()).map(|address| address.spec.ip);
+    // It had one here when the Subnet had another name, or before its Machine was deleted.
+    let own = all.iter().filter(|address| address.spec.mac == wish.mac && !address.spec.fixed);
+    let had = own.filter(|address| if owned_by(address, world) { subnet(world, &address.spec.subnet).is_none() } else { is_lent(address) });
+    let had = had.map(|address| address.spec.ip);
     let had = had.filter(|ip| spec.may_give(*ip) && !world.servers.contains(ip)).min();
     if let Some(ip) = had.filter(|_| wish.fixed.is_none())
         && take(world, wish, ip, cluster).await?.is_none()
@@ -325,7 +338,7 @@ async fn take(world: &World, wish: &Wish, ip: std::net::IpAddr, cluster: &impl C
                 return Ok(None);
             }
             // It was lent to the very same interface, before that was a Machine's; or its Subnet had another name.
-            if own || (existing.spec.owner.is_none() && existing.spec.quarantine.is_none() && existing.spec.mac == wish.mac) {
+            if own || (is_lent(&existing) && existing.spec.mac == wish.mac) {
                 cluster.delete_read(&existing).await?;
                 return cluster.create(&wanted).await.map(|_| None);
             }
@@ -339,10 +352,32 @@ async fn take(world: &World, wish: &Wish, ip: std::net::IpAddr, cluster: &impl C
 
 /// Gives back every address of a Machine that is gone.
 pub(crate) async fn release_all(namespace: &str, name: &str, cluster: &impl Cluster) -> Result<(), PortError> {
-    for address in cluster.list::<Address>(None).await? {
-        if address.spec.owner.as_ref().is_some_and(|owner| owner.namespace == namespace && owner.name == name) {
-            cluster.delete_read(&*address).await?;
+    for address in of_machine(namespace, name, cluster).await? {
+        cluster.delete_read(&*address).await?;
+    }
+    Ok(())
+}
+
+/// What may run on a Machine that is deleted goes on with its addresses: they are lent to its interfaces for as long as it believes to have them.
+pub(crate) async fn leave(machine: &Machine, now: Timestamp, cluster: &impl Cluster) -> Result<(), PortError> {
+    let subnets = cluster.list::<Subnet>(None).await?;
+    for address in of_machine(&machine.namespace().unwrap_or_default(), &machine.name_any(), cluster).await? {
+        let AddressSpec { ip, subnet, mac, .. } = &address.spec;
+        let lasts =
+            subnets.iter().find(|known| known.name_any() == *subnet).map_or(DEFAULT_LEASE_SECONDS, |known| known.spec.lease_seconds);
+        let lent = AddressSpec::lent(*ip, subnet, *mac, Time(now + SignedDuration::from_secs(lasts.into())));
+        cluster.delete_read(&*address).await?;
+        match cluster.create(&Address::new(&names::address(*ip), lent)).await {
+            // Who took it in this moment has it.
+            Ok(_) | Err(PortError::AlreadyExists(_)) => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(())
+}
+
+async fn of_machine(namespace: &str, name: &str, cluster: &impl Cluster) -> Result<Vec<Arc<Address>>, PortError> {
+    let mut all = cluster.list::<Address>(None).await?;
+    all.retain(|address| address.spec.owner.as_ref().is_some_and(|owner| owner.namespace == namespace && owner.name == name));
+    Ok(all)
 }

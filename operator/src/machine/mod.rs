@@ -103,6 +103,9 @@ pub async fn reconcile(
         return forget(namespace, name, cluster).await.map(|()| None);
     };
     if machine.metadata.deletion_timestamp.is_some() {
+        if machine.spec.occupancy.is_some() {
+            addresses::leave(&machine, clock.now(), cluster).await?;
+        }
         forget(namespace, name, cluster).await?;
         return finalizer::take_off(&machine, cluster).await.map(|()| None);
     }
