@@ -29,9 +29,10 @@ fn same_prefix(profile: &BootProfile, others: &[Arc<BootProfile>]) -> Option<Str
     let tree = |profile: &BootProfile| Some((compile::prefix(&profile.name_any(), &profile.spec)?, profile.spec.media.clone()?.path));
     let age = |profile: &BootProfile| (profile.creation_timestamp().map(|time| time.0), profile.namespace(), profile.name_any());
     let (prefix, path) = tree(profile)?;
-    let clashes = |other: &&Arc<BootProfile>| tree(other).is_some_and(|(theirs, from)| theirs == prefix && from != path);
     // Whoever was there first is not to blame.
-    let first = others.iter().filter(clashes).filter(|other| age(other) < age(profile)).min_by_key(|other| age(other))?;
+    let same = |other: &&Arc<BootProfile>| tree(other).is_some_and(|(theirs, _)| theirs == prefix);
+    let first =
+        others.iter().filter(same).min_by_key(|other| age(other)).filter(|first| tree(first).is_some_and(|(_, from)| from != path))?;
     let (namespace, name) = (first.namespace().unwrap_or_default(), first.name_any());
     Some(format!("spec.media.prefix: {prefix} is also where profile {namespace}/{name} serves another image; choose another prefix"))
 }

@@ -104,7 +104,8 @@ fn a_namespace_that_goes_takes_its_objects_and_nothing_is_released_into_other_ha
     assert!(machine.boot_file().unwrap().ends_with("/boot.ipxe"));
     let newcomer = service.get("machine", &machine.name()).unwrap();
     assert_eq!(newcomer["spec"]["accepted"], false, "{newcomer}");
-    assert_eq!(newcomer["status"]["address"], kept[0]["spec"]["ip"], "the same hardware has the same address: {newcomer}");
+    // The same hardware has the same address.
+    service.wait("machine", &machine.name(), 10, |newcomer| newcomer["status"]["address"] == kept[0]["spec"]["ip"]).unwrap();
 }
 
 #[test]

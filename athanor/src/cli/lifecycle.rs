@@ -91,7 +91,9 @@ pub(crate) async fn accept(global: &Global, args: AcceptArgs) -> anyhow::Result<
             continue;
         }
         api.patch(&name, &connect::patch_params(), &Patch::Merge(json!({ "spec": { "accepted": true } }))).await?;
-        let but = clash(machine, &machines).unwrap_or_default();
+        let mut after = machines.clone();
+        after.iter_mut().filter(|other| other.metadata.uid == machine.metadata.uid).for_each(|machine| machine.spec.accepted = true);
+        let but = clash(machine, &after).unwrap_or_default();
         out(&format!("machine/{name} accepted; nothing is written by that, and disks that hold data wait for your word{but}\n"));
     }
     Ok(())
@@ -191,8 +193,13 @@ async fn delete_one(client: &Client, global: &Global, kind: &Kind, name: &str) -
     };
     let machine = deployment.as_ref().and_then(|deployment| deployment.status.as_ref()?.machine.clone());
     let runs = kind.kind == "Machine" && {
-        let going = Api::<Machine>::namespaced(client.clone(), &global.namespace).get_opt(name).await?;
-        going.and_then(|machine| machine.spec.occupancy).is_some_and(|has| has.ever_started || has.state != OccupancyState::Issued)
+        let going = Api::<Machine>::namespaced(client.clone(), &global.namespace).get_opt(name).await;
+        // One that cannot be read can be deleted.
+        going
+            .ok()
+            .flatten()
+            .and_then(|machine| machine.spec.occupancy)
+            .is_some_and(|has| has.ever_started || has.state != OccupancyState::Issued)
     };
     let held = get::api(client, global, kind).delete(name, &DeleteParams::default()).await?.is_left();
     let what = match (&machine, held) {

@@ -30,7 +30,7 @@ pub fn owner_of<'a>(mac: MacAddr, machines: impl IntoIterator<Item = &'a Machine
 }
 
 /// Whether something runs on it, or is about to, or is kept on it: its hardware is promised.
-fn is_in_use(machine: &Machine) -> bool {
+pub fn is_in_use(machine: &Machine) -> bool {
     let spec = &machine.spec;
     spec.claim_ref.is_some() || spec.occupancy.is_some() || spec.externally_provisioned || spec.cordoned
 }

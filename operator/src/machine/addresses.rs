@@ -7,7 +7,8 @@ use std::{
 
 use athanor_crds::{
     Address, AddressSpec, Deployment, Machine, Subnet, SubnetSpec,
-    address::{AddressOwner, QUARANTINE},
+    address::{AddressOwner, DYNAMIC_LABEL, QUARANTINE},
+    bootreport::NodeReport,
     conditions::reasons,
     machine::{AddressClaim, InterfaceStatus},
     names,
@@ -70,9 +71,11 @@ pub(crate) fn home(world: &World) -> Option<&(String, SubnetSpec)> {
     told(world).or_else(|| only_one(world))
 }
 
-/// The Subnet where a Machine last asked, else where it registered.
+/// The Subnet where a Machine last asked, on whatever node, else where it registered.
 fn told(world: &World) -> Option<&(String, SubnetSpec)> {
-    let asked = world.reports.iter().find_map(|report| report.subnet.as_deref()).and_then(|name| subnet(world, name));
+    let last = |report: &&NodeReport| report.events.iter().map(|event| event.time.0).max();
+    let asked = world.reports.iter().filter(|report| report.subnet.is_some()).max_by_key(last);
+    let asked = asked.and_then(|report| subnet(world, report.subnet.as_deref()?));
     let registered = world.machine.labels().get(athanor_crds::machine::SUBNET_LABEL).and_then(|name| subnet(world, name));
     asked.or(registered)
 }
@@ -207,20 +210,24 @@ fn wishes(world: &World, all: &[Arc<Address>]) -> (Vec<Wish>, Option<Obstacle>) 
 /// The Subnets where a boot interface is given an address: where the Machine asks. What may run on it keeps the address that it has, whatever is
 /// asked elsewhere in its name; but whoever was plugged in elsewhere is not left without an answer.
 fn homes<'a>(world: &'a World, mac: MacAddr, all: &[Arc<Address>]) -> Vec<&'a (String, SubnetSpec)> {
-    let own = all.iter().filter(|address| owned_by(address, world) && mac == address.spec.mac && !address.spec.fixed);
-    let mut given: Vec<_> = own.clone().filter_map(|address| subnet(world, &address.spec.subnet)).collect();
-    given.sort_by_key(|(_, spec)| spec.mode != Mode::Dhcp);
-    // Where its Subnet is gone, that may come back, if under another name.
-    let mut gone = own.filter(|address| subnet(world, &address.spec.subnet).is_none()).peekable();
-    let only = if gone.peek().is_none() { only_one(world) } else { None };
-    let asked = told(world);
-    if world.machine.spec.occupancy.is_some() && !given.is_empty() {
-        let elsewhere = asked.filter(|(name, _)| given.iter().all(|(known, _)| known != name));
-        given.truncate(MAX_HOMES - 1);
-        return elsewhere.into_iter().chain(given).collect();
+    let mut own: Vec<_> = all.iter().filter(|address| owned_by(address, world) && mac == address.spec.mac && !address.spec.fixed).collect();
+    own.sort_by_key(|address| address.metadata.creation_timestamp.as_ref().map(|created| created.0));
+    let mut given: Vec<&(String, SubnetSpec)> = Vec::new();
+    for known in own.iter().filter_map(|address| subnet(world, &address.spec.subnet)) {
+        if !given.contains(&known) {
+            given.push(known);
+        }
     }
-    // Who never asked keeps what it was given, whatever Subnets come.
-    let before = given.first().copied();
+    let asked = told(world);
+    if identity::is_in_use(&world.machine) && !given.is_empty() {
+        let follows = asked.filter(|asked| given.contains(asked) || given.len() < MAX_HOMES);
+        let others = given.into_iter().filter(|known| Some(*known) != follows);
+        return follows.into_iter().chain(others).collect();
+    }
+    // Who never asked keeps what it was given, whatever Subnets come. Where its Subnet is gone, that may come back, if under another name.
+    let mut gone = own.iter().filter(|address| subnet(world, &address.spec.subnet).is_none()).peekable();
+    let only = if gone.peek().is_none() { only_one(world) } else { None };
+    let before = given.iter().find(|(_, spec)| spec.mode == Mode::Dhcp).or(given.first()).copied();
     let before = before.or_else(|| gone.find_map(|address| world.subnets.iter().find(|(_, spec)| spec.may_give(address.spec.ip))));
     asked.or(before).or(only).into_iter().collect()
 }
@@ -296,12 +303,14 @@ async fn grant(
     // What a person fixed on some Machine, or for some Deployment, is not given to another, even while its object does not exist yet.
     let deployments = cluster.list::<Deployment>(None).await?;
     let by_machine = world.machines.iter().flat_map(|machine| &machine.spec.interfaces).flat_map(|interface| &interface.addresses);
-    used.extend(deployments.iter().flat_map(|deployment| &deployment.spec.addresses).chain(by_machine).map(|claim| claim.ip));
+    let fixed: HashSet<_> =
+        deployments.iter().flat_map(|deployment| &deployment.spec.addresses).chain(by_machine).map(|claim| claim.ip).collect();
+    used.extend(&fixed);
     // It had one here when the Subnet had another name, or before its Machine was deleted.
     let own = all.iter().filter(|address| address.spec.mac == wish.mac && !address.spec.fixed);
     let had = own.filter(|address| if owned_by(address, world) { subnet(world, &address.spec.subnet).is_none() } else { is_lent(address) });
     let had = had.map(|address| address.spec.ip);
-    let had = had.filter(|ip| spec.may_give(*ip) && !world.servers.contains(ip)).min();
+    let had = had.filter(|ip| spec.may_give(*ip) && !world.servers.contains(ip) && !fixed.contains(ip)).min();
     if let Some(ip) = had.filter(|_| wish.fixed.is_none())
         && take(world, wish, ip, cluster).await?.is_none()
     {
@@ -342,9 +351,10 @@ async fn take(world: &World, wish: &Wish, ip: std::net::IpAddr, cluster: &impl C
                 cluster.delete_read(&existing).await?;
                 return cluster.create(&wanted).await.map(|_| None);
             }
-            let AddressSpec { owner, mac, quarantine, .. } = existing.spec;
+            let AddressSpec { owner, mac, quarantine, expires, .. } = existing.spec;
             let owner = owner.map(|owner| format!("Machine {}/{}", owner.namespace, owner.name));
-            Ok(Some(owner.or(quarantine.map(|why| format!("nobody ({why})"))).unwrap_or_else(|| mac.to_string())))
+            let until = expires.map(|time| format!(" until {}", time.0.strftime("%H:%M UTC"))).unwrap_or_default();
+            Ok(Some(owner.or(quarantine.map(|why| format!("nobody ({why})"))).unwrap_or_else(|| format!("{mac}{until}"))))
         }
         Err(error) => Err(error),
     }
@@ -361,13 +371,17 @@ pub(crate) async fn release_all(namespace: &str, name: &str, cluster: &impl Clus
 /// What may run on a Machine that is deleted goes on with its addresses: they are lent to its interfaces for as long as it believes to have them.
 pub(crate) async fn leave(machine: &Machine, now: Timestamp, cluster: &impl Cluster) -> Result<(), PortError> {
     let subnets = cluster.list::<Subnet>(None).await?;
+    // Nobody else is given one in between.
+    let _turn = cluster.turn().await;
     for address in of_machine(&machine.namespace().unwrap_or_default(), &machine.name_any(), cluster).await? {
         let AddressSpec { ip, subnet, mac, .. } = &address.spec;
         let lasts =
             subnets.iter().find(|known| known.name_any() == *subnet).map_or(DEFAULT_LEASE_SECONDS, |known| known.spec.lease_seconds);
-        let lent = AddressSpec::lent(*ip, subnet, *mac, Time(now + SignedDuration::from_secs(lasts.into())));
+        let until = Time(now + SignedDuration::from_secs(lasts.into()));
+        let mut lent = Address::new(&names::address(*ip), AddressSpec::lent(*ip, subnet, *mac, until));
+        lent.metadata.labels = Some([(DYNAMIC_LABEL.to_owned(), "true".to_owned())].into());
         cluster.delete_read(&*address).await?;
-        match cluster.create(&Address::new(&names::address(*ip), lent)).await {
+        match cluster.create(&lent).await {
             // Who took it in this moment has it.
             Ok(_) | Err(PortError::AlreadyExists(_)) => {}
             Err(error) => return Err(error),

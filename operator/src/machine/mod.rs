@@ -103,7 +103,7 @@ pub async fn reconcile(
         return forget(namespace, name, cluster).await.map(|()| None);
     };
     if machine.metadata.deletion_timestamp.is_some() {
-        if machine.spec.occupancy.is_some() {
+        if identity::is_in_use(&machine) {
             addresses::leave(&machine, clock.now(), cluster).await?;
         }
         forget(namespace, name, cluster).await?;

@@ -205,8 +205,7 @@ impl Feeds {
         let (mut known, mut renewed) = (HashMap::new(), HashMap::new());
         self.leases.changes().filter_map(move |lease| {
             let key = ObjectRef::from_obj(&*lease);
-            let now =
-                store.get(&key).and_then(|known| Some((known.annotations().get(agent::MEDIA_ANNOTATION)?.clone(), alive::serves(&known))));
+            let now = store.get(&key).map(|known| (known.annotations().get(agent::MEDIA_ANNOTATION).cloned(), alive::serves(&known)));
             let before = renewed.insert(key.clone(), alive::until(&lease));
             let was_over = before.flatten().zip(alive::renewed(&lease)).is_some_and(|(over, renewed)| over < renewed);
             std::future::ready((is_news(&mut known, key, now) || was_over).then_some(()))
