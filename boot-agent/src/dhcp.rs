@@ -342,10 +342,8 @@ impl Server {
         let boot = if decision.row == Row::Sibling {
             None
         } else {
+            let (row, subnet) = (Some(decision.row.name().to_owned()), decision.subnet.clone());
             let plan = snapshot.by_mac(request.mac);
-            // Only what it boots from tells where it is: its other interfaces are plugged in wherever they are.
-            let boots = plan.and_then(|plan| plan.interface(request.mac)).is_none_or(|interface| interface.boot);
-            let (row, subnet) = (Some(decision.row.name().to_owned()), decision.subnet.clone().filter(|_| boots));
             let at_home = plan.zip(subnet.as_ref()).is_some_and(|(plan, subnet)| plan.address(request.mac, subnet).is_some());
             let seen = Seen { protocol: "DHCP", asked, answer, row, subnet };
             self.shared.reporter.saw_dhcp(snapshot.told_as(request.mac), client.boots_from_network(), seen, at_home)

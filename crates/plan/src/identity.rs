@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use athanor_crds::{
     Machine, MachineInventory,
     conditions::{find, reasons, types},
+    machine::OccupancyState,
 };
 use athanor_wire::{
     MacAddr,
@@ -30,9 +31,16 @@ pub fn owner_of<'a>(mac: MacAddr, machines: impl IntoIterator<Item = &'a Machine
 }
 
 /// Whether something runs on it, or is about to, or is kept on it: its hardware is promised.
-pub fn is_in_use(machine: &Machine) -> bool {
+fn is_in_use(machine: &Machine) -> bool {
     let spec = &machine.spec;
     spec.claim_ref.is_some() || spec.occupancy.is_some() || spec.externally_provisioned || spec.cordoned
+}
+
+/// Whether something may run on a Machine, as far as is known: what was only claimed has not begun.
+pub fn may_run(machine: &Machine) -> bool {
+    let spec = &machine.spec;
+    let began = spec.occupancy.as_ref().is_some_and(|occupancy| occupancy.ever_started || occupancy.state != OccupancyState::Issued);
+    began || spec.externally_provisioned || spec.cordoned
 }
 
 /// Whether a MAC address was a Machine's when it was looked at last, and not only written there.

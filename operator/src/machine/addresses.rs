@@ -8,7 +8,6 @@ use std::{
 use athanor_crds::{
     Address, AddressSpec, Deployment, Machine, Subnet, SubnetSpec,
     address::{AddressOwner, DYNAMIC_LABEL, QUARANTINE},
-    bootreport::NodeReport,
     conditions::reasons,
     machine::{AddressClaim, InterfaceStatus},
     names,
@@ -71,11 +70,9 @@ pub(crate) fn home(world: &World) -> Option<&(String, SubnetSpec)> {
     told(world).or_else(|| only_one(world))
 }
 
-/// The Subnet where a Machine last asked, on whatever node, else where it registered.
+/// The Subnet where a Machine last asked, else where it registered.
 fn told(world: &World) -> Option<&(String, SubnetSpec)> {
-    let last = |report: &&NodeReport| report.events.iter().map(|event| event.time.0).max();
-    let asked = world.reports.iter().filter(|report| report.subnet.is_some()).max_by_key(last);
-    let asked = asked.and_then(|report| subnet(world, report.subnet.as_deref()?));
+    let asked = world.reports.iter().find_map(|report| report.subnet.as_deref()).and_then(|name| subnet(world, name));
     let registered = world.machine.labels().get(athanor_crds::machine::SUBNET_LABEL).and_then(|name| subnet(world, name));
     asked.or(registered)
 }
@@ -218,17 +215,19 @@ fn homes<'a>(world: &'a World, mac: MacAddr, all: &[Arc<Address>]) -> Vec<&'a (S
             given.push(known);
         }
     }
+    // Where its Subnet is gone, that may come back, if under another name.
+    let gone: Vec<_> = own.iter().filter(|address| subnet(world, &address.spec.subnet).is_none()).map(|address| address.spec.ip).collect();
+    let back = world.subnets.iter().find(|(_, spec)| gone.iter().any(|ip| spec.may_give(*ip)));
     let asked = told(world);
-    if identity::is_in_use(&world.machine) && !given.is_empty() {
+    if identity::may_run(&world.machine) && !given.is_empty() {
+        given.extend(back.filter(|back| !given.contains(back)));
         let follows = asked.filter(|asked| given.contains(asked) || given.len() < MAX_HOMES);
         let others = given.into_iter().filter(|known| Some(*known) != follows);
         return follows.into_iter().chain(others).collect();
     }
-    // Who never asked keeps what it was given, whatever Subnets come. Where its Subnet is gone, that may come back, if under another name.
-    let mut gone = own.iter().filter(|address| subnet(world, &address.spec.subnet).is_none()).peekable();
-    let only = if gone.peek().is_none() { only_one(world) } else { None };
-    let before = given.iter().find(|(_, spec)| spec.mode == Mode::Dhcp).or(given.first()).copied();
-    let before = before.or_else(|| gone.find_map(|address| world.subnets.iter().find(|(_, spec)| spec.may_give(address.spec.ip))));
+    // Who never asked keeps what it was given, whatever Subnets come.
+    let only = if gone.is_empty() { only_one(world) } else { None };
+    let before = given.iter().find(|(_, spec)| spec.mode == Mode::Dhcp).or(given.first()).copied().or(back);
     asked.or(before).or(only).into_iter().collect()
 }
 
@@ -238,7 +237,7 @@ fn is_in_the_way(address: &Address, world: &World) -> bool {
     let mut claims = world.deployment.iter().flat_map(|deployment| &deployment.spec.addresses).chain(by_machine);
     let given_elsewhere = || world.subnets.iter().any(|(_, spec)| spec.mode == Mode::Dhcp && spec.cidr.contains(&address.spec.ip));
     let is_wanted = claims.any(|claim| claim.ip == address.spec.ip);
-    world.machine.spec.occupancy.is_none() && !is_wanted && (address.spec.fixed || given_elsewhere())
+    world.machine.spec.occupancy.is_none() && !identity::may_run(&world.machine) && !is_wanted && (address.spec.fixed || given_elsewhere())
 }
 
 /// A Subnet, if there is one of that name.
@@ -308,9 +307,13 @@ async fn grant(
     used.extend(&fixed);
     // It had one here when the Subnet had another name, or before its Machine was deleted.
     let own = all.iter().filter(|address| address.spec.mac == wish.mac && !address.spec.fixed);
-    let had = own.filter(|address| if owned_by(address, world) { subnet(world, &address.spec.subnet).is_none() } else { is_lent(address) });
-    let had = had.map(|address| address.spec.ip);
-    let had = had.filter(|ip| spec.may_give(*ip) && !world.servers.contains(ip) && !fixed.contains(ip)).min();
+    let may_have = |address: &&Arc<Address>| match owned_by(address, world) {
+        true => subnet(world, &address.spec.subnet).is_none(),
+        // Unless a person promised it to another one meanwhile.
+        false => is_lent(address) && !fixed.contains(&address.spec.ip),
+    };
+    let had = own.filter(may_have).map(|address| address.spec.ip);
+    let had = had.filter(|ip| spec.may_give(*ip) && !world.servers.contains(ip)).min();
     if let Some(ip) = had.filter(|_| wish.fixed.is_none())
         && take(world, wish, ip, cluster).await?.is_none()
     {
@@ -371,17 +374,28 @@ pub(crate) async fn release_all(namespace: &str, name: &str, cluster: &impl Clus
 /// What may run on a Machine that is deleted goes on with its addresses: they are lent to its interfaces for as long as it believes to have them.
 pub(crate) async fn leave(machine: &Machine, now: Timestamp, cluster: &impl Cluster) -> Result<(), PortError> {
     let subnets = cluster.list::<Subnet>(None).await?;
+    let lasts =
+        |name: &str| subnets.iter().find(|known| known.name_any() == name).map_or(DEFAULT_LEASE_SECONDS, |known| known.spec.lease_seconds);
+    let lent = |ip: std::net::IpAddr, subnet: &str, mac: MacAddr| {
+        let until = Time(now + SignedDuration::from_secs(lasts(subnet).into()));
+        let mut lent = Address::new(&names::address(ip), AddressSpec::lent(ip, subnet, mac, until));
+        lent.metadata.labels = Some([(DYNAMIC_LABEL.to_owned(), "true".to_owned())].into());
+        lent
+    };
     // Nobody else is given one in between.
     let _turn = cluster.turn().await;
-    for address in of_machine(&machine.namespace().unwrap_or_default(), &machine.name_any(), cluster).await? {
-        let AddressSpec { ip, subnet, mac, .. } = &address.spec;
-        let lasts =
-            subnets.iter().find(|known| known.name_any() == *subnet).map_or(DEFAULT_LEASE_SECONDS, |known| known.spec.lease_seconds);
-        let until = Time(now + SignedDuration::from_secs(lasts.into()));
-        let mut lent = Address::new(&names::address(*ip), AddressSpec::lent(*ip, subnet, *mac, until));
-        lent.metadata.labels = Some([(DYNAMIC_LABEL.to_owned(), "true".to_owned())].into());
-        cluster.delete_read(&*address).await?;
-        match cluster.create(&lent).await {
+    let owned = of_machine(&machine.namespace().unwrap_or_default(), &machine.name_any(), cluster).await?;
+    let mut left: Vec<Address> = owned.iter().map(|address| lent(address.spec.ip, &address.spec.subnet, address.spec.mac)).collect();
+    // What somebody was interrupted at.
+    for interface in machine.status.iter().flat_map(|status| &status.interfaces) {
+        let lost = interface.addresses.iter().filter(|claim| owned.iter().all(|address| address.spec.ip != claim.ip));
+        left.extend(lost.filter_map(|claim| Some(lent(claim.ip, claim.subnet.as_deref()?, interface.mac))));
+    }
+    for address in &owned {
+        cluster.delete_read(&**address).await?;
+    }
+    for address in &left {
+        match cluster.create(address).await {
             // Who took it in this moment has it.
             Ok(_) | Err(PortError::AlreadyExists(_)) => {}
             Err(error) => return Err(error),

@@ -103,7 +103,7 @@ pub async fn reconcile(
         return forget(namespace, name, cluster).await.map(|()| None);
     };
     if machine.metadata.deletion_timestamp.is_some() {
-        if identity::is_in_use(&machine) {
+        if identity::may_run(&machine) {
             addresses::leave(&machine, clock.now(), cluster).await?;
         }
         forget(namespace, name, cluster).await?;
