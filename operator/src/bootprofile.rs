@@ -24,7 +24,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(300);
 /// How many nodes a condition names.
 const MOST_TOLD: usize = 4;
 
-/// An older profile that serves other media under the same prefix: a machine finds its own there, anybody else one of the two.
+/// The oldest profile with the same prefix, where it serves other media: a machine finds its own there, anybody else one of the two.
 fn same_prefix(profile: &BootProfile, others: &[Arc<BootProfile>]) -> Option<String> {
     let tree = |profile: &BootProfile| Some((compile::prefix(&profile.name_any(), &profile.spec)?, profile.spec.media.clone()?.path));
     let age = |profile: &BootProfile| (profile.creation_timestamp().map(|time| time.0), profile.namespace(), profile.name_any());

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use athanor_crds::{Deployment, Machine, machine::OccupancyState};
+use athanor_crds::{Deployment, Machine};
 use athanor_plan::identity;
 use athanor_wire::MacAddr;
 use clap::{Args, builder::NonEmptyStringValueParser};
@@ -84,6 +84,8 @@ pub(crate) async fn accept(global: &Global, args: AcceptArgs) -> anyhow::Result<
         }
         out("no machine waits to be accepted\n");
     }
+    // As they are when they are accepted, one after the other.
+    let mut after = machines.clone();
     for machine in chosen {
         let name = machine.name_any();
         if machine.spec.accepted {
@@ -91,7 +93,6 @@ pub(crate) async fn accept(global: &Global, args: AcceptArgs) -> anyhow::Result<
             continue;
         }
         api.patch(&name, &connect::patch_params(), &Patch::Merge(json!({ "spec": { "accepted": true } }))).await?;
-        let mut after = machines.clone();
         after.iter_mut().filter(|other| other.metadata.uid == machine.metadata.uid).for_each(|machine| machine.spec.accepted = true);
         let but = clash(machine, &after).unwrap_or_default();
         out(&format!("machine/{name} accepted; nothing is written by that, and disks that hold data wait for your word{but}\n"));
@@ -195,11 +196,7 @@ async fn delete_one(client: &Client, global: &Global, kind: &Kind, name: &str) -
     let runs = kind.kind == "Machine" && {
         let going = Api::<Machine>::namespaced(client.clone(), &global.namespace).get_opt(name).await;
         // One that cannot be read can be deleted.
-        going
-            .ok()
-            .flatten()
-            .and_then(|machine| machine.spec.occupancy)
-            .is_some_and(|has| has.ever_started || has.state != OccupancyState::Issued)
+        going.ok().flatten().is_some_and(|machine| identity::has_begun(&machine))
     };
     let held = get::api(client, global, kind).delete(name, &DeleteParams::default()).await?.is_left();
     let what = match (&machine, held) {

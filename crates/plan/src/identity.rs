@@ -36,11 +36,15 @@ fn is_in_use(machine: &Machine) -> bool {
     spec.claim_ref.is_some() || spec.occupancy.is_some() || spec.externally_provisioned || spec.cordoned
 }
 
-/// Whether something may run on a Machine, as far as is known: what was only claimed has not begun.
+/// Whether anything of a Deployment was started on a Machine, as far as is known: what was only claimed has not begun.
+pub fn has_begun(machine: &Machine) -> bool {
+    let occupancy = machine.spec.occupancy.as_ref();
+    occupancy.is_some_and(|occupancy| occupancy.ever_started || occupancy.state != OccupancyState::Issued)
+}
+
+/// Whether something may run on a Machine, whoever put it there.
 pub fn may_run(machine: &Machine) -> bool {
-    let spec = &machine.spec;
-    let began = spec.occupancy.as_ref().is_some_and(|occupancy| occupancy.ever_started || occupancy.state != OccupancyState::Issued);
-    began || spec.externally_provisioned || spec.cordoned
+    has_begun(machine) || machine.spec.externally_provisioned || machine.spec.cordoned
 }
 
 /// Whether a MAC address was a Machine's when it was looked at last, and not only written there.

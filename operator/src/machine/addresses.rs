@@ -219,8 +219,9 @@ fn homes<'a>(world: &'a World, mac: MacAddr, all: &[Arc<Address>]) -> Vec<&'a (S
     let gone: Vec<_> = own.iter().filter(|address| subnet(world, &address.spec.subnet).is_none()).map(|address| address.spec.ip).collect();
     let back = world.subnets.iter().find(|(_, spec)| gone.iter().any(|ip| spec.may_give(*ip)));
     let asked = told(world);
-    given.extend(back.filter(|back| identity::may_run(&world.machine) && !given.contains(back)));
-    if identity::may_run(&world.machine) && !given.is_empty() {
+    let may_run = identity::may_run(&world.machine);
+    given.extend(back.filter(|back| may_run && !given.contains(back)));
+    if may_run && !given.is_empty() {
         let follows = asked.filter(|asked| given.contains(asked) || given.len() < MAX_HOMES);
         let others = given.into_iter().filter(|known| Some(*known) != follows);
         return follows.into_iter().chain(others).collect();
