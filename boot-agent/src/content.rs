@@ -336,6 +336,7 @@ pub(crate) fn problems<'a>(shared: &Shared, files: impl IntoIterator<Item = &'a 
 fn problem(shared: &Shared, file: &Source) -> Result<(), Missing> {
     match file {
         Source::Iso { path, member } if member.is_empty() => Ok(shared.library.iso(Path::new(path)).map(drop)?),
-        file => open(shared, file, "").map(drop),
+        Source::Iso { path, member } => Ok(shared.library.iso(Path::new(path))?.boot_file(member).map(drop)?),
+        Source::Ramdisk { .. } => open(shared, file, "").map(drop),
     }
 }

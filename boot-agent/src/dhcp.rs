@@ -345,7 +345,9 @@ impl Server {
             let (row, subnet) = (Some(decision.row.name().to_owned()), decision.subnet.clone());
             let plan = snapshot.by_mac(request.mac);
             let at_home = plan.zip(subnet.as_ref()).is_some_and(|(plan, subnet)| plan.address(request.mac, subnet).is_some());
-            let seen = Seen { protocol: "DHCP", asked, answer, row, subnet };
+            // Where it is says what it boots from: its other interfaces may be cabled to anywhere.
+            let tells = plan.is_none_or(|plan| plan.boots_from(request.mac));
+            let seen = Seen { protocol: "DHCP", asked, answer, row, subnet: subnet.filter(|_| tells) };
             self.shared.reporter.saw_dhcp(snapshot.told_as(request.mac), client.boots_from_network(), seen, at_home)
         };
         let Some((asked, answer)) = told else { return };

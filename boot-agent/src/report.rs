@@ -70,6 +70,8 @@ struct Client {
     events: VecDeque<BootEvent>,
     facts: Option<Inventory>,
     subnet: Option<String>,
+    /// When it asked there without having an address there, or first.
+    subnet_at: Option<Timestamp>,
     last_boot: Option<Timestamp>,
     /// When the firmware that runs now first asked.
     boot_began: Option<Instant>,
@@ -101,6 +103,7 @@ impl Client {
             events: VecDeque::new(),
             facts: None,
             subnet: None,
+            subnet_at: None,
             last_boot: None,
             boot_began: None,
             boot: None,
@@ -150,6 +153,7 @@ impl Client {
     fn saw(&mut self, seen: Seen) {
         if seen.subnet.is_some() && self.subnet != seen.subnet {
             self.subnet.clone_from(&seen.subnet);
+            self.subnet_at = Some(now());
             self.mark(false);
         }
         // A machine that waits asks the same every few seconds; once is enough to know.
@@ -256,8 +260,12 @@ impl Reporter {
             if firmware {
                 client.firmware_asked(mac);
             }
-            if !at_home && seen.subnet.is_some() && client.subnet != seen.subnet {
-                client.mark(true);
+            if !at_home && seen.subnet.is_some() {
+                // It may have come back from where another node saw it; its question is told in any case, and this goes along.
+                client.subnet_at = Some(now());
+                if client.subnet != seen.subnet {
+                    client.mark(true);
+                }
             }
             client.saw(seen);
             client.boot.clone()
@@ -492,7 +500,9 @@ impl Reporter {
             events.sort_by_key(|event| event.time.0);
             client.events = events.split_off(events.len().saturating_sub(MAX_EVENTS)).into();
             client.facts = client.facts.take().or(earlier.facts);
-            client.subnet = client.subnet.take().or(earlier.subnet);
+            if client.subnet.is_none() {
+                (client.subnet, client.subnet_at) = (earlier.subnet, earlier.subnet_at.map(|time| time.0));
+            }
             client.declined = client.declined.take().or(earlier.declined);
             client.agent = client.agent.take().or(earlier.agent);
             client.chain_loop = client.chain_loop.max(earlier.chain_loop.map(|time| time.0));
@@ -544,6 +554,7 @@ impl Client {
             started_at: Some(MicroTime(born)),
             events: self.events.iter().cloned().collect(),
             subnet: self.subnet.clone(),
+            subnet_at: self.subnet_at.map(MicroTime),
             last_boot: self.last_boot.map(MicroTime),
             facts: self.facts.clone(),
             declined: self.declined.clone(),

@@ -14,6 +14,9 @@ use crate::{
     schema::{self, NAME, rules},
 };
 
+/// The state of a Deployment that has no Machine yet; the others are its Machine's.
+pub const PENDING: &str = "Pending";
+
 /// A claim on one Machine plus what it must run. Deleting it releases the Machine.
 #[derive(CustomResource, Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(

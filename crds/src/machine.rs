@@ -420,6 +420,21 @@ pub enum MachineState {
     Other(String),
 }
 
+impl MachineState {
+    /// Those of this version, in the order of a Machine's life.
+    pub const KNOWN: [Self; 9] = [
+        Self::Discovered,
+        Self::Accepted,
+        Self::Inspecting,
+        Self::Available,
+        Self::Claimed,
+        Self::Provisioning,
+        Self::Provisioned,
+        Self::Releasing,
+        Self::Cleaning,
+    ];
+}
+
 impl fmt::Display for MachineState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

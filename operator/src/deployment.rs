@@ -9,7 +9,7 @@ use athanor_crds::{
     Deployment, Machine, MachineInventory, MachineState,
     bootprofile::Architecture,
     conditions::{self, reasons, types},
-    deployment::{DeletionPolicy, DeploymentStatus},
+    deployment::{DeletionPolicy, DeploymentStatus, PENDING},
     machine::{Occupancy, OccupancyState},
 };
 use athanor_plan::{
@@ -271,7 +271,7 @@ fn mirror(deployment: &Deployment, status: &mut DeploymentStatus, machine: &Mach
 
 fn wait(status: &mut DeploymentStatus, obstacle: &Obstacle, clock: &impl Clock) {
     let now = clock.now();
-    status.state = Some("Pending".to_owned());
+    status.state = Some(PENDING.to_owned());
     status.machine = None;
     status.address = None;
     status.progress = Some(short(obstacle.message.clone()));

@@ -60,6 +60,7 @@ fn the_command_line_says_what_is_wrong_and_what_to_do() {
         ("wait machine nobody --timeout 1s".to_owned(), "machine/nobody: does not exist\nmachine/nobody is not ready after 1 s: does not exist".to_owned()),
         ("wait machine nobody --timeout soon".to_owned(), "error: invalid value 'soon' for '--timeout <TIMEOUT>': write it like 90s, 10m or 2h".to_owned()),
         ("wait machine nobody --for blah".to_owned(), "error: invalid value 'blah' for '--for <WHAT>': write ready, deleted, condition=TYPE or state=STATE".to_owned()),
+        ("wait machine nobody --for state=Bogus".to_owned(), "error: invalid value 'state=Bogus' for '--for <WHAT>': there is no state Bogus; there are Discovered, Accepted, Inspecting, Available, Claimed, Provisioning, Provisioned, Releasing, Cleaning, Pending".to_owned()),
         ("explain nobody".to_owned(), "error: there is no machine \"nobody\"".to_owned()),
     ] {
         let said = refused(&mut service.ctl_command(&line).unwrap());
@@ -155,7 +156,8 @@ fn objects_that_cannot_go_on_say_why() {
     says("bootprofile", "preseed", "preseed profiles are stored, but this version only runs live, script and image profiles");
 
     service.wait_state("machine", "a", "Available", 10).unwrap();
-    service.ctl("create deployment unknown --mac 52:54:00:aa:00:99 --profile live").unwrap();
+    let said = service.ctl("create deployment unknown --mac 52:54:00:aa:00:99 --profile live").unwrap();
+    assert!(said.starts_with("deployment/unknown created; it waits: spec.machine.mac: no Machine in this namespace has"), "{said}");
     says(
         "deployment",
         "unknown",
@@ -163,7 +165,7 @@ fn objects_that_cannot_go_on_say_why() {
     );
     service.ctl("create deployment noprofile --machine a --profile nothing").unwrap();
     says("deployment", "noprofile", "there is no BootProfile nothing in this namespace; create it, or name another");
-    service.ctl("create deployment first --machine a --profile live").unwrap();
+    assert_eq!(service.ctl("create deployment first --machine a --profile live").unwrap(), "deployment/first created\n");
     service.wait_state("deployment", "first", "Claimed", 10).unwrap();
     service.ctl("create deployment second --machine a --profile live").unwrap();
     says("deployment", "second", "Machine a belongs to Deployment first; delete that one first, or choose another Machine");

@@ -19,7 +19,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use super::{Global, connect, kinds::Kind, lifecycle, out, wait};
+use super::{Global, connect, deploy, kinds::Kind, lifecycle, out, wait};
 use crate::planned;
 
 /// How long an `update` waits for the operator; it takes milliseconds.
@@ -231,6 +231,7 @@ pub(crate) async fn create(global: &Global, what: Create) -> anyhow::Result<()> 
     let client = connect::client(global).await?;
     post(&client, global, &Kind::named(kind)?, &name, spec).await?;
     let note = match kind {
+        "deployment" => deploy::waits(&client, global, &name).await,
         // The services have the last word about an image: it is theirs to read.
         "bootprofile" => wait::trouble::<athanor_crds::BootProfile>(&client, global, &name)
             .await
@@ -419,7 +420,7 @@ fn look_inside(path: &std::path::Path, spec: &BootProfileSpec) -> anyhow::Result
     let mut found = Vec::new();
     let kernel = spec.kernel.iter().map(|path| ("kernel", path));
     for (what, member) in kernel.chain(spec.initrds.iter().map(|path| ("initrd", path))).filter(|(_, path)| !path.starts_with("http")) {
-        let file = iso.file(member)?;
+        let file = iso.boot_file(member)?;
         found.push(format!("{what} {}", megabytes(file.size())));
     }
     let label = iso.label().map(|label| format!(" ({label})")).unwrap_or_default();

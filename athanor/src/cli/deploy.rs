@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::bail;
-use athanor_crds::{Architecture, BootProfile, Machine, conditions, conditions::types};
+use athanor_crds::{Architecture, BootProfile, Deployment, Machine, conditions, conditions::types};
 use clap::Args;
 use kube::{Api, Client, ResourceExt as _, api::ListParams};
 use serde_json::json;
@@ -48,11 +48,18 @@ pub(crate) async fn deploy(global: &Global, args: DeployArgs) -> anyhow::Result<
     let spec = deployment_spec(&args.deployment, profile)?;
     let name = deployment_name(&args.deployment)?;
     post(&client, global, &Kind::named("deployment")?, &name, json!(spec)).await?;
-    out(&format!("deployment/{name} created\n"));
     if !args.wait {
+        out(&format!("deployment/{name} created{}\n", waits(&client, global, &name).await));
         return Ok(ExitCode::SUCCESS);
     }
+    out(&format!("deployment/{name} created\n"));
     wait::follow_deployment(&client, global, &name, args.timeout).await
+}
+
+/// What a new Deployment waits for, if it says so at once; nobody else tells whoever does not wait for it.
+pub(super) async fn waits(client: &Client, global: &Global, name: &str) -> String {
+    let trouble = wait::trouble::<Deployment>(client, global, name).await;
+    trouble.map(|trouble| format!("; it waits: {trouble}")).unwrap_or_default()
 }
 
 /// A profile that is named beside `--type` is of that type. One that is not there yet may come.

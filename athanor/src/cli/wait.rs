@@ -9,8 +9,9 @@ use std::{
 
 use anyhow::bail;
 use athanor_crds::{
-    BootProfile, Deployment, Machine,
+    BootProfile, Deployment, Machine, MachineState,
     conditions::{self, reasons, types},
+    deployment::PENDING,
 };
 use clap::{Args, builder::NonEmptyStringValueParser};
 use k8s_openapi::{NamespaceResourceScope, apimachinery::pkg::apis::meta::v1::Condition};
@@ -24,6 +25,19 @@ use super::{Global, connect, deploy, get, kinds::Kind, out};
 const FIRST_WORD: Duration = Duration::from_secs(2);
 /// How often it is looked at.
 const SOON: Duration = Duration::from_millis(50);
+/// Why a Deployment may wait for ever, unless somebody does something.
+const WAITS_FOR_SOMEBODY: [&str; 10] = [
+    reasons::UNKNOWN_MACHINE,
+    reasons::MACHINE_TAKEN,
+    reasons::MACHINE_NOT_FREE,
+    reasons::NO_FREE_MACHINE,
+    reasons::UNKNOWN_PROFILE,
+    reasons::WRONG_ARCHITECTURE,
+    reasons::NOT_SUPPORTED,
+    reasons::SECRET_UNUSABLE,
+    reasons::ADDRESS_CONFLICT,
+    reasons::CONTENT_UNAVAILABLE,
+];
 /// How often an object is looked at.
 const LOOK: Duration = Duration::from_millis(300);
 
@@ -52,17 +66,24 @@ enum Goal {
 }
 
 impl FromStr for Goal {
-    type Err = &'static str;
+    type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match (text, text.split_once('=')) {
             ("ready", _) => Ok(Self::Condition(types::READY.to_owned())),
             ("deleted", _) => Ok(Self::Deleted),
             (_, Some(("condition", type_))) if !type_.is_empty() => Ok(Self::Condition(type_.to_owned())),
-            (_, Some(("state", state))) if !state.is_empty() => Ok(Self::State(state.to_owned())),
-            _ => Err("write ready, deleted, condition=TYPE or state=STATE"),
+            (_, Some(("state", state))) if !state.is_empty() => known_state(state).map(Self::State),
+            _ => Err("write ready, deleted, condition=TYPE or state=STATE".to_owned()),
         }
     }
+}
+
+/// A state by its name, in whatever letters: one that does not exist would be waited for until time is up.
+fn known_state(state: &str) -> Result<String, String> {
+    let known: Vec<String> = MachineState::KNOWN.iter().map(ToString::to_string).chain([PENDING.to_owned()]).collect();
+    let found = known.iter().find(|known| known.eq_ignore_ascii_case(state)).cloned();
+    found.ok_or_else(|| format!("there is no state {state}; there are {}", known.join(", ")))
 }
 
 impl fmt::Display for Goal {
@@ -233,6 +254,18 @@ impl FirstWord for BootProfile {
     }
     fn is_fine(ready: &Condition) -> bool {
         ready.status == "True"
+    }
+}
+
+impl FirstWord for Deployment {
+    fn conditions(&self) -> &[Condition] {
+        self.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default()
+    }
+    fn is_early(_: &Condition) -> bool {
+        false
+    }
+    fn is_fine(ready: &Condition) -> bool {
+        !WAITS_FOR_SOMEBODY.contains(&ready.reason.as_str())
     }
 }
 

@@ -16,7 +16,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use athanor_apiserver::{ApiServer, Identity, OpenError, Pki, Tokens};
 use athanor_boot_agent::{Options, interfaces};
-use athanor_crds::{Subnet, SubnetSpec, rights::Role};
+use athanor_crds::{Subnet, SubnetSpec, rights::Role, subnet::Mode};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{
     Api, Client,
@@ -246,6 +246,9 @@ fn banner(config: &Config, file: &Path, applied: &Applied, began: Instant) {
     for (one, other) in overlaps(&applied.subnets) {
         out.push_str(&format!("  note   Subnets {one} and {other} overlap: change one of the two (athanorctl get subnets)\n"));
     }
+    for (name, why) in applied.subnets.iter().filter_map(|(name, spec)| Some((name, unserved(spec)?))) {
+        out.push_str(&format!("  note   subnets.{name}: {why}\n"));
+    }
     for told in &applied.taken_back {
         out.push_str(&format!("  note   {told}\n"));
     }
@@ -259,6 +262,17 @@ fn banner(config: &Config, file: &Path, applied: &Applied, began: Instant) {
     };
     out.push_str(&format!("ready in {:.1} s. {next}\n", began.elapsed().as_secs_f64()));
     crate::output::out(&out);
+}
+
+/// What keeps a Subnet from being served here, where its own words do: `athanorctl get subnets` tells it, too, to who looks.
+fn unserved(spec: &SubnetSpec) -> Option<String> {
+    if spec.mode != Mode::Off && !spec.is_supported() {
+        return Some("this version serves IPv4 only; set mode: off".to_owned());
+    }
+    let here: Vec<String> = interfaces().into_iter().map(|interface| interface.name).collect();
+    let absent: Vec<&str> = spec.interfaces.iter().filter(|name| !here.contains(name)).map(String::as_str).collect();
+    (spec.mode != Mode::Off && !absent.is_empty())
+        .then(|| format!("interfaces: this machine has no {}, but {}", absent.join(", "), here.join(", ")))
 }
 
 /// The interfaces that serve each Subnet, and the address that each answers from.

@@ -3,11 +3,11 @@
 mod agent;
 mod body;
 mod places;
-mod range;
+mod wanted;
 
 use std::{collections::HashMap, convert::Infallible, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
-use ::http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use ::http::{HeaderValue, Method, Request, Response, StatusCode, header, response::Builder};
 use athanor_crds::conditions::reasons;
 use athanor_plan::BootPlan;
 use athanor_wire::{GuestOutcome, GuestReport, Inventory, MacAddr};
@@ -19,10 +19,7 @@ use percent_encoding::percent_decode_str;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_io_timeout::TimeoutStream;
 
-use self::{
-    places::Places,
-    range::{Range, parse as parse_range},
-};
+use self::{places::Places, wanted::Wanted};
 use crate::{
     content::{self, Found, Missing},
     handover::Transfer,
@@ -134,27 +131,23 @@ fn serve(shared: &Arc<Shared>, request: &Request<Incoming>, path: &str, found: F
         note_script(shared, request, path, &found, mac);
     }
     let size = found.content.size();
-    let header = |name: header::HeaderName| request.headers().get(name).and_then(|value| value.to_str().ok());
     let etag = format!("\"{}\"", found.etag);
     let mut response = Response::builder()
         .header(header::ETAG, &etag)
         .header(header::ACCEPT_RANGES, "bytes")
         .header(header::CONTENT_TYPE, content_type(path));
-    if header(header::IF_NONE_MATCH).is_some_and(|tags| tags.split(',').any(|tag| matches(tag, &etag))) {
-        return response.status(StatusCode::NOT_MODIFIED).body(empty()).unwrap_or_else(|_| broken());
-    }
-    // A range of something that changed meanwhile would not fit what the client has.
-    let unchanged = header(header::IF_RANGE).is_none_or(|tag| tag.trim() == etag);
-    let range = match header(header::RANGE).filter(|_| unchanged).map_or(Range::Whole, |text| parse_range(text, size)) {
-        Range::Unsatisfiable => {
-            let response = response.status(StatusCode::RANGE_NOT_SATISFIABLE).header(header::CONTENT_RANGE, format!("bytes */{size}"));
-            return response.body(empty()).unwrap_or_else(|_| broken());
+    let nothing = |response: Builder, code| response.status(code).body(empty()).unwrap_or_else(|_| broken());
+    let range = match Wanted::of(request.headers(), &etag, size) {
+        Wanted::NotModified => return nothing(response, StatusCode::NOT_MODIFIED),
+        Wanted::PreconditionFailed => return nothing(response, StatusCode::PRECONDITION_FAILED),
+        Wanted::Unsatisfiable => {
+            return nothing(response.header(header::CONTENT_RANGE, format!("bytes */{size}")), StatusCode::RANGE_NOT_SATISFIABLE);
         }
-        Range::Part(first, last) => {
+        Wanted::Part(first, last) => {
             response = response.status(StatusCode::PARTIAL_CONTENT).header(header::CONTENT_RANGE, format!("bytes {first}-{last}/{size}"));
             first..last + 1
         }
-        Range::Whole => 0..size,
+        Wanted::Whole => 0..size,
     };
     let length = range.end - range.start;
     response = response.header(header::CONTENT_LENGTH, length);
@@ -175,12 +168,6 @@ fn serve(shared: &Arc<Shared>, request: &Request<Incoming>, path: &str, found: F
         _transfer: shared.under_way.begin(),
     };
     response.body(body::of(found.content, range, delivery)).unwrap_or_else(|_| broken())
-}
-
-/// Weak comparison, as RFC 9110 section 13.1.2 asks for.
-fn matches(tag: &str, etag: &str) -> bool {
-    let tag = tag.trim();
-    tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag
 }
 
 /// A machine asked what to do: what it told about itself, and what it was told.

@@ -61,6 +61,14 @@ pub enum MediaError {
         /// The path.
         wanted: String,
     },
+    /// The file that a machine is to boot has no bytes.
+    #[error("{wanted} in {iso} is empty: nothing boots with it; name another file, or make the image anew")]
+    Empty {
+        /// The image's file name.
+        iso: String,
+        /// The path.
+        wanted: String,
+    },
     /// Links point at each other.
     #[error("{wanted} in {iso} is a link that leads nowhere")]
     LinkLoop {
@@ -87,6 +95,7 @@ impl MediaError {
             Self::Outside { .. } => "outside",
             Self::NotIso(_) | Self::NoFile(_) => "not-iso",
             Self::Truncated { .. } => "truncated",
+            Self::Empty { .. } => "empty",
             Self::Corrupt { .. } => "corrupt",
             Self::NotFound { .. } | Self::IsFolder { .. } | Self::LinkLoop { .. } => "not-found",
             Self::Io { .. } => "io",

@@ -168,6 +168,18 @@ impl Iso {
         }
     }
 
+    /// A file that a machine is to boot.
+    ///
+    /// # Errors
+    /// Those of [`Iso::file`], or it is empty.
+    pub fn boot_file(&self, path: &str) -> Result<IsoFile, MediaError> {
+        let file = self.file(path)?;
+        if file.size() == 0 {
+            return Err(MediaError::Empty { iso: self.file_name(), wanted: path.trim_start_matches('/').to_owned() });
+        }
+        Ok(file)
+    }
+
     /// The entries of a folder, in the image's order.
     ///
     /// # Errors

@@ -19,6 +19,7 @@ fn image(folder: &Path, flags: &[&str]) -> PathBuf {
     fs::create_dir_all(tree.join("many")).unwrap();
     fs::write(tree.join("install.amd/vmlinuz"), vec![7; 3_000_001]).unwrap();
     fs::write(tree.join("install.amd/gtk/initrd.gz"), b"initrd").unwrap();
+    fs::write(tree.join("install.amd/base_installable"), b"").unwrap();
     fs::write(tree.join("größe-日本語.txt"), b"utf8").unwrap();
     for i in 0..300 {
         fs::write(tree.join(format!("many/file-number-{i:04}.udeb")), format!("n{i}")).unwrap();
@@ -75,6 +76,18 @@ fn what_is_not_there_says_what_is() {
     assert_eq!(message("install.amd/vmlinux"), "debian.iso has no install.amd/vmlinux; did you mean \"install.amd/vmlinuz\"?");
     assert_eq!(message("nothing/like/this"), "debian.iso has no nothing/like/this");
     assert_eq!(message("install.amd"), "install.amd in debian.iso is a folder, not a file");
+}
+
+#[test]
+fn an_empty_file_is_a_file_but_none_to_boot() {
+    let folder = TempDir::new().unwrap();
+    let iso = Iso::open(&image(folder.path(), &["-R"])).unwrap();
+    assert_eq!(iso.file("install.amd/base_installable").unwrap().size(), 0);
+    assert_eq!(
+        iso.boot_file("/install.amd/base_installable").err().unwrap().to_string(),
+        "install.amd/base_installable in debian.iso is empty: nothing boots with it; name another file, or make the image anew"
+    );
+    assert_eq!(iso.boot_file("install.amd/gtk/initrd.gz").unwrap().size(), 6);
 }
 
 #[test]

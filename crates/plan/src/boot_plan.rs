@@ -245,6 +245,11 @@ impl BootPlan {
         self.interfaces.iter().find(|interface| interface.boot).or(self.interfaces.first())
     }
 
+    /// Whether it may boot from the interface of a MAC address.
+    pub fn boots_from(&self, mac: MacAddr) -> bool {
+        self.interface(mac).is_some_and(|interface| interface.boot) || self.boot_interface().is_some_and(|interface| interface.mac == mac)
+    }
+
     /// The address of an interface in a Subnet.
     pub fn address(&self, mac: MacAddr, subnet: &str) -> Option<IpAddr> {
         self.interface(mac)?.addresses.iter().find(|address| address.subnet == subnet).map(|address| address.ip)

@@ -10,6 +10,7 @@ use athanor_crds::{
 use athanor_operator::{Clock as _, Cluster as _};
 use athanor_sim::{Count, Hurry, Memory, settle};
 use futures::executor::block_on;
+use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 
 fn subnet(name: &str, cidr: &str, range: Option<(&str, &str)>) -> Subnet {
@@ -183,6 +184,31 @@ fn who_is_plugged_in_elsewhere_is_answered_and_what_may_run_keeps_its_address() 
     cluster.put(&asked("lab"));
     settle(&cluster, &ids, &clock);
     assert_eq!(given(&cluster).0, ["192.168.10.100", "192.168.30.10"], "nobody knows from which of them it runs");
+}
+
+#[test]
+fn of_what_several_nodes_saw_the_newest_says_where_a_machine_is() {
+    let (cluster, ids, clock) = (Memory::new(1), Count::default(), Hurry::default());
+    cluster.put(&subnet("lab", "192.168.10.0/24", Some(("192.168.10.100", "192.168.10.199"))));
+    cluster.put(&subnet("two", "192.168.30.0/24", Some(("192.168.30.10", "192.168.30.99"))));
+    cluster.put(&athanor_sim::machine(1));
+    let now = clock.now();
+    let seen = |nodes: &[(&str, &str, i64)]| {
+        let node = |(node, subnet, at): &(&str, &str, i64)| NodeReport {
+            node: (*node).to_owned(),
+            subnet: Some((*subnet).to_owned()),
+            subnet_at: Some(MicroTime(now + SignedDuration::from_secs(*at))),
+            ..NodeReport::default()
+        };
+        let mut report = asked("lab");
+        report.spec.nodes = nodes.iter().map(node).collect();
+        cluster.put(&report);
+        settle(&cluster, &ids, &clock);
+        given(&cluster).0
+    };
+    assert_eq!(seen(&[("n1", "lab", 0)]), ["192.168.10.100"]);
+    assert_eq!(seen(&[("n1", "lab", 0), ("n2", "two", 60)]), ["192.168.30.10"]);
+    assert_eq!(seen(&[("n1", "lab", 120), ("n2", "two", 60)]), ["192.168.10.100"], "it came back");
 }
 
 #[test]

@@ -72,7 +72,9 @@ pub(crate) fn home(world: &World) -> Option<&(String, SubnetSpec)> {
 
 /// The Subnet where a Machine last asked, else where it registered.
 fn told(world: &World) -> Option<&(String, SubnetSpec)> {
-    let asked = world.reports.iter().find_map(|report| report.subnet.as_deref()).and_then(|name| subnet(world, name));
+    // A machine that was plugged in elsewhere may be seen by another node there.
+    let known = world.reports.iter().filter_map(|report| Some((&report.subnet_at, subnet(world, report.subnet.as_deref()?)?)));
+    let asked = known.max_by_key(|(at, _)| at.as_ref().map(|at| at.0)).map(|(_, subnet)| subnet);
     let registered = world.machine.labels().get(athanor_crds::machine::SUBNET_LABEL).and_then(|name| subnet(world, name));
     asked.or(registered)
 }
