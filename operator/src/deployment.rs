@@ -27,6 +27,7 @@ use crate::{
     Clock, Cluster, Ids, PortError, finalizer,
     machine::{end_claim, note_release, profile_of},
     status::{self, Seen},
+    term::Term,
 };
 
 /// Brings one Deployment closer to what is wanted.
@@ -42,8 +43,7 @@ pub async fn reconcile(namespace: &str, name: &str, cluster: &impl Cluster, cloc
         return give_back(&deployment, cluster, clock).await;
     }
     let deployment = prepare(Deployment::clone(&deployment), cluster, ids).await?;
-    let machines = cluster.list::<Machine>(Some(namespace)).await?;
-    let (deployment, machine) = claim_one(deployment, &machines, cluster).await?;
+    let (deployment, machine) = claim_one(deployment, cluster).await?;
     write_status(&deployment, machine.as_ref(), cluster, clock).await
 }
 
@@ -57,12 +57,8 @@ async fn prepare(deployment: Deployment, cluster: &impl Cluster, ids: &impl Ids)
 }
 
 /// The Deployment, as it is then, and the Machine it owns, after claiming one if it owned none.
-async fn claim_one(
-    deployment: Deployment,
-    machines: &[Arc<Machine>],
-    cluster: &impl Cluster,
-) -> Result<(Deployment, Result<Machine, Obstacle>), PortError> {
-    if let Some(mine) = machines.iter().find(|machine| claim::owns(&deployment, machine)) {
+async fn claim_one(deployment: Deployment, cluster: &impl Cluster) -> Result<(Deployment, Result<Machine, Obstacle>), PortError> {
+    if let Some(mine) = owned(&deployment, cluster).await?.first() {
         let mine = Machine::clone(mine);
         return Ok((deployment, Ok(mine)));
     }
@@ -85,15 +81,39 @@ async fn claim_one(
         Ok((_, profile)) => Some(profile.architecture),
         Err(obstacle) => return Ok((deployment, Err(obstacle))),
     };
+    let all;
     let again = candidate.as_ref().and_then(|machine| claim::choose(&deployment, architecture, &[machine]).ok());
     let chosen = match again {
         Some(machine) => Ok(machine),
-        None => choose(&deployment, architecture, machines, cluster).await?,
+        None => {
+            all = candidates(&deployment, cluster).await?;
+            choose(&deployment, architecture, &all, cluster).await?
+        }
     };
     match chosen {
         Ok(machine) => take(&deployment, machine, cluster).await.map(|(deployment, machine)| (deployment, Ok(machine))),
         Err(obstacle) => Ok((deployment, Err(obstacle))),
     }
+}
+
+/// The Machines whose claim is this very Deployment, as far as is known: one, as a rule.
+async fn owned(deployment: &Deployment, cluster: &impl Cluster) -> Result<Vec<Arc<Machine>>, PortError> {
+    let term = Term::Of(deployment.namespace().unwrap_or_default(), deployment.name_any());
+    let mut owned = cluster.about::<Machine>(&[term]).await?;
+    owned.retain(|machine| claim::owns(deployment, machine));
+    Ok(owned)
+}
+
+/// The Machines among which a Deployment chooses: all of its namespace only where any of them may do.
+async fn candidates(deployment: &Deployment, cluster: &impl Cluster) -> Result<Vec<Arc<Machine>>, PortError> {
+    let (namespace, wants) = (deployment.namespace(), &deployment.spec.machine);
+    if let Some(name) = &wants.name {
+        return Ok(cluster.look::<Machine>(namespace.as_deref(), name).await?.into_iter().collect());
+    }
+    let Some(mac) = wants.mac else { return cluster.list(namespace.as_deref()).await };
+    let mut machines = cluster.about::<Machine>(&[Term::Mac(mac)]).await?;
+    machines.retain(|machine| machine.namespace() == namespace);
+    Ok(machines)
 }
 
 fn unreadable(name: &str, why: &str) -> Obstacle {
@@ -156,9 +176,7 @@ async fn give_back(deployment: &Deployment, cluster: &impl Cluster, clock: &impl
     let on_purpose = on_purpose(&namespace, cluster).await?;
     let retain = deployment.spec.deletion_policy == DeletionPolicy::Retain;
     // The list may be old: what was chosen is looked at in any case, and what is released is what the Machine says now.
-    let machines = cluster.list::<Machine>(Some(&namespace)).await?;
-    let owned = machines.iter().filter(|machine| claim::owns(deployment, machine));
-    let mut names: BTreeSet<String> = owned.map(|machine| machine.name_any()).collect();
+    let mut names: BTreeSet<String> = owned(deployment, cluster).await?.iter().map(|machine| machine.name_any()).collect();
     names.extend(deployment.status.iter().flat_map(|status| status.candidate.iter().chain(&status.machine)).cloned());
     for name in names {
         let Some(machine) = cluster.get::<Machine>(Some(&namespace), &name).await? else { continue };

@@ -5,7 +5,7 @@
 //!      │
 //!   reconcile(key, &impl Cluster, &impl Clock, &impl Ids)      dereference → validate → decide → apply → status
 //!      │
-//!   Cluster           look, list, get, create, patch with resourceVersion, delete; kube in a cluster and on one machine, memory in simulations
+//!   Cluster           look, list, about (an index), get, create, patch with resourceVersion, delete; kube in a cluster and on one machine, memory in simulations
 //! ```
 //!
 //! Decisions are `athanor-plan`'s; reconcilers fetch what those need and write what they say.
@@ -19,6 +19,7 @@ pub mod machine;
 pub mod port;
 pub mod shell;
 pub mod subnet;
+pub mod term;
 
 mod alive;
 mod diff;

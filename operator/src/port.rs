@@ -7,6 +7,8 @@ use kube::Resource;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
+use crate::term::{Indexed, Term};
+
 /// An object of a kind that reconcilers use.
 pub trait Object: Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned + Send + Sync + 'static {}
 impl<K: Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned + Send + Sync + 'static> Object for K {}
@@ -60,6 +62,10 @@ pub trait Cluster: Send + Sync {
     /// uniqueness of a name, or by a second look with [`Self::get`].
     fn list<K: Object>(&self, namespace: Option<&str>) -> impl Future<Output = Result<Vec<Arc<K>>, PortError>> + Send;
 
+    /// The objects of a kind, in all namespaces, of which one of some terms is true; as old as a list may be. What a list finds, and this finds
+    /// without a look at all of a fleet.
+    fn about<K: Indexed>(&self, terms: &[Term]) -> impl Future<Output = Result<Vec<Arc<K>>, PortError>> + Send;
+
     /// Waits for the only turn there is: of two that look for something free at once, both would take the same. It is over when what is
     /// returned is dropped.
     fn turn(&self) -> impl Future<Output = impl Send> + Send;
@@ -95,6 +101,10 @@ impl<C: Cluster> Cluster for Live<'_, C> {
 
     async fn list<K: Object>(&self, namespace: Option<&str>) -> Result<Vec<Arc<K>>, PortError> {
         self.0.list(namespace).await
+    }
+
+    async fn about<K: Indexed>(&self, terms: &[Term]) -> Result<Vec<Arc<K>>, PortError> {
+        self.0.about(terms).await
     }
 
     async fn turn(&self) -> impl Send {

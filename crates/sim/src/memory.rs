@@ -10,7 +10,11 @@ use std::{
 };
 
 use athanor_crds::{Deployment, DeploymentSpec, Machine, MachineSpec, bootprofile::ProfileRef, machine::Interface};
-use athanor_operator::{Clock, Cluster, PortError, deployment as deployments, machine as machines, port::Object};
+use athanor_operator::{
+    Clock, Cluster, PortError, deployment as deployments, machine as machines,
+    port::Object,
+    term::{Indexed, Term},
+};
 use futures::executor::block_on;
 use serde_json::{Value, json};
 
@@ -290,6 +294,12 @@ impl Cluster for Memory {
             list.swap(last, self.dice.pick(last + 1));
         }
         Ok(list.into_iter().map(|object| object.read()).collect())
+    }
+
+    async fn about<K: Indexed>(&self, terms: &[Term]) -> Result<Vec<Arc<K>>, PortError> {
+        let mut all = self.list::<K>(None).await?;
+        all.retain(|object| object.terms().iter().any(|term| terms.contains(term)));
+        Ok(all)
     }
 
     async fn turn(&self) -> impl Send {}

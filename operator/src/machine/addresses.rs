@@ -25,7 +25,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt as _;
 
 use super::World;
-use crate::{Cluster, PortError};
+use crate::{
+    Cluster, PortError,
+    term::{self, Term},
+};
 
 /// How many addresses of one interface are in quarantine at once: whoever declines more is wrong about it, or somebody speaks in its name.
 const MAX_QUARANTINED: usize = 3;
@@ -87,9 +90,9 @@ fn only_one(world: &World) -> Option<&(String, SubnetSpec)> {
 
 /// Makes sure that a Machine has the addresses it shall have, and no others.
 pub(crate) async fn ensure(world: &World, now: Timestamp, cluster: &impl Cluster) -> Result<Addresses, PortError> {
-    let mut all = cluster.list::<Address>(None).await?;
     // Only these concern it; what is free is looked for in a list of its own.
-    all.retain(|address| owned_by(address, world) || world.machine.spec.interfaces.iter().any(|i| i.mac == address.spec.mac));
+    let itself = Term::Of(world.machine.namespace().unwrap_or_default(), world.machine.name_any());
+    let mut all = cluster.about::<Address>(&term::macs(&world.machine).chain([itself]).collect::<Vec<_>>()).await?;
     // A list has no order: of several addresses that would do, every look must take the same.
     all.sort_by_key(|address| address.spec.ip);
     let declined = heed_declines(world, &mut all, now, cluster).await?;
@@ -303,8 +306,9 @@ async fn grant(
     let (_turn, all) = (cluster.turn().await, cluster.list::<Address>(None).await?);
     let mut used: HashSet<_> = all.iter().map(|address| address.spec.ip).chain(world.servers.iter().copied()).collect();
     // What a person fixed on some Machine, or for some Deployment, is not given to another, even while its object does not exist yet.
-    let deployments = cluster.list::<Deployment>(None).await?;
-    let by_machine = world.machines.iter().flat_map(|machine| &machine.spec.interfaces).flat_map(|interface| &interface.addresses);
+    let deployments = cluster.about::<Deployment>(&[Term::FixesSome]).await?;
+    let machines = cluster.about::<Machine>(&[Term::FixesSome]).await?;
+    let by_machine = machines.iter().flat_map(|machine| &machine.spec.interfaces).flat_map(|interface| &interface.addresses);
     let fixed: HashSet<_> =
         deployments.iter().flat_map(|deployment| &deployment.spec.addresses).chain(by_machine).map(|claim| claim.ip).collect();
     used.extend(&fixed);
@@ -408,7 +412,5 @@ pub(crate) async fn leave(machine: &Machine, now: Timestamp, cluster: &impl Clus
 }
 
 async fn of_machine(namespace: &str, name: &str, cluster: &impl Cluster) -> Result<Vec<Arc<Address>>, PortError> {
-    let mut all = cluster.list::<Address>(None).await?;
-    all.retain(|address| address.spec.owner.as_ref().is_some_and(|owner| owner.namespace == namespace && owner.name == name));
-    Ok(all)
+    cluster.about::<Address>(&[Term::Of(namespace.to_owned(), name.to_owned())]).await
 }

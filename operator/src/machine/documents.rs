@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt as _;
 use serde_json::{Map, Value, json};
 
-use crate::{Cluster, PortError};
+use crate::{Cluster, PortError, term::Term};
 
 /// What a Deployment's documents may have together, in bytes. They travel in a plan, which is a Secret and holds 1 MiB; quoted they grow.
 const MAX_DOCUMENTS: usize = 256 << 10;
@@ -43,18 +43,15 @@ pub(super) fn sources(spec: &DeploymentSpec) -> [(&'static str, &Option<SecretSo
 }
 
 /// Reads what a Deployment names.
-pub(super) async fn read(
-    deployment: &Deployment,
-    machines: &[std::sync::Arc<Machine>],
-    cluster: &impl Cluster,
-) -> Result<Result<Given, Obstacle>, PortError> {
+pub(super) async fn read(deployment: &Deployment, cluster: &impl Cluster) -> Result<Result<Given, Obstacle>, PortError> {
     let (mut given, mut length) = (Given::default(), 0);
     let namespace = deployment.namespace();
     let places = [&mut given.user_data, &mut given.network_data, &mut given.meta_data];
     for ((field, source), place) in sources(&deployment.spec).into_iter().zip(places) {
         let Some(source) = source else { continue };
         let secret = cluster.get::<Secret>(namespace.as_deref(), &source.secret_ref.name).await?;
-        let usable = usable(field, &source.secret_ref.name, secret.as_ref(), names::USER_DATA_TYPE, namespace.as_deref(), machines);
+        let is_bmc = is_of_bmc(namespace.as_deref(), &source.secret_ref.name, cluster).await?;
+        let usable = usable(field, &source.secret_ref.name, secret.as_ref(), names::USER_DATA_TYPE, is_bmc);
         let text = match usable.and_then(|secret| text(field, source, secret)) {
             Ok(text) => text,
             Err(obstacle) => return Ok(Err(obstacle)),
@@ -69,23 +66,21 @@ pub(super) async fn read(
     Ok(Ok(given))
 }
 
+/// Whether a Secret has the credentials of some Machine's BMC.
+pub(super) async fn is_of_bmc(namespace: Option<&str>, name: &str, cluster: &impl Cluster) -> Result<bool, PortError> {
+    Ok(!cluster.about::<Machine>(&[of_bmc(namespace, name)]).await?.is_empty())
+}
+
+fn of_bmc(namespace: Option<&str>, name: &str) -> Term {
+    Term::Credentials(namespace.unwrap_or_default().to_owned(), name.to_owned())
+}
+
 /// A Secret that was meant for machines, by its type or a label. Whoever may write Deployments and profiles need not be able to read Secrets.
-pub(super) fn usable<'a>(
-    field: &str,
-    name: &str,
-    secret: Option<&'a Secret>,
-    kind: &str,
-    namespace: Option<&str>,
-    machines: &[std::sync::Arc<Machine>],
-) -> Result<&'a Secret, Obstacle> {
+pub(super) fn usable<'a>(field: &str, name: &str, secret: Option<&'a Secret>, kind: &str, is_bmc: bool) -> Result<&'a Secret, Obstacle> {
     let secret = secret.ok_or_else(|| obstacle(field, format!("there is no Secret {name} in this namespace; create it")))?;
     if secret.type_.as_deref() != Some(kind) && !secret.labels().contains_key(kind) {
         return Err(obstacle(field, format!("Secret {name} is not meant for machines; give it the type {kind}, or the label {kind}")));
     }
-    let is_bmc = machines.iter().filter(|machine| machine.metadata.namespace.as_deref() == namespace).any(|machine| {
-        let credentials = machine.spec.bmc.as_ref().and_then(|bmc| bmc.credentials.as_ref());
-        credentials.is_some_and(|credentials| credentials.name == name)
-    });
     if is_bmc {
         return Err(obstacle(field, format!("Secret {name} has the credentials of a BMC, which no machine is given; name another")));
     }

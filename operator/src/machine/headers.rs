@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use athanor_crds::{BootProfileSpec, Machine, names};
+use athanor_crds::{BootProfileSpec, names};
 use athanor_plan::lifecycle::Obstacle;
 use athanor_wire::work::Headers;
 use k8s_openapi::api::core::v1::Secret;
 
-use super::documents::{obstacle, usable};
+use super::documents::{is_of_bmc, obstacle, usable};
 use crate::{Cluster, PortError};
 
 /// Where it is said.
@@ -22,13 +22,13 @@ const OWN: [&str; 8] = ["accept-encoding", "connection", "content-length", "host
 pub(super) async fn read(
     profile: &BootProfileSpec,
     namespace: Option<&str>,
-    machines: &[std::sync::Arc<Machine>],
     cluster: &impl Cluster,
 ) -> Result<Result<Headers, Obstacle>, PortError> {
     let Some(source) = profile.image.as_ref().and_then(|image| image.headers.as_ref()) else { return Ok(Ok(Headers::default())) };
     let name = &source.secret_ref.name;
     let secret = cluster.get::<Secret>(namespace, name).await?;
-    Ok(usable(FIELD, name, secret.as_ref(), names::HTTP_HEADERS_TYPE, namespace, machines).and_then(|secret| headers(name, secret)))
+    let is_bmc = is_of_bmc(namespace, name, cluster).await?;
+    Ok(usable(FIELD, name, secret.as_ref(), names::HTTP_HEADERS_TYPE, is_bmc).and_then(|secret| headers(name, secret)))
 }
 
 fn headers(name: &str, secret: &Secret) -> Result<Headers, Obstacle> {

@@ -30,7 +30,11 @@ use kube::{Resource as _, ResourceExt as _};
 use serde_json::{Value, json};
 
 use self::documents::Handed;
-use crate::{Clock, Cluster, Ids, PortError, finalizer, installation, port::Live};
+use crate::{
+    Clock, Cluster, Ids, PortError, finalizer, installation,
+    port::Live,
+    term::{self, Indexed as _, Term},
+};
 
 /// How soon Secrets that could not be used are read again: nobody watches all Secrets of a cluster for the few that are named.
 const SECRETS_AGAIN: Duration = Duration::from_secs(30);
@@ -44,6 +48,7 @@ const MAX_RELEASED: usize = 8;
 /// Everything that a decision about a Machine looks at.
 pub(crate) struct World {
     pub(crate) machine: Machine,
+    /// Those that have one of its MAC addresses, or of the addresses that are fixed for it; itself among them.
     pub(crate) machines: Vec<Arc<Machine>>,
     pub(crate) subnets: Vec<(String, SubnetSpec)>,
     /// The addresses that our own servers answer from.
@@ -54,6 +59,7 @@ pub(crate) struct World {
     pub(crate) documents: Option<Result<Handed, Obstacle>>,
     pub(crate) reports: Vec<NodeReport>,
     pub(crate) inventory: Option<MachineInventory>,
+    /// Those of the same hardware, as far as they say.
     pub(crate) inventories: Vec<Arc<MachineInventory>>,
     /// The plan as it is stored.
     pub(crate) plan: Option<(Secret, Option<BootPlan>)>,
@@ -140,6 +146,9 @@ async fn bring(machine: Machine, sure: bool, cluster: &impl Cluster, clock: &imp
     };
     let mut world = dereference(machine, cluster).await?;
     record_inventory(&mut world, cluster).await?;
+    if let Some(known) = &world.inventory {
+        world.inventories = cluster.about(&known.terms()).await?;
+    }
     let addresses = addresses::ensure(&world, clock.now(), cluster).await?;
     let mut decision = decide(&world, addresses.obstacle.clone(), clock);
     if !sure && decision.act.as_ref().is_some_and(Act::is_final) {
@@ -207,19 +216,22 @@ async fn dereference(machine: Machine, cluster: &impl Cluster) -> Result<World, 
     let marked = inventory.iter().flat_map(|known| &known.spec.facts.disks).any(|disk| disk.marker.is_some());
     // What is claimed was looked at before.
     let installation = if marked && machine.spec.claim_ref.is_none() { installation::known_id(cluster).await? } else { None };
-    let machines = cluster.list::<Machine>(None).await?;
+    let promised = deployment.iter().flat_map(|deployment| &deployment.spec.addresses);
+    let promised = promised.chain(machine.spec.interfaces.iter().flat_map(|interface| &interface.addresses)).map(|claim| claim.ip);
+    let terms: Vec<Term> = term::macs(&machine).chain(promised.map(Term::Fixes)).collect();
+    let machines = cluster.about::<Machine>(&terms).await?;
     let plan = plan::stored(&namespace, &name, cluster).await?;
     let work = plan.as_ref().and_then(|(_, plan)| plan.as_ref()?.work.as_ref());
     // Who writes has its documents.
     let has_them = work.is_some_and(|work| work.purpose == Purpose::Provision && work.key.is_some());
     let documents = match &deployment {
-        Some(deployment) if !has_them => documents_of(&machine, deployment, profile.as_ref(), &machines, cluster).await?,
+        Some(deployment) if !has_them => documents_of(&machine, deployment, profile.as_ref(), cluster).await?,
         _ => None,
     };
     Ok(World {
         documents,
         machines,
-        inventories: cluster.list::<MachineInventory>(None).await?,
+        inventories: Vec::new(),
         reports: report.map(|report| report.spec.nodes.clone()).unwrap_or_default(),
         machine,
         subnets,
@@ -238,7 +250,6 @@ async fn documents_of(
     machine: &Machine,
     deployment: &Deployment,
     profile: Option<&Result<(String, BootProfileSpec), Obstacle>>,
-    machines: &[Arc<Machine>],
     cluster: &impl Cluster,
 ) -> Result<Option<Result<Handed, Obstacle>>, PortError> {
     let state = machine.spec.occupancy.as_ref().map(|occupancy| occupancy.state);
@@ -248,8 +259,8 @@ async fn documents_of(
     else {
         return Ok(None);
     };
-    let given = documents::read(deployment, machines, cluster).await?;
-    let headers = headers::read(profile, deployment.namespace().as_deref(), machines, cluster).await?;
+    let given = documents::read(deployment, cluster).await?;
+    let headers = headers::read(profile, deployment.namespace().as_deref(), cluster).await?;
     let documents = given.and_then(|given| documents::of(deployment, &given, image.datasource));
     Ok(Some(documents.and_then(|documents| Ok(Handed { documents, headers: headers? }))))
 }

@@ -17,7 +17,11 @@ use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
 use super::feed::{Feed, Kept, key};
-use crate::{Cluster, PortError, port::Object};
+use crate::{
+    Cluster, PortError,
+    port::Object,
+    term::{Indexed, Term},
+};
 
 /// How long one call may take: half a minute more than an API server gives itself for it is nobody's answer.
 const CALL: Duration = Duration::from_secs(90);
@@ -38,7 +42,7 @@ impl KubeCluster {
     }
 
     /// What a feed covers is looked at there from now on.
-    pub(crate) fn keep<K: Object>(&mut self, feed: &Feed<K>) {
+    pub(crate) fn keep<K: Indexed>(&mut self, feed: &Feed<K>) {
         self.kept.insert(TypeId::of::<K>(), Box::new(feed.kept()));
     }
 
@@ -136,6 +140,16 @@ impl Cluster for KubeCluster {
         }
         let list: ObjectList<K> = self.send(path::<K>(namespace).list(&ListParams::default())).await?;
         Ok(list.items.into_iter().map(Arc::new).collect())
+    }
+
+    async fn about<K: Indexed>(&self, terms: &[Term]) -> Result<Vec<Arc<K>>, PortError> {
+        if let Some(kept) = self.kept::<K>(None) {
+            kept.ready().await?;
+            return Ok(kept.about(terms));
+        }
+        let mut all = self.list::<K>(None).await?;
+        all.retain(|object| object.terms().iter().any(|term| terms.contains(term)));
+        Ok(all)
     }
 
     async fn turn(&self) -> impl Send {

@@ -27,8 +27,16 @@ use kube::{
 };
 use tokio::{task::JoinSet, time::Instant};
 
-use super::{cluster::KubeCluster, feed::Feed, ns};
-use crate::{alive, port::Object};
+use super::{
+    cluster::KubeCluster,
+    feed::{Feed, Kept},
+    ns,
+};
+use crate::{
+    alive,
+    port::Object,
+    term::{self, Term},
+};
 
 /// How many objects of a kind are reconciled at once. Each waits for the API most of the time: with some milliseconds a call, that many keep it
 /// busy, and more would only crowd it.
@@ -59,10 +67,6 @@ type Keys<K> = Vec<ObjectRef<K>>;
 
 fn keys<K: Object>(objects: &[Arc<K>]) -> Keys<K> {
     objects.iter().map(|object| ObjectRef::from_obj(&**object)).collect()
-}
-
-fn same<K: Object>(one: &K, other: &K) -> bool {
-    one.meta().name == other.meta().name && ns(one) == ns(other)
 }
 
 impl Feeds {
@@ -112,22 +116,21 @@ impl Feeds {
     /// A Machine looks at its owner, that one's profile, its reports, the Subnets, the addresses and the other Machines.
     pub(super) fn machine_controller(&mut self) -> Controller<Machine> {
         let (machines, deployments, addresses) = (self.machines.store(), self.deployments.store(), self.addresses.store());
-        let (by_deployment, by_profile, by_machine, by_address) = (machines.clone(), machines.clone(), machines.clone(), machines.clone());
+        let (by_profile, by_address) = (machines.clone(), machines.clone());
+        let (by_deployment, by_machine) = (self.machines.kept(), self.machines.kept());
         Controller::for_shared_stream(self.machines.changes(), machines)
             .with_config(config())
             .watches_shared_stream(self.reports.changes(), |report| [ObjectRef::<Machine>::new(&report.name_any()).within(&ns(&*report))])
             .watches_shared_stream(self.deployments.changes(), move |deployment| of_deployment(&by_deployment, &deployment))
             .watches_shared_stream(self.profiles.changes(), move |profile| of_profile(&by_profile, &deployments, &profile))
             .watches_shared_stream(self.machines.changes(), move |changed| {
-                let shares = |other: &Machine| {
-                    let theirs = &other.spec.interfaces;
-                    theirs.iter().any(|mine| changed.spec.interfaces.iter().any(|interface| interface.mac == mine.mac))
-                };
+                let itself = ObjectRef::from_obj(&*changed);
                 // Who no longer shares an address with it may have waited for just that; who is deleted asks for no IP address any more.
-                let going = changed.metadata.deletion_timestamp.is_some() || by_machine.get(&ObjectRef::from_obj(&*changed)).is_none();
-                let waits =
-                    |other: &Machine| is_refused(other, reasons::DUPLICATE_MAC) || (going && is_refused(other, reasons::ADDRESS_CONFLICT));
-                keys(&by_machine.state_filter(|other| (shares(other) || waits(other)) && !same(other, &*changed)))
+                let going = changed.metadata.deletion_timestamp.is_some() || by_machine.one(&itself).is_none();
+                let waits = going.then_some(Term::Stuck(reasons::ADDRESS_CONFLICT));
+                let shares = term::macs(&changed).chain([Term::Stuck(reasons::DUPLICATE_MAC)]);
+                let others = by_machine.keys_about(&shares.chain(waits).collect::<Vec<_>>());
+                others.into_iter().filter(move |other| *other != itself)
             })
             .watches_shared_stream(self.addresses.changes(), move |address| {
                 let owner = address.spec.owner.as_ref().map(|owner| ObjectRef::new(&owner.name).within(&owner.namespace));
@@ -160,16 +163,19 @@ impl Feeds {
     /// A Deployment looks at its profile and, until it has one, at every Machine that becomes free.
     pub(super) fn deployment_controller(&mut self) -> Controller<Deployment> {
         let deployments = self.deployments.store();
-        let (by_machine, by_profile) = (deployments.clone(), deployments.clone());
+        let (by_machine, by_profile) = (self.deployments.kept(), deployments.clone());
         Controller::for_shared_stream(self.deployments.changes(), deployments)
             .with_config(config())
             .watches_shared_stream(self.machines.changes(), move |machine| {
-                let owner = machine.spec.claim_ref.as_ref().map(|claim| claim.name.clone());
-                keys(&by_machine.state_filter(|deployment| {
-                    let waits = deployment.status.as_ref().is_none_or(|status| status.machine.is_none()) && may_help(&machine, deployment);
-                    let was = deployment.status.as_ref().is_some_and(|status| status.machine == machine.metadata.name);
-                    ns(deployment) == ns(&*machine) && (waits || was || Some(deployment.name_any()) == owner)
-                }))
+                let namespace = ns(&*machine);
+                let owner = machine.spec.claim_ref.as_ref().map(|claim| ObjectRef::new(&claim.name).within(&namespace));
+                // Those that have it or had it, and those without one that it may help.
+                let terms = [Term::On(namespace.clone(), machine.name_any()), Term::WaitsIn(namespace.clone())];
+                let terms: Vec<Term> = term::macs(&machine).chain(terms).collect();
+                let mut those = by_machine.keys_about(&terms);
+                those.retain(|deployment| deployment.namespace.as_deref() == Some(&namespace));
+                those.extend(owner.filter(|owner| !those.contains(owner)));
+                those
             })
             .watches_shared_stream(self.profiles.changes(), move |profile| {
                 keys(&by_profile.state_filter(|deployment| uses(deployment, &profile)))
@@ -250,13 +256,11 @@ fn gathered(changes: impl Stream<Item = Arc<Address>> + Send + Unpin + 'static) 
 }
 
 /// The Machine that a Deployment owns, by what either of the two says.
-fn of_deployment(machines: &Store<Machine>, deployment: &Deployment) -> Keys<Machine> {
-    let owned = machines.state_filter(|machine| {
-        let claim = machine.spec.claim_ref.as_ref();
-        claim.is_some_and(|claim| claim.name == deployment.name_any() && claim.namespace == ns(deployment))
-    });
-    let named = deployment.status.as_ref().and_then(|status| status.machine.clone());
-    keys(&owned).into_iter().chain(named.map(|name| ObjectRef::new(&name).within(&ns(deployment)))).collect()
+fn of_deployment(machines: &Kept<Machine>, deployment: &Deployment) -> Vec<ObjectRef<Machine>> {
+    let mut owned = machines.keys_about(&[Term::Of(ns(deployment), deployment.name_any())]);
+    let named = deployment.status.as_ref().and_then(|status| status.machine.as_ref());
+    owned.extend(named.map(|name| ObjectRef::new(name).within(&ns(deployment))));
+    owned
 }
 
 /// The Machines of all Deployments that use a profile.
@@ -266,14 +270,6 @@ fn of_profile(machines: &Store<Machine>, deployments: &Store<Deployment>, profil
     keys(&machines.state_filter(|machine| machine.spec.claim_ref.as_ref().is_some_and(|claim| users.contains(&claim.name))))
 }
 
-/// Whether news of a Machine may be what a Deployment without one waits for. One that names its Machine waits for no other.
-fn may_help(machine: &Machine, deployment: &Deployment) -> bool {
-    let wants = &deployment.spec.machine;
-    let other_mac = |mac| machine.spec.interfaces.iter().all(|interface| interface.mac != mac);
-    let other_name = wants.name.is_some() && wants.name != machine.metadata.name;
-    !other_name && !wants.mac.is_some_and(other_mac)
-}
-
 fn uses(deployment: &Deployment, profile: &BootProfile) -> bool {
     deployment.spec.profile.name == profile.metadata.name && ns(deployment) == ns(profile)
 }
@@ -281,11 +277,6 @@ fn uses(deployment: &Deployment, profile: &BootProfile) -> bool {
 /// Whether that is why something is ready or not, as far as was last known.
 fn ready_for(list: &[Condition], reason: &str) -> bool {
     conditions::find(list, types::READY).is_some_and(|ready| ready.reason == reason)
-}
-
-/// Whether that is why a Machine cannot go on, as far as was last known.
-fn is_refused(machine: &Machine, reason: &str) -> bool {
-    machine.status.as_ref().is_some_and(|status| ready_for(&status.conditions, reason))
 }
 
 /// Whether an address that somebody gives back may be what a Machine waits for.

@@ -25,11 +25,12 @@ use kube::{
 };
 use tokio::sync::watch;
 
-use super::own::Own;
+use super::{index::Index, own::Own};
 use crate::{
     PortError,
     port::Object,
     status::{self, News},
+    term::{Indexed, Term},
 };
 
 /// How many changes may wait for one controller, which takes them in as they come. Beyond it the watch waits; nothing is lost.
@@ -44,6 +45,7 @@ pub(super) struct Feed<K: Object> {
     store: Store<K>,
     writer: Writer<K>,
     own: Arc<Own<K>>,
+    index: Arc<Index<K>>,
     listeners: Vec<Sender<Arc<K>>>,
     whole: watch::Sender<bool>,
 }
@@ -54,6 +56,7 @@ pub(super) struct Kept<K: Object> {
     trim: fn(&mut K),
     store: Store<K>,
     pub(super) own: Arc<Own<K>>,
+    index: Arc<Index<K>>,
     whole: watch::Receiver<bool>,
 }
 
@@ -87,6 +90,21 @@ impl<K: Object> Kept<K> {
         all
     }
 
+    /// All objects of which one of some terms is true, as they are known.
+    pub(super) fn about(&self, terms: &[Term]) -> Vec<Arc<K>> {
+        let told = self.index.about(terms).into_iter().map(|key| {
+            let object = self.store.get(&key);
+            (key, object)
+        });
+        // What changed since it was found may be about something else.
+        self.own.among(told, |object| self.index.is_about(object, terms))
+    }
+
+    /// Their names.
+    pub(super) fn keys_about(&self, terms: &[Term]) -> Vec<ObjectRef<K>> {
+        self.about(terms).iter().map(|object| ObjectRef::from_obj(&**object)).collect()
+    }
+
     /// The API took a write.
     pub(super) fn wrote(&self, object: &K) {
         if self.covers(object.meta().namespace.as_deref()) {
@@ -105,9 +123,13 @@ fn trim<K: Object>(trim: fn(&mut K), object: &mut K) {
 
 impl<K: Object> Feed<K> {
     /// Of what is to be watched there: one namespace, or all.
-    pub(super) fn of(api: Api<DeserializeGuard<K>>) -> Self {
+    pub(super) fn of(api: Api<DeserializeGuard<K>>) -> Self
+    where
+        K: Indexed,
+    {
         let (store, writer) = reflector::store();
-        Self { api, trim: |_| {}, store, writer, own: Arc::new(Own::new()), listeners: Vec::new(), whole: watch::Sender::new(false) }
+        let (own, index) = (Arc::new(Own::new()), Arc::new(Index::new()));
+        Self { api, trim: |_| {}, store, writer, own, index, listeners: Vec::new(), whole: watch::Sender::new(false) }
     }
 
     /// Without what nobody reads.
@@ -122,8 +144,8 @@ impl<K: Object> Feed<K> {
 
     /// What is known of the kind, by its watch and by what was written.
     pub(super) fn kept(&self) -> Kept<K> {
-        let (store, own, whole) = (self.store.clone(), self.own.clone(), self.whole.subscribe());
-        Kept { namespace: self.api.namespace().map(str::to_owned), trim: self.trim, store, own, whole }
+        let (store, own, index) = (self.store.clone(), self.own.clone(), self.index.clone());
+        Kept { namespace: self.api.namespace().map(str::to_owned), trim: self.trim, store, own, index, whole: self.whole.subscribe() }
     }
 
     /// Every object that changed, came or went, from the first list on.
@@ -145,11 +167,14 @@ impl<K: Object> Feed<K> {
         let mut before = Vec::new();
         while let Some(event) = events.next().await {
             let changed = match event {
+                // What is found by the index is not missed in the moment between two steps: what was written is found beside it until the last.
                 Ok(Event::Apply(object)) => {
+                    self.index.set(&object);
                     self.own.told(&object);
                     vec![self.store.get(&ObjectRef::from_obj(&object)).unwrap_or_else(|| Arc::new(object))]
                 }
                 Ok(Event::Delete(object)) => {
+                    self.index.remove(&object);
                     self.own.told(&object);
                     vec![Arc::new(object)]
                 }
@@ -161,6 +186,7 @@ impl<K: Object> Feed<K> {
                 Ok(Event::InitApply(_)) => Vec::new(),
                 Ok(Event::InitDone) => {
                     let now = self.store.state();
+                    self.index.replace(&now);
                     self.own.began_anew(&now);
                     self.whole.send_replace(true);
                     news(std::mem::take(&mut before), now)

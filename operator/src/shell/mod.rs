@@ -6,6 +6,7 @@ mod controllers;
 mod election;
 mod feed;
 mod housekeeping;
+mod index;
 mod own;
 
 use std::{

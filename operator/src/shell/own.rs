@@ -124,6 +124,17 @@ impl<K: Object> Own<K> {
         self.writes().objects.get(key).cloned().or(told)
     }
 
+    /// Some objects by their names, and what was written of others and `is_meant`: what the watch told of them, and what was written since.
+    pub(super) fn among(
+        &self,
+        told: impl IntoIterator<Item = (ObjectRef<K>, Option<Arc<K>>)>,
+        is_meant: impl Fn(&K) -> bool,
+    ) -> Vec<Arc<K>> {
+        let writes = self.writes();
+        let unwritten = told.into_iter().filter(|(key, _)| !writes.objects.contains_key(key)).filter_map(|(_, object)| object);
+        unwritten.chain(writes.objects.values().cloned()).filter(|object| is_meant(object)).collect()
+    }
+
     /// All objects: what the watch told of them, and what was written since.
     pub(super) fn over(&self, mut told: Vec<Arc<K>>) -> Vec<Arc<K>> {
         let writes = self.writes();

@@ -4,6 +4,7 @@ use athanor_crds::deployment::SecretKey;
 use k8s_openapi::ByteString;
 
 use super::*;
+use crate::term::Indexed as _;
 
 fn deployment(more: Value) -> Deployment {
     let mut spec = json!({ "machine": { "selector": {} }, "profile": { "name": "golden" }, "hostname": "web-1", "instanceID": "i-1" });
@@ -25,10 +26,10 @@ fn a_secret_is_used_when_it_was_meant_for_that() {
     let source = |key: &str| SecretSource { secret_ref: SecretKey { name: "s".into(), key: key.into() } };
     let with_bmc = json!({ "apiVersion": "metal.athanor.dev/v1alpha1", "kind": "Machine", "metadata": { "name": "m", "namespace": "default" },
         "spec": { "interfaces": [], "bmc": { "address": "redfish://10.0.0.1", "credentials": { "name": "s" } } } });
-    let with_bmc: std::sync::Arc<Machine> = serde_json::from_value(with_bmc).unwrap();
+    let with_bmc: Machine = serde_json::from_value(with_bmc).unwrap();
+    assert!(with_bmc.terms().contains(&of_bmc(Some("default"), "s")) && !with_bmc.terms().contains(&of_bmc(Some("other"), "s")));
     let says = |key: &str, secret: Option<Secret>, bmc: bool| {
-        let machines: Vec<_> = bmc.then(|| with_bmc.clone()).into_iter().collect();
-        let usable = usable("spec.userData", "s", secret.as_ref(), names::USER_DATA_TYPE, Some("default"), &machines);
+        let usable = usable("spec.userData", "s", secret.as_ref(), names::USER_DATA_TYPE, bmc);
         usable.and_then(|secret| text("spec.userData", &source(key), secret)).map_err(|no| no.message)
     };
     let good = || Some(secret(names::USER_DATA_TYPE));
