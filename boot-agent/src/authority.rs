@@ -177,6 +177,17 @@ impl Verdicts {
         age(verdict.at).filter(|age| *age < VERDICT_LIFETIME)
     }
 
+    /// Another server that was there a moment ago is there while it is looked for anew: who is answered beside it is not kept waiting.
+    fn hold_on(&self, place: &str, interface: &str) {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).get(place).cloned();
+        let lately = kept.filter(|verdict| age(verdict.at).is_some_and(|age| age < HEARD));
+        if let Some(server) = lately.and_then(|verdict| verdict.foreign)
+            && self.of(interface) == Authority::Probing
+        {
+            self.set(interface, Authority::Foreign(server), false);
+        }
+    }
+
     fn remember(&self, place: String, verdict: Verdict) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.insert(place, verdict);
@@ -211,7 +222,7 @@ pub(crate) async fn keep_current(shared: Arc<Shared>, duty: Duty) {
     let (mut changes, mut suspicions) = (shared.changes(), shared.authority.suspicions.subscribe());
     // What an earlier process found out holds at once, and is looked at again: somebody may have come since.
     let mut suspected = true;
-    let mut looked = false;
+    let (mut looked, mut told) = (false, None);
     loop {
         changes.mark_unchanged();
         let before = suspicions.borrow_and_update().get(&interface).copied();
@@ -232,16 +243,11 @@ pub(crate) async fn keep_current(shared: Arc<Shared>, duty: Duty) {
                 continue;
             }
         }
+        shared.authority.hold_on(&place, &interface);
         let (name, mac, installation) = (interface.clone(), duty.mac, shared.options.installation.clone());
         let addresses = duty.link.addresses.clone();
         let probed = tokio::task::spawn_blocking(move || probe(&name, mac, &addresses, &installation)).await;
-        let chosen = match shared.authority.chosen_lately(&place) {
-            Some((server, _)) if shared.is_ours(server) => {
-                shared.authority.acquit(&place);
-                None
-            }
-            chosen => chosen,
-        };
+        let chosen = chosen_stranger(&shared, &place);
         let heard = shared.authority.heard_lately(&place);
         let another = |answered: Option<Ipv4Addr>| {
             let seen = answered.into_iter().chain(heard).find(|server| !shared.is_ours(*server));
@@ -250,12 +256,16 @@ pub(crate) async fn keep_current(shared: Arc<Shared>, duty: Duty) {
         let (pause, found) = match probed.map(|probed| probed.map(another)) {
             Ok(Ok(None)) => {
                 tracing::info!(%interface, "no other DHCP server answered");
+                told = None;
                 shared.authority.set(&interface, Authority::Alone, false);
                 shared.authority.remember(place.clone(), Verdict { foreign: None, at: Timestamp::now(), chosen: None });
                 (VERDICT_LIFETIME, None)
             }
             Ok(Ok(Some(server))) => {
-                tracing::warn!(%interface, %server, "another DHCP server answers: newcomers are not served, nobody is sent a NAK");
+                // It is told when it comes, not each minute that it stays.
+                if told.replace(server) != Some(server) {
+                    tracing::warn!(%interface, %server, "another DHCP server answers: newcomers are not served, nobody is sent a NAK");
+                }
                 shared.authority.set(&interface, Authority::Foreign(server), false);
                 shared
                     .authority
@@ -276,6 +286,16 @@ pub(crate) async fn keep_current(shared: Arc<Shared>, duty: Duty) {
             () = turns_out_ours(&shared, found) => true,
         };
     }
+}
+
+/// The server that a client chose lately, unless it turned out to be one of ours.
+fn chosen_stranger(shared: &Shared, place: &str) -> Option<(Ipv4Addr, Timestamp)> {
+    let chosen = shared.authority.chosen_lately(place)?;
+    if shared.is_ours(chosen.0) {
+        shared.authority.acquit(place);
+        return None;
+    }
+    Some(chosen)
 }
 
 /// Ends when another server is suspected on an interface more often than before.

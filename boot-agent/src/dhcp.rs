@@ -19,6 +19,7 @@ use athanor_dhcp::{
 use athanor_plan::Snapshot;
 use athanor_sys::PacketSocket;
 use athanor_wire::MacAddr;
+use futures::{FutureExt as _, future::BoxFuture};
 use jiff::Timestamp;
 use tokio::{net::UdpSocket, sync::Semaphore, task::JoinSet};
 
@@ -139,7 +140,7 @@ async fn release_held(server: Arc<Server>, socket: Arc<UdpSocket>) {
             packets.extend(server.unprobed.lock().unwrap_or_else(PoisonError::into_inner).take_known(Instant::now(), |_| true));
         }
         for packet in packets {
-            server.handle(&socket, &packet, SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), false).await;
+            server.handle_held(&socket, &packet).await;
         }
     }
 }
@@ -187,6 +188,7 @@ impl Server {
             link: &self.duty.link,
             authority: &authority,
             unclaimed: self.is_unclaimed(&request, was_held),
+            rival: self.shared.rivals.of(request.mac),
             installation: &self.shared.options.installation,
             http_port: self.shared.options.http_port,
             proxy_port,
@@ -196,6 +198,7 @@ impl Server {
         let mut decision = decide(&request, &context);
         match &decision.answer {
             Answer::Register(newcomer) => decision = self.register(newcomer.clone(), bytes, decision.clone()).await,
+            Answer::AfterRivals => self.hear_rivals(socket, request.mac, bytes),
             Answer::Lease(wish) => decision = self.lend(wish.clone(), bytes, decision.clone()),
             // Whoever asked on in these seconds need not ask again: firmware waits four and eight for that.
             Answer::Silence if decision.row == Row::Held && authority == Authority::Probing && request.message == MessageType::Discover => {
@@ -221,6 +224,22 @@ impl Server {
                 }
             });
         }
+    }
+
+    /// Looks at a question again when it is known what other servers offer. Where too many wait the client asks again.
+    fn hear_rivals(self: &Arc<Self>, socket: &Arc<UdpSocket>, mac: MacAddr, bytes: &[u8]) {
+        let Ok(place) = self.waiting.clone().try_acquire_owned() else { return };
+        let (this, socket, bytes) = (self.clone(), socket.clone(), bytes.to_vec());
+        tokio::spawn(async move {
+            let _place = place;
+            this.shared.rivals.all_offered(mac).await;
+            this.handle_held(&socket, &bytes).await;
+        });
+    }
+
+    /// Answers what was held.
+    fn handle_held<'a>(self: &'a Arc<Self>, socket: &'a Arc<UdpSocket>, bytes: &'a [u8]) -> BoxFuture<'a, ()> {
+        self.handle(socket, bytes, SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), false).boxed()
     }
 
     fn chosen(&self, mac: MacAddr) {
@@ -315,7 +334,7 @@ impl Server {
                 let pause = decision.after.as_millis();
                 format!("{} {}; in {pause} ms, unless another agent is chosen before", reply.message, decision.detail)
             }
-            Answer::Register(_) | Answer::Lease(_) => format!("held: {}", decision.detail),
+            Answer::Register(_) | Answer::Lease(_) | Answer::AfterRivals => format!("held: {}", decision.detail),
             _ if decision.row == Row::Held => format!("no answer yet: {}", decision.detail),
             _ => format!("no answer: {}", decision.detail),
         };

@@ -70,7 +70,7 @@ struct Client {
     events: VecDeque<BootEvent>,
     facts: Option<Inventory>,
     subnet: Option<String>,
-    /// When it asked there without having an address there, or first.
+    /// When it asked there last.
     subnet_at: Option<Timestamp>,
     last_boot: Option<Timestamp>,
     /// When the firmware that runs now first asked.
@@ -153,7 +153,6 @@ impl Client {
     fn saw(&mut self, seen: Seen) {
         if seen.subnet.is_some() && self.subnet != seen.subnet {
             self.subnet.clone_from(&seen.subnet);
-            self.subnet_at = Some(now());
             self.mark(false);
         }
         // A machine that waits asks the same every few seconds; once is enough to know.
@@ -260,12 +259,12 @@ impl Reporter {
             if firmware {
                 client.firmware_asked(mac);
             }
-            if !at_home && seen.subnet.is_some() {
-                // It may have come back from where another node saw it; its question is told in any case, and this goes along.
+            if seen.subnet.is_some() {
+                // Its question is told in any case, and this goes along.
                 client.subnet_at = Some(now());
-                if client.subnet != seen.subnet {
-                    client.mark(true);
-                }
+            }
+            if !at_home && seen.subnet.is_some() && client.subnet != seen.subnet {
+                client.mark(true);
             }
             client.saw(seen);
             client.boot.clone()

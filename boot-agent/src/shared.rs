@@ -26,6 +26,7 @@ use crate::{
     lent::Lent,
     metrics::Metrics,
     options::Options,
+    overhear::Overheard,
     report::Reporter,
 };
 
@@ -80,6 +81,7 @@ pub(crate) struct Shared {
     pub(crate) reporter: Reporter,
     pub(crate) metrics: Metrics,
     pub(crate) authority: Verdicts,
+    pub(crate) rivals: Overheard,
     pub(crate) newcomers: mpsc::Sender<Newcomer>,
     /// What clients that are no machines have, and what is to be written about it.
     pub(crate) lent: Lent,
@@ -116,6 +118,7 @@ impl Shared {
         let shared = Self {
             library: Library::new(options.media_dirs.clone()),
             authority: Verdicts::load(&options.data_dir),
+            rivals: Overheard::default(),
             options,
             reporter: Reporter::default(),
             metrics,

@@ -8,7 +8,7 @@ use std::{
 };
 
 use athanor_crds::{Address, Subnet, names, subnet::Mode};
-use athanor_dhcp::{Answer, Authority, Context, Decision, Link, Request, decide, packet::option, pcap::Question, reply};
+use athanor_dhcp::{Answer, Authority, Context, Decision, Link, Request, decide, packet::option, pcap::Question, reply, rivals::Rival};
 use athanor_plan::{Snapshot, snapshot::NamedSubnet};
 use athanor_wire::MacAddr;
 use jiff::Timestamp;
@@ -88,6 +88,7 @@ impl Simulation {
             authority: &authority,
             // What it is answered in the end.
             unclaimed: true,
+            rival: Some(Rival::Nothing),
             installation: "",
             http_port: self.scene.http_port,
             proxy_port: question.proxy_port,
@@ -144,7 +145,7 @@ fn answer(request: &Request, decision: &Decision) -> String {
     let reply = match &decision.answer {
         Answer::Silence => return format!("answer   none: {}\n", decision.detail),
         Answer::Register(newcomer) => return format!("answer   none yet: {}, in Subnet {}\n", decision.detail, newcomer.subnet),
-        Answer::Lease(_) => return format!("answer   none yet: {}\n", decision.detail),
+        Answer::Lease(_) | Answer::AfterRivals => return format!("answer   none yet: {}\n", decision.detail),
         Answer::Reply(reply) => reply,
     };
     let mut out = format!("answer   {} {}\n", reply.message, redacted(&decision.detail));

@@ -85,10 +85,13 @@ async fn claim_one(deployment: Deployment, cluster: &impl Cluster) -> Result<(De
     let again = candidate.as_ref().and_then(|machine| claim::choose(&deployment, architecture, &[machine]).ok());
     let chosen = match again {
         Some(machine) => Ok(machine),
-        None => {
-            all = candidates(&deployment, cluster).await?;
-            choose(&deployment, architecture, &all, cluster).await?
-        }
+        None => match candidates(&deployment, cluster).await? {
+            Ok(found) => {
+                all = found;
+                choose(&deployment, architecture, &all, cluster).await?
+            }
+            Err(obstacle) => Err(obstacle),
+        },
     };
     match chosen {
         Ok(machine) => take(&deployment, machine, cluster).await.map(|(deployment, machine)| (deployment, Ok(machine))),
@@ -105,15 +108,18 @@ async fn owned(deployment: &Deployment, cluster: &impl Cluster) -> Result<Vec<Ar
 }
 
 /// The Machines among which a Deployment chooses: all of its namespace only where any of them may do.
-async fn candidates(deployment: &Deployment, cluster: &impl Cluster) -> Result<Vec<Arc<Machine>>, PortError> {
+async fn candidates(deployment: &Deployment, cluster: &impl Cluster) -> Result<Result<Vec<Arc<Machine>>, Obstacle>, PortError> {
     let (namespace, wants) = (deployment.namespace(), &deployment.spec.machine);
     if let Some(name) = &wants.name {
-        return Ok(cluster.look::<Machine>(namespace.as_deref(), name).await?.into_iter().collect());
+        return match cluster.look::<Machine>(namespace.as_deref(), name).await {
+            Err(PortError::Unreadable(why)) => Ok(Err(unreadable(name, &why))),
+            found => Ok(Ok(found?.into_iter().collect())),
+        };
     }
-    let Some(mac) = wants.mac else { return cluster.list(namespace.as_deref()).await };
+    let Some(mac) = wants.mac else { return cluster.list(namespace.as_deref()).await.map(Ok) };
     let mut machines = cluster.about::<Machine>(&[Term::Mac(mac)]).await?;
     machines.retain(|machine| machine.namespace() == namespace);
-    Ok(machines)
+    Ok(Ok(machines))
 }
 
 fn unreadable(name: &str, why: &str) -> Obstacle {
@@ -175,7 +181,7 @@ async fn give_back(deployment: &Deployment, cluster: &impl Cluster, clock: &impl
     let namespace = deployment.namespace().unwrap_or_default();
     let on_purpose = on_purpose(&namespace, cluster).await?;
     let retain = deployment.spec.deletion_policy == DeletionPolicy::Retain;
-    // The list may be old: what was chosen is looked at in any case, and what is released is what the Machine says now.
+    // What is known may be old: what was chosen is looked at in any case, and what is released is what the Machine says now.
     let mut names: BTreeSet<String> = owned(deployment, cluster).await?.iter().map(|machine| machine.name_any()).collect();
     names.extend(deployment.status.iter().flat_map(|status| status.candidate.iter().chain(&status.machine)).cloned());
     for name in names {

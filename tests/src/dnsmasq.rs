@@ -23,6 +23,19 @@ pub fn knowing_only(rack: &Rack, on: &Neighbour, mac: &str, ip: &str) -> anyhow:
     start(on, &["--interface=eth0", "--dhcp-authoritative", range, &leases, &host, "--dhcp-ignore=tag:!known", "--dhcp-boot=other.efi"])
 }
 
+/// Gives everybody an address and something to boot, over TFTP, with authority.
+///
+/// # Errors
+/// It does not start.
+pub fn booting(rack: &Rack, on: &Neighbour, file: &str) -> anyhow::Result<Process> {
+    let root = rack.file("theirs");
+    std::fs::create_dir_all(&root)?;
+    std::fs::write(root.join(file), "no loader; that it was asked for is enough")?;
+    let (leases, root) = (format!("--dhcp-leasefile={}", rack.file("leases").display()), format!("--tftp-root={}", root.display()));
+    let (range, boot) = ("--dhcp-range=192.168.10.50,192.168.10.60,1h", format!("--dhcp-boot={file}"));
+    start(on, &["--interface=eth0", "--dhcp-authoritative", range, &leases, "--enable-tftp", &root, &boot])
+}
+
 /// Relays what is asked at `from`, its address on that side, to a server.
 ///
 /// # Errors

@@ -46,6 +46,27 @@ impl Kubectl<'_> {
 const MACHINE: &str = "apiVersion: metal.athanor.dev/v1alpha1\nkind: Machine\nmetadata: {name: m1, labels: {rack: a3}}\nspec:\n  accepted: true\n  interfaces: [{mac: \"52:54:00:aa:00:21\", boot: true}]\n";
 
 #[test]
+fn what_kubectl_prints_goes_back_as_it_came() {
+    let rack = Rack::up().unwrap();
+    let service = Service::start(&rack).unwrap();
+    let kubectl = Kubectl { rack: &rack, service: &service };
+    kubectl.ok("apply -f -", MACHINE);
+    kubectl.ok("create configmap shared --from-literal=a=b", "");
+    // At rest: who writes over what changed meanwhile is refused.
+    service.wait_state("machine", "m1", "Available", 10).unwrap();
+    let list = kubectl.ok("get machines,configmaps -o yaml", "");
+    assert!(list.contains("kind: List"), "{list}");
+    kubectl.ok("replace -f -", &list);
+    let list = format!(
+        "apiVersion: v1\nkind: List\nitems:\n- {}",
+        MACHINE.replace("m1", "m3").replace(":21", ":23").trim_end().replace('\n', "\n  ")
+    );
+    assert!(kubectl.ok("apply -f -", &list).contains("m3 created"));
+    kubectl.ok("apply --server-side --force-conflicts -f -", &list);
+    assert!(kubectl.refused("apply -f -", &list.replace("accepted: true", "acepted: true")).contains("unknown field"));
+}
+
+#[test]
 fn kubectl_works_as_people_know_it() {
     let rack = Rack::up().unwrap();
     let service = Service::start(&rack).unwrap();

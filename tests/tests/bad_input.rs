@@ -60,7 +60,7 @@ fn the_command_line_says_what_is_wrong_and_what_to_do() {
         ("wait machine nobody --timeout 1s".to_owned(), "machine/nobody: does not exist\nmachine/nobody is not ready after 1 s: does not exist".to_owned()),
         ("wait machine nobody --timeout soon".to_owned(), "error: invalid value 'soon' for '--timeout <TIMEOUT>': write it like 90s, 10m or 2h".to_owned()),
         ("wait machine nobody --for blah".to_owned(), "error: invalid value 'blah' for '--for <WHAT>': write ready, deleted, condition=TYPE or state=STATE".to_owned()),
-        ("wait machine nobody --for state=Bogus".to_owned(), "error: invalid value 'state=Bogus' for '--for <WHAT>': there is no state Bogus; there are Discovered, Accepted, Inspecting, Available, Claimed, Provisioning, Provisioned, Releasing, Cleaning, Pending".to_owned()),
+        ("wait machine nobody --for state=Bogus".to_owned(), "error: invalid value 'state=Bogus' for '--for <WHAT>': this version knows no state Bogus; it knows Discovered, Accepted, Inspecting, Available, Claimed, Provisioning, Provisioned, Releasing, Cleaning, Pending".to_owned()),
         ("explain nobody".to_owned(), "error: there is no machine \"nobody\"".to_owned()),
     ] {
         let said = refused(&mut service.ctl_command(&line).unwrap());

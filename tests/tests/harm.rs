@@ -18,12 +18,25 @@ fn detected(rack: &Rack) -> anyhow::Result<Service<'_>> {
 
 fn handed_back(firmware: Firmware, mac: &str) -> anyhow::Result<()> {
     let rack = Rack::up()?;
-    let image = disk::bootable(&rack, firmware)?;
+    handed_back_in(&rack, "Probed", firmware, mac)
+}
+
+/// A dnsmasq gives addresses, as a router does, and nothing to boot.
+fn handed_back_beside_a_dnsmasq(firmware: Firmware, mac: &str) -> anyhow::Result<()> {
+    let rack = Rack::up()?;
+    let other = rack.neighbour("192.168.10.2/24")?;
+    let _dnsmasq = dnsmasq::giving_addresses(&rack, &other)?;
+    handed_back_in(&rack, "mode proxy", firmware, mac)
+}
+
+/// `served` is what the Subnet says when it is served.
+fn handed_back_in(rack: &Rack, served: &str, firmware: Firmware, mac: &str) -> anyhow::Result<()> {
+    let image = disk::bootable(rack, firmware)?;
     let before = std::fs::read(&image)?;
-    let service = detected(&rack)?;
-    let capture = Capture::start(&rack)?;
-    service.wait("subnet", "lab", 20, |subnet| subnet["status"]["conditions"].to_string().contains("Probed"))?;
-    let mut vm = Vm::plug(&rack, firmware, mac)?.with_disk(&image);
+    let service = detected(rack)?;
+    let capture = Capture::start(rack)?;
+    service.wait("subnet", "lab", 20, |subnet| subnet["status"]["conditions"].to_string().contains(served))?;
+    let mut vm = Vm::plug(rack, firmware, mac)?.with_disk(&image);
     vm.power_on()?;
     wait_for("first request", Duration::from_secs(60), || {
         let asked = capture.dhcp().map_err(|error| error.to_string())?.iter().any(|seen| seen.mac == vm.mac);
@@ -45,6 +58,16 @@ fn handed_back(firmware: Firmware, mac: &str) -> anyhow::Result<()> {
 #[test]
 fn a_bios_machine_with_an_operating_system_is_handed_back_to_its_disk() {
     handed_back(Firmware::Bios, "52:54:00:aa:00:11").unwrap();
+}
+
+#[test]
+fn a_bios_machine_beside_a_dnsmasq_is_handed_back_to_its_disk() {
+    handed_back_beside_a_dnsmasq(Firmware::Bios, "52:54:00:aa:00:1d").unwrap();
+}
+
+#[test]
+fn a_uefi_machine_beside_a_dnsmasq_is_handed_back_to_its_disk() {
+    handed_back_beside_a_dnsmasq(Firmware::Uefi, "52:54:00:aa:00:1e").unwrap();
 }
 
 #[test]
@@ -188,6 +211,38 @@ fn a_bios_machine_stays_with_the_dnsmasq_that_knows_it_by_name() {
 #[test]
 fn a_uefi_machine_stays_with_the_dnsmasq_that_knows_it_by_name() {
     stays_with_the_dnsmasq_that_knows_it_by_name(Firmware::Uefi, "52:54:00:aa:00:19");
+}
+
+/// Where `config detect` found it, addresses are its own, and boot files might be ours.
+fn stays_with_the_dnsmasq_that_boots_it(firmware: Firmware, mac: &str) -> Vec<capture::Seen> {
+    let rack = Rack::up().unwrap();
+    let other = rack.neighbour("192.168.10.2/24").unwrap();
+    let _dnsmasq = dnsmasq::booting(&rack, &other, "theirs.efi").unwrap();
+    let service = detected(&rack).unwrap();
+    assert_eq!(service.get("subnet", "lab").unwrap()["spec"]["mode"], "proxy");
+    let capture = Capture::start(&rack).unwrap();
+    let mut vm = Vm::plug(&rack, firmware, mac).unwrap();
+    vm.power_on().unwrap();
+    wait_for("the other server's boot file", Duration::from_secs(60), || {
+        let text = capture.text();
+        if text.contains("theirs.efi\" octet") || text.contains("theirs.efi octet") { Ok(()) } else { Err(text) }
+    })
+    .unwrap();
+    assert!(!capture.text().contains("snponly.efi octet") && !capture.text().contains("undionly.kpxe octet"), "{}", capture.text());
+    // It is known, and waits for a person's word.
+    service.wait_state("machine", &vm.name(), "Discovered", 5).unwrap();
+    answers_of_ours(&capture)
+}
+
+#[test]
+fn a_bios_machine_stays_with_the_dnsmasq_that_boots_it() {
+    stays_with_the_dnsmasq_that_boots_it(Firmware::Bios, "52:54:00:aa:00:1b");
+}
+
+#[test]
+fn a_uefi_machine_stays_with_the_dnsmasq_that_boots_it() {
+    let ours = stays_with_the_dnsmasq_that_boots_it(Firmware::Uefi, "52:54:00:aa:00:1c");
+    assert!(ours.is_empty(), "we answered: {ours:?}");
 }
 
 #[test]

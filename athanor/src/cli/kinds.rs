@@ -117,7 +117,9 @@ impl Kind {
         let found = ALL.iter().find(|kind| kind.plural == wanted || kind.singular == wanted || kind.aliases.contains(&wanted.as_str()));
         let Some(kind) = found else {
             let names = ALL.iter().flat_map(|kind| [kind.plural, kind.singular]);
-            bail!("there is no kind {word:?}{}", nearest::hint(word, names));
+            let all = || format!("; there are {}", ALL.iter().map(|kind| kind.plural).collect::<Vec<_>>().join(", "));
+            let hint = nearest::hint(word, names);
+            bail!("there is no kind {word:?}{}", if hint.is_empty() { all() } else { hint });
         };
         Ok(*kind)
     }

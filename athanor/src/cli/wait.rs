@@ -25,8 +25,9 @@ use super::{Global, connect, deploy, get, kinds::Kind, out};
 const FIRST_WORD: Duration = Duration::from_secs(2);
 /// How often it is looked at.
 const SOON: Duration = Duration::from_millis(50);
-/// Why a Deployment may wait for ever, unless somebody does something.
-const WAITS_FOR_SOMEBODY: [&str; 10] = [
+/// What a Deployment waits for that its creator may not have meant.
+const HOLDS_UP: [&str; 11] = [
+    reasons::UNREADABLE,
     reasons::UNKNOWN_MACHINE,
     reasons::MACHINE_TAKEN,
     reasons::MACHINE_NOT_FREE,
@@ -83,7 +84,7 @@ impl FromStr for Goal {
 fn known_state(state: &str) -> Result<String, String> {
     let known: Vec<String> = MachineState::KNOWN.iter().map(ToString::to_string).chain([PENDING.to_owned()]).collect();
     let found = known.iter().find(|known| known.eq_ignore_ascii_case(state)).cloned();
-    found.ok_or_else(|| format!("there is no state {state}; there are {}", known.join(", ")))
+    found.ok_or_else(|| format!("this version knows no state {state}; it knows {}", known.join(", ")))
 }
 
 impl fmt::Display for Goal {
@@ -261,11 +262,11 @@ impl FirstWord for Deployment {
     fn conditions(&self) -> &[Condition] {
         self.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default()
     }
-    fn is_early(_: &Condition) -> bool {
-        false
+    fn is_early(ready: &Condition) -> bool {
+        ready.reason == reasons::CLAIMED
     }
     fn is_fine(ready: &Condition) -> bool {
-        !WAITS_FOR_SOMEBODY.contains(&ready.reason.as_str())
+        !HOLDS_UP.contains(&ready.reason.as_str())
     }
 }
 
@@ -287,14 +288,17 @@ where
     K: FirstWord + Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + fmt::Debug,
 {
     let objects: Api<K> = Api::namespaced(client.clone(), &global.namespace);
-    let start = Instant::now();
+    let (start, mut said) = (Instant::now(), false);
     while start.elapsed() < FIRST_WORD {
         let object = objects.get_opt(name).await.ok()??;
         let ready = conditions::find(object.conditions(), types::READY).filter(|ready| !K::is_early(ready));
-        if let Some(ready) = ready {
-            return (!K::is_fine(ready)).then(|| ready.message.clone());
+        // What it names may have been created a moment before it, and not be known yet.
+        match ready {
+            Some(ready) if K::is_fine(ready) => return None,
+            Some(ready) if said => return Some(ready.message.clone()),
+            ready => said = ready.is_some(),
         }
-        tokio::time::sleep(SOON).await;
+        tokio::time::sleep(if said { LOOK } else { SOON }).await;
     }
     None
 }

@@ -266,13 +266,15 @@ fn banner(config: &Config, file: &Path, applied: &Applied, began: Instant) {
 
 /// What keeps a Subnet from being served here, where its own words do: `athanorctl get subnets` tells it, too, to who looks.
 fn unserved(spec: &SubnetSpec) -> Option<String> {
-    if spec.mode != Mode::Off && !spec.is_supported() {
+    if spec.mode == Mode::Off {
+        return None;
+    }
+    if !spec.is_supported() {
         return Some("this version serves IPv4 only; set mode: off".to_owned());
     }
     let here: Vec<String> = interfaces().into_iter().map(|interface| interface.name).collect();
     let absent: Vec<&str> = spec.interfaces.iter().filter(|name| !here.contains(name)).map(String::as_str).collect();
-    (spec.mode != Mode::Off && !absent.is_empty())
-        .then(|| format!("interfaces: this machine has no {}, but {}", absent.join(", "), here.join(", ")))
+    (!absent.is_empty()).then(|| format!("interfaces: this machine has no {}, but {}", absent.join(", "), here.join(", ")))
 }
 
 /// The interfaces that serve each Subnet, and the address that each answers from.

@@ -137,7 +137,7 @@ fn serve(shared: &Arc<Shared>, request: &Request<Incoming>, path: &str, found: F
         .header(header::ACCEPT_RANGES, "bytes")
         .header(header::CONTENT_TYPE, content_type(path));
     let nothing = |response: Builder, code| response.status(code).body(empty()).unwrap_or_else(|_| broken());
-    let range = match Wanted::of(request.headers(), &etag, size) {
+    let range = match Wanted::of(request.method(), request.headers(), &etag, size) {
         Wanted::NotModified => return nothing(response, StatusCode::NOT_MODIFIED),
         Wanted::PreconditionFailed => return nothing(response, StatusCode::PRECONDITION_FAILED),
         Wanted::Unsatisfiable => {

@@ -1,7 +1,7 @@
 //! What of a file is sent: its conditions (RFC 9110 section 13) and its range (section 14). One range of bytes; several, or another unit, are
 //! answered whole, which the RFC allows.
 
-use ::http::{HeaderMap, HeaderName, header};
+use ::http::{HeaderMap, HeaderName, Method, header};
 
 /// What is to be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,19 +18,22 @@ pub(super) enum Wanted {
 
 impl Wanted {
     /// What a request asks for, of a file with an entity tag (in its quotes) and a size.
-    pub(super) fn of(headers: &HeaderMap, etag: &str, size: u64) -> Self {
+    pub(super) fn of(method: &Method, headers: &HeaderMap, etag: &str, size: u64) -> Self {
         let header = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
-        // The strong comparison (section 13.1.1), and the weak one (13.1.2).
-        if header(header::IF_MATCH).is_some_and(|tags| !tags.split(',').map(str::trim).any(|tag| tag == "*" || tag == etag)) {
+        let tags =
+            |name: HeaderName| headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok()).flat_map(|tags| tags.split(','));
+        // The strong comparison (section 13.1.1), and the weak one (13.1.2). Our tags have no comma.
+        if headers.contains_key(header::IF_MATCH) && !tags(header::IF_MATCH).map(str::trim).any(|tag| tag == "*" || tag == etag) {
             return Self::PreconditionFailed;
         }
         let weakly = |tag: &str| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag;
-        if header(header::IF_NONE_MATCH).is_some_and(|tags| tags.split(',').map(str::trim).any(weakly)) {
+        if tags(header::IF_NONE_MATCH).map(str::trim).any(weakly) {
             return Self::NotModified;
         }
         // A range of something that changed meanwhile would not fit what the client has.
         let unchanged = header(header::IF_RANGE).is_none_or(|tag| tag.trim() == etag);
-        header(header::RANGE).filter(|_| unchanged).map_or(Self::Whole, |text| range(text, size))
+        // It is defined for GET alone (section 14.2).
+        header(header::RANGE).filter(|_| unchanged && method == Method::GET).map_or(Self::Whole, |text| range(text, size))
     }
 }
 
@@ -90,6 +93,7 @@ mod tests {
             (&["if-none-match: a"], Wanted::Whole),
             (&["if-match: \"a\""], Wanted::Whole),
             (&["if-match: \"x\",\"a\"", "range: bytes=10-19"], part),
+            (&["if-match: \"x\"", "if-match: \"a\""], Wanted::Whole),
             (&["if-match: *", "range: bytes=10-19"], part),
             (&["if-match: \"x\"", "range: bytes=10-19"], Wanted::PreconditionFailed),
             (&["if-match: W/\"a\""], Wanted::PreconditionFailed),
@@ -102,9 +106,11 @@ mod tests {
             let mut headers = HeaderMap::new();
             for line in lines {
                 let (name, value) = line.split_once(": ").unwrap();
-                headers.insert(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
+                headers.append(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
             }
-            assert_eq!(Wanted::of(&headers, "\"a\"", 100), wanted, "{lines:?}");
+            assert_eq!(Wanted::of(&Method::GET, &headers, "\"a\"", 100), wanted, "{lines:?}");
         }
+        let headers = HeaderMap::from_iter([(header::RANGE, "bytes=10-19".parse().unwrap())]);
+        assert_eq!(Wanted::of(&Method::HEAD, &headers, "\"a\"", 100), Wanted::Whole);
     }
 }

@@ -46,6 +46,11 @@ pub(crate) fn answer(path: &str, kinds: &[Arc<Kind>]) -> Option<Value> {
     }
 }
 
+/// A description in the older format that describes no kind.
+pub(crate) fn openapi_v2() -> Value {
+    json!({ "swagger": "2.0", "info": { "title": "Athanor", "version": "v1" }, "paths": {} })
+}
+
 fn groups(kinds: &[Arc<Kind>]) -> BTreeSet<(&str, &str)> {
     kinds.iter().filter(|kind| !kind.group.is_empty()).map(|kind| (kind.group.as_str(), kind.version.as_str())).collect()
 }

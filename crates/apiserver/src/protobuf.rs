@@ -14,6 +14,8 @@ use crate::error::{ApiError, Result};
 
 /// The content type of these bodies.
 pub(crate) const CONTENT_TYPE: &str = "application/vnd.kubernetes.protobuf";
+/// What clients accept that want an OpenAPI description of version 2 as protobuf.
+pub(crate) const OPENAPI_V2: &str = "application/com.github.proto-openapi.spec.v2";
 /// What every body begins with.
 const MAGIC: &[u8] = b"k8s\0";
 
@@ -24,6 +26,18 @@ struct Unknown {
     type_meta: Option<TypeMeta>,
     #[prost(bytes = "vec", tag = "2")]
     raw: Vec<u8>,
+}
+
+/// `openapi.v2.Document` of gnostic, as far as it says that it describes nothing.
+#[derive(Message)]
+struct Document {
+    #[prost(string, tag = "1")]
+    swagger: String,
+}
+
+/// The protobuf of an OpenAPI description of version 2 without any kind.
+pub(crate) fn openapi_v2() -> Vec<u8> {
+    Document { swagger: "2.0".to_owned() }.encode_to_vec()
 }
 
 #[derive(Message)]

@@ -32,6 +32,7 @@ use crate::{
     kinds::{self, Kind},
     list::{self, Continue, List},
     path::{self, Target},
+    protobuf,
     selector::Selector,
     store::Store,
     table::View,
@@ -203,6 +204,9 @@ impl ApiServer {
     }
 
     fn dispatch(self: Arc<Self>, identity: Identity, call: Call) -> Result<Response<Body>> {
+        if call.path == "/openapi/v2" {
+            return Ok(openapi_v2(&call));
+        }
         let Some(target) = path::parse(&call.path, &self.kinds) else {
             let found = discovery::answer(&call.path, &self.kinds);
             let document = found
@@ -456,6 +460,16 @@ fn dry_run<'a>(mut words: impl Iterator<Item = &'a str>) -> Result<bool> {
 
 fn now() -> String {
     Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// The older description, for `kubectl apply` of a List: it must be there, and who finds no kind in it has the server validate.
+fn openapi_v2(call: &Call) -> Response<Body> {
+    if !call.accept.contains(protobuf::OPENAPI_V2) {
+        return reply(StatusCode::OK, &discovery::openapi_v2(), &[]);
+    }
+    let mut response = written(StatusCode::OK, protobuf::openapi_v2(), &[]);
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    response
 }
 
 fn reply(code: StatusCode, document: &Value, warnings: &[String]) -> Response<Body> {

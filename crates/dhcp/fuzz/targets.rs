@@ -11,7 +11,7 @@ use athanor_crds::{
     machine::LocalBoot,
     subnet::{Mode, Serves},
 };
-use athanor_dhcp::{Answer, Authority, Client, Context, Link, Request, Row, decide, pcap, question, reply::encode};
+use athanor_dhcp::{Answer, Authority, Client, Context, Link, Request, Row, decide, pcap, question, reply::encode, rivals::Rival};
 use athanor_plan::{BootPlan, Loaders, MachineKey, PlanAddress, PlanInterface, Safe, Snapshot, snapshot::NamedSubnet};
 use dhcproto::{Decodable as _, Decoder, v4::Message};
 use proptest::prelude::*;
@@ -84,6 +84,7 @@ fn whatever_is_asked_matches_one_row_and_whatever_is_answered_decodes() {
                 link: &link,
                 authority: &Authority::Alone,
                 unclaimed: !proxy_port,
+                rival: proxy_port.then_some(Rival::Nothing),
                 installation: "ours",
                 http_port: 7481,
                 proxy_port,

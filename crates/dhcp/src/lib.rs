@@ -26,6 +26,7 @@ pub mod probe;
 pub mod question;
 pub mod rank;
 pub mod reply;
+pub mod rivals;
 pub mod row;
 pub mod table;
 

@@ -13,6 +13,8 @@ use crate::{
 pub const WAIT: Duration = Duration::from_secs(5);
 /// How often the DISCOVER is sent in that time, so that one lost packet hides nobody.
 pub const TRIES: u32 = 3;
+/// Where a packet's boot file is (RFC 951).
+const FILE: std::ops::Range<usize> = 108..236;
 /// How long a verdict is good for.
 pub const VERDICT_LIFETIME: Duration = Duration::from_secs(3600);
 
@@ -34,13 +36,19 @@ pub fn discover(xid: u32, mac: MacAddr, installation: &str) -> Vec<u8> {
     out
 }
 
-/// An OFFER of an address.
+/// An OFFER.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Offer {
     /// Of which question.
     pub xid: u32,
     /// Whose.
     pub server: Ipv4Addr,
+    /// For whom.
+    pub client: MacAddr,
+    /// It has an address.
+    pub gives_address: bool,
+    /// It has something to boot.
+    pub boots: bool,
 }
 
 /// The server that answered the probe, if these bytes are that.
@@ -50,6 +58,12 @@ pub fn foreign_server(bytes: &[u8], xid: u32, ours: &[Ipv4Addr]) -> Option<Ipv4A
 
 /// The OFFER of an address, if these bytes are that.
 pub fn offer(bytes: &[u8]) -> Option<Offer> {
+    // A proxyDHCP offer gives no address and takes nobody's authority.
+    any_offer(bytes).filter(|offer| offer.gives_address)
+}
+
+/// An OFFER of an address, of something to boot, or of both, if these bytes are that.
+pub fn any_offer(bytes: &[u8]) -> Option<Offer> {
     let fixed = bytes.get(..FIXED)?;
     if fixed.first() != Some(&2) {
         return None;
@@ -59,9 +73,11 @@ pub fn offer(bytes: &[u8]) -> Option<Offer> {
     options.read(bytes.get(FIXED + COOKIE.len()..)?);
     let is_offer = options.get(option::MESSAGE_TYPE) == Some(&[MessageType::Offer.code()]);
     let yiaddr = <[u8; 4]>::try_from(fixed.get(16..20)?).ok().map(Ipv4Addr::from)?;
-    // A proxyDHCP offer gives no address and takes nobody's authority.
-    if yiaddr.is_unspecified() {
-        return None;
-    }
-    options.address(option::SERVER_ID).filter(|_| is_offer).map(|server| Offer { xid, server })
+    let client = MacAddr(fixed.get(28..34)?.try_into().ok()?);
+    // A PXE server may name its file only when it is asked on port 4011; that it is one says its class.
+    let is_pxe = options.text(option::VENDOR_CLASS).is_some_and(|class| class.starts_with("PXEClient"));
+    let named = |bytes: &[u8]| bytes.first().is_some_and(|byte| *byte != 0);
+    let boots = is_pxe || named(fixed.get(FILE)?) || options.get(option::BOOT_FILE_NAME).is_some_and(named);
+    let offer = |server| Offer { xid, server, client, gives_address: !yiaddr.is_unspecified(), boots };
+    options.address(option::SERVER_ID).filter(|_| is_offer).map(offer)
 }

@@ -27,6 +27,7 @@ use crate::{
     packet::{MessageType, Request, option, walk},
     rank,
     reply::Reply,
+    rivals::Rival,
     row::Row,
 };
 pub use dynamic::{Lease, Wish};
@@ -89,6 +90,8 @@ pub struct Context<'a> {
     pub authority: &'a Authority,
     /// It has asked for a while and nobody else has offered it anything; see [`crate::patience`].
     pub unclaimed: bool,
+    /// What other servers offered the client, as far as it was heard; see [`crate::rivals`].
+    pub rival: Option<Rival>,
     /// The id of our installation.
     pub installation: &'a str,
     /// The port of the boot HTTP server.
@@ -125,6 +128,8 @@ pub enum Answer {
     Register(Newcomer),
     /// Nothing yet: its lease is to be stored, and it is answered then.
     Lease(Wish),
+    /// Nothing yet: what other servers offer it is to be heard first.
+    AfterRivals,
 }
 
 /// A row, its answer, and why, for people.
@@ -167,6 +172,8 @@ struct Scene<'a> {
     chose_us: bool,
     /// Another server may know this client, and it alone.
     claimable: bool,
+    /// A person says that there is no other server, or that it does not matter.
+    vouched: bool,
     client: Client,
     proxy: bool,
     /// It came from behind a relay, but not through it.
@@ -235,6 +242,7 @@ fn locate<'a>(request: &'a Request, context: &'a Context<'a>) -> Result<Scene<'a
         authority,
         chose_us,
         claimable,
+        vouched,
         client: Client::of(request),
         proxy,
         routed: far.is_some(),
@@ -408,6 +416,9 @@ impl Scene<'_> {
         if self.claimable && plan.state == MachineState::Discovered {
             return Decision::silence(Row::Held, format!("nobody has accepted {}; {CLAIMABLE}", plan.machine));
         }
+        if let Some(decision) = self.beside_rivals(plan) {
+            return decision;
+        }
         let address = self.address(plan);
         if !self.proxy && address.is_none() {
             return Decision::silence(Row::Held, format!("{} has no address in {} yet", plan.machine, self.subnet.name));
@@ -435,6 +446,26 @@ impl Scene<'_> {
             if looping { format!("{detail}: it fetched its loader again and again and got no further (ChainLoop)") } else { detail };
         let grant = address.filter(|_| !self.proxy).map(|ip| Grant { ip, seconds: self.subnet.spec.lease_seconds });
         self.answer(row, message, Some(plan), grant, file, detail)
+    }
+
+    /// Where addresses are another server's, a machine that nobody accepted is left to whoever boots it.
+    fn beside_rivals(&self, plan: &BootPlan) -> Option<Decision> {
+        let asks = self.request.message == MessageType::Discover && self.client.boots_from_network();
+        if !(self.proxy && asks && plan.state == MachineState::Discovered) || self.vouched || self.context.proxy_port {
+            return None;
+        }
+        let heard = self.request.broadcast && self.request.giaddr.is_unspecified();
+        match self.context.rival {
+            Some(Rival::Boots(server)) => {
+                let detail = format!("nobody has accepted {}, and {server} offers it something to boot", plan.machine);
+                Some(Decision::silence(Row::Limited, detail))
+            }
+            None if heard => {
+                let detail = format!("nobody has accepted {}; what other servers offer it to boot is heard first", plan.machine);
+                Some(Decision { answer: Answer::AfterRivals, ..Decision::silence(Row::Held, detail) })
+            }
+            Some(Rival::Nothing) | None => None,
+        }
     }
 
     /// The row of a known client, and the file it is given.

@@ -11,6 +11,7 @@ use athanor_crds::{
 use athanor_dhcp::{
     Answer, Authority, Context, Decision, Destination, Lease, Link, Reply, Request, Row, decide, probe,
     reply::{destination, encode},
+    rivals::Rival,
 };
 use athanor_plan::{BootPlan, Loaders, MachineKey, PlanAddress, PlanInterface, Safe, Snapshot, snapshot::NamedSubnet};
 use dhcproto::{
@@ -28,11 +29,12 @@ struct Ask {
     mac: [u8; 6],
     ciaddr: [u8; 4],
     giaddr: [u8; 4],
+    broadcast: bool,
     options: Vec<(u8, Vec<u8>)>,
 }
 
 fn ask(mac: [u8; 6], type_: u8) -> Ask {
-    Ask { mac, ciaddr: [0; 4], giaddr: [0; 4], options: vec![(53, vec![type_])] }
+    Ask { mac, ciaddr: [0; 4], giaddr: [0; 4], broadcast: false, options: vec![(53, vec![type_])] }
 }
 fn discover(mac: [u8; 6]) -> Ask {
     ask(mac, 1)
@@ -60,6 +62,10 @@ impl Ask {
         self.giaddr = by;
         self
     }
+    fn broadcast(mut self) -> Self {
+        self.broadcast = true;
+        self
+    }
     fn has(mut self, ip: [u8; 4]) -> Self {
         self.ciaddr = ip;
         self
@@ -68,6 +74,7 @@ impl Ask {
         let mut out = vec![0; 236];
         out[..4].copy_from_slice(&[1, 1, 6, 0]);
         out[4..8].copy_from_slice(&[1, 2, 3, 4]);
+        out[10] = if self.broadcast { 0x80 } else { 0 };
         out[12..16].copy_from_slice(&self.ciaddr);
         out[24..28].copy_from_slice(&self.giaddr);
         out[28..34].copy_from_slice(&self.mac);
@@ -88,6 +95,7 @@ struct World {
     plan: BootPlan,
     authority: Authority,
     unclaimed: bool,
+    rival: Option<Rival>,
     servers: Vec<Ipv4Addr>,
     /// Subnets beside the first.
     others: Vec<(&'static str, SubnetSpec)>,
@@ -119,7 +127,18 @@ fn world() -> World {
     };
     let (servers, others, leases) = (Vec::new(), Vec::new(), Vec::new());
     let loaders = vec!["undionly.kpxe", "snponly.efi"];
-    World { subnet, plan, authority: Authority::Alone, unclaimed: true, servers, others, chain_loop: false, leases, loaders }
+    World {
+        subnet,
+        plan,
+        authority: Authority::Alone,
+        unclaimed: true,
+        rival: Some(Rival::Nothing),
+        servers,
+        others,
+        chain_loop: false,
+        leases,
+        loaders,
+    }
 }
 
 impl World {
@@ -141,6 +160,7 @@ impl World {
             link: &link,
             authority: &self.authority,
             unclaimed: self.unclaimed,
+            rival: self.rival,
             installation: "ours",
             http_port: 7481,
             proxy_port: false,
@@ -158,6 +178,7 @@ impl World {
             Answer::Silence => "silence",
             Answer::Register(_) => "register",
             Answer::Lease(_) => "lease",
+            Answer::AfterRivals => "rivals first",
             Answer::Reply(reply) => match reply.message.code() {
                 2 => "OFFER",
                 5 => "ACK",
@@ -241,6 +262,62 @@ fn another_server_may_know_who_asks() {
     ] {
         assert_eq!(world.row(&ask), (row, answer), "{:?}", ask.options);
     }
+}
+
+/// Where addresses are another server's: who is offered something to boot is left to it, unless somebody accepted it here.
+#[test]
+fn what_boots_an_unaccepted_machine_is_heard_first() {
+    let server = [192, 168, 10, 2].into();
+    let mut unheard = World { rival: None, ..world() };
+    unheard.subnet.mode = Mode::Proxy;
+    unheard.plan.state = MachineState::Discovered;
+    let booted = World { rival: Some(Rival::Boots(server)), ..unheard.clone() };
+    let free = World { rival: Some(Rival::Nothing), ..unheard.clone() };
+    let (mut accepted, mut vouched) = (booted.clone(), booted.clone());
+    accepted.plan.state = MachineState::Available;
+    vouched.subnet.authority = subnet::Authority::Assumed;
+    let mut beside = World { authority: Authority::Foreign(server), ..booted.clone() };
+    (beside.subnet.mode, beside.subnet.on_foreign_server) = (Mode::Dhcp, subnet::OnForeignServer::Proxy);
+    let asks = || discover(KNOWN).pxe(7).broadcast();
+    for (world, ask, row, answer) in [
+        (&unheard, asks(), Row::Held, "rivals first"),
+        (&unheard, discover(KNOWN).pxe(7), Row::PxeUefi, "OFFER"),
+        (&unheard, discover(KNOWN).broadcast(), Row::Address, "silence"),
+        (&booted, asks(), Row::Limited, "silence"),
+        (&booted, discover(KNOWN).ipxe(), Row::Limited, "silence"),
+        (&beside, asks(), Row::Limited, "silence"),
+        (&free, asks(), Row::PxeUefi, "OFFER"),
+        (&accepted, asks(), Row::PxeUefi, "OFFER"),
+        (&vouched, asks(), Row::PxeUefi, "OFFER"),
+    ] {
+        assert_eq!(world.row(&ask), (row, answer), "{:?}", ask.options);
+    }
+}
+
+#[test]
+fn an_offer_tells_whether_there_is_something_to_boot() {
+    let offer = |yiaddr: [u8; 4], file: &[u8], options: &[(u8, &[u8])]| {
+        let mut out = vec![0; 236];
+        out[..4].copy_from_slice(&[2, 1, 6, 0]);
+        out[16..20].copy_from_slice(&yiaddr);
+        out[28..34].copy_from_slice(&STRANGER);
+        out[108..108 + file.len()].copy_from_slice(file);
+        out.extend([99, 130, 83, 99, 53, 1, 2, 54, 4, 192, 168, 10, 2]);
+        for (code, value) in options {
+            out.extend([*code, u8::try_from(value.len()).unwrap()]);
+            out.extend(*value);
+        }
+        out.push(255);
+        let offer = probe::any_offer(&out).unwrap();
+        assert_eq!((offer.client.0, offer.server), (STRANGER, [192, 168, 10, 2].into()));
+        (offer.gives_address, offer.boots)
+    };
+    let given = [192, 168, 10, 50];
+    assert_eq!(offer(given, b"", &[]), (true, false), "a router's");
+    assert_eq!(offer(given, b"grub.efi", &[]), (true, true));
+    assert_eq!(offer(given, b"", &[(67, b"grub.efi")]), (true, true));
+    assert_eq!(offer([0; 4], b"", &[(60, b"PXEClient")]), (false, true), "a PXE server that names its file on port 4011");
+    assert_eq!(offer([0; 4], b"", &[]), (false, false));
 }
 
 #[test]

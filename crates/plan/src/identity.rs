@@ -67,7 +67,7 @@ fn registered_itself(machine: &Machine) -> bool {
     machine.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(athanor_crds::machine::SELF_REGISTERED_LABEL))
 }
 
-/// An older Machine that a newcomer may be, because its UUID or serial number is known. Values that nobody filled in say nothing.
+/// The oldest Machine that a newcomer may be, because its UUID or serial number is known. Values that nobody filled in say nothing.
 pub fn possible_duplicate<'a>(
     newcomer: &MachineInventory,
     inventories: impl IntoIterator<Item = &'a MachineInventory>,
@@ -79,11 +79,12 @@ pub fn possible_duplicate<'a>(
         .into_iter()
         .filter(|other| other.metadata.name != newcomer.metadata.name || other.metadata.namespace != newcomer.metadata.namespace)
         .filter(|other| (created(&other.metadata), &other.metadata.name) < (created(&newcomer.metadata), &newcomer.metadata.name))
-        .find(|other| {
+        .filter(|other| {
             let known = &other.spec.facts;
             uuid.is_some_and(|uuid| known.uuid.as_deref().is_some_and(|k| k.eq_ignore_ascii_case(uuid)))
                 || serial.is_some_and(|serial| known.serial.as_deref() == Some(serial))
         })
+        .min_by_key(|other| (created(&other.metadata), other.metadata.namespace.clone(), other.metadata.name.clone()))
 }
 
 /// When an object was stored, in seconds; one that never was is the youngest.

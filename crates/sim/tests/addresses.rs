@@ -209,6 +209,7 @@ fn of_what_several_nodes_saw_the_newest_says_where_a_machine_is() {
     assert_eq!(seen(&[("n1", "lab", 0)]), ["192.168.10.100"]);
     assert_eq!(seen(&[("n1", "lab", 0), ("n2", "two", 60)]), ["192.168.30.10"]);
     assert_eq!(seen(&[("n1", "lab", 120), ("n2", "two", 60)]), ["192.168.10.100"], "it came back");
+    assert_eq!(seen(&[("n1", "lab", 240), ("n2", "two", 243)]), ["192.168.10.100"], "both are on its wire, and it has an address there");
 }
 
 #[test]

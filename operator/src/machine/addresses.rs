@@ -8,6 +8,7 @@ use std::{
 use athanor_crds::{
     Address, AddressSpec, Deployment, Machine, Subnet, SubnetSpec,
     address::{AddressOwner, DYNAMIC_LABEL, QUARANTINE},
+    bootreport::NodeReport,
     conditions::reasons,
     machine::{AddressClaim, InterfaceStatus},
     names,
@@ -35,6 +36,9 @@ const MAX_QUARANTINED: usize = 3;
 
 /// In how many Subnets one interface has an address while something may run on its Machine: it is re-plugged, and somebody else may ask in its name.
 const MAX_HOMES: usize = 4;
+
+/// How far apart nodes' words may be that speak of one question: clocks differ, and a node tells every ten seconds at the most.
+const SEEN_AT_ONCE: SignedDuration = SignedDuration::from_secs(20);
 
 /// How many addresses that others took in the same moment are passed over in one go.
 const MAX_RACES: usize = 64;
@@ -75,11 +79,23 @@ pub(crate) fn home(world: &World) -> Option<&(String, SubnetSpec)> {
 
 /// The Subnet where a Machine last asked, else where it registered.
 fn told(world: &World) -> Option<&(String, SubnetSpec)> {
-    // A machine that was plugged in elsewhere may be seen by another node there.
-    let known = world.reports.iter().filter_map(|report| Some((&report.subnet_at, subnet(world, report.subnet.as_deref()?)?)));
-    let asked = known.max_by_key(|(at, _)| at.as_ref().map(|at| at.0)).map(|(_, subnet)| subnet);
+    let word = |report| Some((at(report), subnet(world, report.subnet.as_deref()?)?));
+    let mut words: Vec<_> = world.reports.iter().filter_map(word).collect();
+    // A machine that was plugged in elsewhere may be seen by another node there. Nodes on one wire see it at once, tell it when they come to it,
+    // and need not agree in which Subnet that is: it stays where it has an address while it is seen there, else where it can have one.
+    let newest = words.iter().map(|(at, _)| *at).max();
+    words.retain(|(at, _)| newest.is_some_and(|newest| newest.duration_since(*at) < SEEN_AT_ONCE));
+    let interfaces = world.machine.status.iter().flat_map(|status| &status.interfaces);
+    let has: HashSet<_> = interfaces.flat_map(|interface| &interface.addresses).filter_map(|claim| claim.subnet.as_deref()).collect();
+    let best = |(at, (name, spec)): &&(Timestamp, &(String, SubnetSpec))| (has.contains(name.as_str()), spec.mode == Mode::Dhcp, *at);
+    let asked = words.iter().rev().max_by_key(best).map(|(_, subnet)| *subnet);
     let registered = world.machine.labels().get(athanor_crds::machine::SUBNET_LABEL).and_then(|name| subnet(world, name));
     asked.or(registered)
+}
+
+/// When a Machine asked where a node says; long ago where an older agent does not tell.
+fn at(report: &NodeReport) -> Timestamp {
+    report.subnet_at.as_ref().map_or(Timestamp::UNIX_EPOCH, |at| at.0)
 }
 
 /// The only Subnet that gives addresses.

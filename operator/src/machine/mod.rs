@@ -219,7 +219,11 @@ async fn dereference(machine: Machine, cluster: &impl Cluster) -> Result<World, 
     let promised = deployment.iter().flat_map(|deployment| &deployment.spec.addresses);
     let promised = promised.chain(machine.spec.interfaces.iter().flat_map(|interface| &interface.addresses)).map(|claim| claim.ip);
     let terms: Vec<Term> = term::macs(&machine).chain(promised.map(Term::Fixes)).collect();
-    let machines = cluster.about::<Machine>(&terms).await?;
+    let mut machines = cluster.about::<Machine>(&terms).await?;
+    if !machines.iter().any(|known| known.name_any() == name && known.namespace().as_ref() == Some(&namespace)) {
+        // What was read may be newer than what is found by it.
+        machines.push(Arc::new(machine.clone()));
+    }
     let plan = plan::stored(&namespace, &name, cluster).await?;
     let work = plan.as_ref().and_then(|(_, plan)| plan.as_ref()?.work.as_ref());
     // Who writes has its documents.

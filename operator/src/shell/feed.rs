@@ -25,7 +25,10 @@ use kube::{
 };
 use tokio::sync::watch;
 
-use super::{index::Index, own::Own};
+use super::{
+    index::Index,
+    own::{Own, place},
+};
 use crate::{
     PortError,
     port::Object,
@@ -92,12 +95,12 @@ impl<K: Object> Kept<K> {
 
     /// All objects of which one of some terms is true, as they are known.
     pub(super) fn about(&self, terms: &[Term]) -> Vec<Arc<K>> {
-        let told = self.index.about(terms).into_iter().map(|key| {
-            let object = self.store.get(&key);
-            (key, object)
-        });
+        let mut all = self.own.over_those(|| self.index.about(terms).into_iter().filter_map(|key| self.store.get(&key)).collect());
         // What changed since it was found may be about something else.
-        self.own.among(told, |object| self.index.is_about(object, terms))
+        all.retain(|object| self.index.is_about(object, terms));
+        // Every look finds them in one order.
+        all.sort_by(|one, other| place(&**one).cmp(&place(&**other)));
+        all
     }
 
     /// Their names.
@@ -167,7 +170,7 @@ impl<K: Object> Feed<K> {
         let mut before = Vec::new();
         while let Some(event) = events.next().await {
             let changed = match event {
-                // What is found by the index is not missed in the moment between two steps: what was written is found beside it until the last.
+                // The index first: what was written is found beside it until the watch is known to have told of it.
                 Ok(Event::Apply(object)) => {
                     self.index.set(&object);
                     self.own.told(&object);

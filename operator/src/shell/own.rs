@@ -124,20 +124,15 @@ impl<K: Object> Own<K> {
         self.writes().objects.get(key).cloned().or(told)
     }
 
-    /// Some objects by their names, and what was written of others and `is_meant`: what the watch told of them, and what was written since.
-    pub(super) fn among(
-        &self,
-        told: impl IntoIterator<Item = (ObjectRef<K>, Option<Arc<K>>)>,
-        is_meant: impl Fn(&K) -> bool,
-    ) -> Vec<Arc<K>> {
-        let writes = self.writes();
-        let unwritten = told.into_iter().filter(|(key, _)| !writes.objects.contains_key(key)).filter_map(|(_, object)| object);
-        unwritten.chain(writes.objects.values().cloned()).filter(|object| is_meant(object)).collect()
+    /// All objects: what the watch told of them, and what was written since.
+    pub(super) fn over(&self, told: Vec<Arc<K>>) -> Vec<Arc<K>> {
+        self.over_those(|| told)
     }
 
-    /// All objects: what the watch told of them, and what was written since.
-    pub(super) fn over(&self, mut told: Vec<Arc<K>>) -> Vec<Arc<K>> {
+    /// Likewise, of some objects that are looked for while nothing that was written is forgotten; and everything that was written.
+    pub(super) fn over_those(&self, told: impl FnOnce() -> Vec<Arc<K>>) -> Vec<Arc<K>> {
         let writes = self.writes();
+        let mut told = told();
         if !writes.objects.is_empty() {
             // A fleet is told, and a few were written: no name is copied to be compared.
             let written: HashSet<_> = writes.objects.values().map(|object| place(&**object)).collect();
@@ -148,7 +143,8 @@ impl<K: Object> Own<K> {
     }
 }
 
-fn place<K: Object>(object: &K) -> (Option<&str>, Option<&str>) {
+/// Where an object is.
+pub(super) fn place<K: Object>(object: &K) -> (Option<&str>, Option<&str>) {
     let meta = object.meta();
     (meta.namespace.as_deref(), meta.name.as_deref())
 }
