@@ -178,10 +178,10 @@ impl Verdicts {
     }
 
     /// Another server that was there a moment ago is there while it is looked for anew: who is answered beside it is not kept waiting.
-    fn hold_on(&self, place: &str, interface: &str) {
+    fn hold_on(&self, place: &str, interface: &str, is_other: impl Fn(Ipv4Addr) -> bool) {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).get(place).cloned();
         let lately = kept.filter(|verdict| age(verdict.at).is_some_and(|age| age < HEARD));
-        if let Some(server) = lately.and_then(|verdict| verdict.foreign)
+        if let Some(server) = lately.and_then(|verdict| verdict.foreign).filter(|server| is_other(*server))
             && self.of(interface) == Authority::Probing
         {
             self.set(interface, Authority::Foreign(server), false);
@@ -243,7 +243,7 @@ pub(crate) async fn keep_current(shared: Arc<Shared>, duty: Duty) {
                 continue;
             }
         }
-        shared.authority.hold_on(&place, &interface);
+        shared.authority.hold_on(&place, &interface, |server| !shared.is_ours(server));
         let (name, mac, installation) = (interface.clone(), duty.mac, shared.options.installation.clone());
         let addresses = duty.link.addresses.clone();
         let probed = tokio::task::spawn_blocking(move || probe(&name, mac, &addresses, &installation)).await;

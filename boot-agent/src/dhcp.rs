@@ -15,11 +15,11 @@ use athanor_dhcp::{
     packet::{MAX_PACKET, MessageType},
     patience::Patience,
     reply::{destination, encode},
+    rivals::{self, Question, Rival},
 };
 use athanor_plan::Snapshot;
 use athanor_sys::PacketSocket;
 use athanor_wire::MacAddr;
-use futures::{FutureExt as _, future::BoxFuture};
 use jiff::Timestamp;
 use tokio::{net::UdpSocket, sync::Semaphore, task::JoinSet};
 
@@ -43,6 +43,8 @@ struct Server {
     borrowers: Mutex<Held<Vec<u8>>>,
     /// Clients that asked while another server was looked for.
     unprobed: Mutex<Held<Vec<u8>>>,
+    /// Machines that nobody accepted, while it is heard what other servers offer them.
+    unheard: Mutex<Held<Vec<u8>>>,
     /// Who asks on, because no other server has offered it anything.
     patience: Mutex<Patience>,
     /// Clients that chose a server lately, and when.
@@ -74,9 +76,10 @@ pub(crate) fn start(shared: &Arc<Shared>, duty: &Duty, tasks: &mut JoinSet<()>) 
         _ => AgentError::Socket { service: "DHCP", place: interface.clone(), source },
     })?;
     let (held, borrowers, patience, chose) = (Mutex::default(), Mutex::default(), Mutex::default(), Mutex::default());
-    let unprobed = Mutex::new(Held::lasting(UNPROBED));
+    let (unprobed, unheard) = (Mutex::new(Held::lasting(UNPROBED)), Mutex::new(Held::lasting(rivals::HOLD)));
     let waiting = Arc::new(Semaphore::new(MAX_WAITING));
-    let server = Arc::new(Server { shared: shared.clone(), duty: duty.clone(), raw, held, borrowers, unprobed, patience, chose, waiting });
+    let server =
+        Arc::new(Server { shared: shared.clone(), duty: duty.clone(), raw, held, borrowers, unprobed, unheard, patience, chose, waiting });
     tasks.spawn(receive(server.clone(), main.clone(), false));
     tasks.spawn(receive(server.clone(), proxy, true));
     tasks.spawn(release_held(server, main));
@@ -110,11 +113,13 @@ async fn receive(server: Arc<Server>, socket: Arc<UdpSocket>, proxy_port: bool) 
 /// Answers newcomers from the plans that came back.
 async fn release_held(server: Arc<Server>, socket: Arc<UdpSocket>) {
     let (mut changes, mut lent, mut verdicts) = (server.shared.changes(), server.shared.lent.changes(), server.shared.authority.changes());
+    let mut offers = server.shared.rivals.changes();
     loop {
         let told = tokio::select! {
             told = changes.changed() => told,
             told = lent.changed() => told,
             told = verdicts.changed() => told,
+            told = offers.changed() => told,
         };
         if told.is_err() {
             return;
@@ -139,8 +144,10 @@ async fn release_held(server: Arc<Server>, socket: Arc<UdpSocket>) {
         if server.authority() != Authority::Probing {
             packets.extend(server.unprobed.lock().unwrap_or_else(PoisonError::into_inner).take_known(Instant::now(), |_| true));
         }
+        let heard = |mac| server.shared.rivals.is_known(mac);
+        packets.extend(server.unheard.lock().unwrap_or_else(PoisonError::into_inner).take_known(Instant::now(), heard));
         for packet in packets {
-            server.handle_held(&socket, &packet).await;
+            server.handle(&socket, &packet, SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), false).await;
         }
     }
 }
@@ -160,6 +167,16 @@ impl Server {
             patience.asks(now, who);
         }
         patience.is_unclaimed(now, who) || self.shared.authority.is_inherited(&self.duty.link.interface)
+    }
+
+    /// What other servers offer a client, as far as it was heard. Who was not known yet as one of ours is none.
+    fn rival(&self, request: &Request, was_held: bool) -> Option<Rival> {
+        let question = Question { mac: request.mac, xid: request.xid, broadcast: request.broadcast };
+        if request.message == MessageType::Discover && athanor_dhcp::Client::of(request).boots_from_network() && !was_held {
+            self.shared.rivals.asks(question);
+        }
+        let rival = self.shared.rivals.of(question)?;
+        Some(if matches!(rival, Rival::Boots(server) if self.shared.is_ours(server)) { Rival::Nothing } else { rival })
     }
 
     async fn handle(self: &Arc<Self>, socket: &Arc<UdpSocket>, bytes: &[u8], from: SocketAddr, proxy_port: bool) {
@@ -188,7 +205,7 @@ impl Server {
             link: &self.duty.link,
             authority: &authority,
             unclaimed: self.is_unclaimed(&request, was_held),
-            rival: self.shared.rivals.of(request.mac),
+            rival: self.rival(&request, was_held),
             installation: &self.shared.options.installation,
             http_port: self.shared.options.http_port,
             proxy_port,
@@ -198,7 +215,11 @@ impl Server {
         let mut decision = decide(&request, &context);
         match &decision.answer {
             Answer::Register(newcomer) => decision = self.register(newcomer.clone(), bytes, decision.clone()).await,
-            Answer::AfterRivals => self.hear_rivals(socket, request.mac, bytes),
+            Answer::AfterRivals => {
+                let mut unheard = self.unheard.lock().unwrap_or_else(PoisonError::into_inner);
+                unheard.admit(Instant::now(), request.mac, "", u32::MAX, bytes.to_vec());
+            }
+            Answer::Reply(_) if request.message == MessageType::Discover => self.shared.rivals.answered(request.mac),
             Answer::Lease(wish) => decision = self.lend(wish.clone(), bytes, decision.clone()),
             // Whoever asked on in these seconds need not ask again: firmware waits four and eight for that.
             Answer::Silence if decision.row == Row::Held && authority == Authority::Probing && request.message == MessageType::Discover => {
@@ -224,22 +245,6 @@ impl Server {
                 }
             });
         }
-    }
-
-    /// Looks at a question again when it is known what other servers offer. Where too many wait the client asks again.
-    fn hear_rivals(self: &Arc<Self>, socket: &Arc<UdpSocket>, mac: MacAddr, bytes: &[u8]) {
-        let Ok(place) = self.waiting.clone().try_acquire_owned() else { return };
-        let (this, socket, bytes) = (self.clone(), socket.clone(), bytes.to_vec());
-        tokio::spawn(async move {
-            let _place = place;
-            this.shared.rivals.all_offered(mac).await;
-            this.handle_held(&socket, &bytes).await;
-        });
-    }
-
-    /// Answers what was held.
-    fn handle_held<'a>(self: &'a Arc<Self>, socket: &'a Arc<UdpSocket>, bytes: &'a [u8]) -> BoxFuture<'a, ()> {
-        self.handle(socket, bytes, SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), false).boxed()
     }
 
     fn chosen(&self, mac: MacAddr) {

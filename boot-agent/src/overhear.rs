@@ -3,13 +3,14 @@
 
 use std::{
     io,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use athanor_dhcp::{
-    CLIENT_PORT, probe,
-    rivals::{GRACE, Rival, Rivals, WAIT},
+    CLIENT_PORT,
+    probe::{self, Offer},
+    rivals::{GRACE, Question, Rival, Rivals},
 };
 use athanor_sys::PacketSocket;
 use athanor_wire::MacAddr;
@@ -28,26 +29,45 @@ pub(crate) struct Overheard {
 }
 
 impl Overheard {
-    /// What other servers offered a client, as far as it was heard.
-    pub(crate) fn of(&self, mac: MacAddr) -> Option<Rival> {
-        self.rivals.lock().unwrap_or_else(PoisonError::into_inner).of(Instant::now(), mac)
+    fn rivals(&self) -> MutexGuard<'_, Rivals> {
+        self.rivals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn heard(&self, mac: MacAddr, rival: Rival) {
-        self.rivals.lock().unwrap_or_else(PoisonError::into_inner).heard(Instant::now(), mac, rival);
+    /// A client asks.
+    pub(crate) fn asks(&self, question: Question) {
+        self.rivals().asks(Instant::now(), question);
+    }
+
+    /// Whether it is known what other servers offer a client that asked.
+    pub(crate) fn is_known(&self, mac: MacAddr) -> bool {
+        self.rivals().is_known(Instant::now(), mac)
+    }
+
+    /// We offered a client something.
+    pub(crate) fn answered(&self, mac: MacAddr) {
+        self.rivals().answered(Instant::now(), mac);
+    }
+
+    /// What other servers offer a client, as far as is known by now.
+    pub(crate) fn of(&self, question: Question) -> Option<Rival> {
+        self.rivals().of(Instant::now(), question)
+    }
+
+    /// Ticks when somebody was offered something, and when that has settled.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+
+    fn heard(&self, offer: &Offer) {
+        self.rivals().heard(Instant::now(), offer);
         self.changes.send_replace(());
-    }
-
-    /// Waits until it is known what other servers offer a client that asked a moment ago.
-    pub(crate) async fn all_offered(&self, mac: MacAddr) {
-        let (asked, mut changes) = (tokio::time::Instant::now(), self.changes.subscribe());
-        let known = changes.wait_for(|()| self.of(mac).is_some());
-        if tokio::time::timeout(WAIT, known).await.is_err() {
-            self.heard(mac, Rival::Nothing);
+        if !offer.boots {
+            let changes = self.changes.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(GRACE).await;
+                changes.send_replace(());
+            });
         }
-        let boots = changes.wait_for(|()| matches!(self.of(mac), Some(Rival::Boots(_))));
-        // It ends in any case.
-        let _ = tokio::time::timeout_at(asked + GRACE, boots).await;
     }
 }
 
@@ -72,7 +92,7 @@ async fn listen(shared: &Shared, duty: &Duty) -> io::Result<()> {
             Ok(length) => {
                 let offer = frame::udp_payload(&buffer[..length], CLIENT_PORT).and_then(probe::any_offer);
                 let Some(offer) = offer.filter(|offer| !shared.is_ours(offer.server)) else { continue };
-                shared.rivals.heard(offer.client, if offer.boots { Rival::Boots(offer.server) } else { Rival::Nothing });
+                shared.rivals.heard(&offer);
                 if offer.gives_address {
                     // Of several agents one may hear of another a moment late; the second probe gives it that.
                     shared.authority.overhear(&duty.link, offer.server, !shared.options.in_cluster);

@@ -70,7 +70,7 @@ struct Client {
     events: VecDeque<BootEvent>,
     facts: Option<Inventory>,
     subnet: Option<String>,
-    /// When it asked there last.
+    /// When its firmware asked there last.
     subnet_at: Option<Timestamp>,
     last_boot: Option<Timestamp>,
     /// When the firmware that runs now first asked.
@@ -259,8 +259,8 @@ impl Reporter {
             if firmware {
                 client.firmware_asked(mac);
             }
-            if seen.subnet.is_some() {
-                // Its question is told in any case, and this goes along.
+            if firmware && seen.subnet.is_some() {
+                // Its first question in a boot is told in any case, and this goes along.
                 client.subnet_at = Some(now());
             }
             if !at_home && seen.subnet.is_some() && client.subnet != seen.subnet {

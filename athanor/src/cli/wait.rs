@@ -288,17 +288,17 @@ where
     K: FirstWord + Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + fmt::Debug,
 {
     let objects: Api<K> = Api::namespaced(client.clone(), &global.namespace);
-    let (start, mut said) = (Instant::now(), false);
+    let (start, mut said) = (Instant::now(), None);
     while start.elapsed() < FIRST_WORD {
         let object = objects.get_opt(name).await.ok()??;
         let ready = conditions::find(object.conditions(), types::READY).filter(|ready| !K::is_early(ready));
         // What it names may have been created a moment before it, and not be known yet.
         match ready {
             Some(ready) if K::is_fine(ready) => return None,
-            Some(ready) if said => return Some(ready.message.clone()),
-            ready => said = ready.is_some(),
+            Some(ready) if said.is_some() => return Some(ready.message.clone()),
+            ready => said = ready.map(|ready| ready.message.clone()),
         }
-        tokio::time::sleep(if said { LOOK } else { SOON }).await;
+        tokio::time::sleep(if said.is_some() { LOOK } else { SOON }).await;
     }
-    None
+    said
 }

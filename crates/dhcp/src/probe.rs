@@ -71,13 +71,20 @@ pub fn any_offer(bytes: &[u8]) -> Option<Offer> {
     let xid = u32::from_be_bytes(fixed.get(4..8)?.try_into().ok()?);
     let mut options = Options::default();
     options.read(bytes.get(FIXED + COOKIE.len()..)?);
+    // RFC 2131 section 4.1: the file field may hold options.
+    let overload = options.get(option::OVERLOAD).and_then(|value| value.first().copied()).unwrap_or_default();
+    let file = fixed.get(FILE)?;
+    if overload & 1 != 0 {
+        options.read(file);
+    }
     let is_offer = options.get(option::MESSAGE_TYPE) == Some(&[MessageType::Offer.code()]);
     let yiaddr = <[u8; 4]>::try_from(fixed.get(16..20)?).ok().map(Ipv4Addr::from)?;
     let client = MacAddr(fixed.get(28..34)?.try_into().ok()?);
-    // A PXE server may name its file only when it is asked on port 4011; that it is one says its class.
-    let is_pxe = options.text(option::VENDOR_CLASS).is_some_and(|class| class.starts_with("PXEClient"));
+    // A PXE server may name its file only when it is asked on port 4011; that it is one says its class. Some servers echo the client's, which is
+    // longer.
+    let is_pxe = options.text(option::VENDOR_CLASS).is_some_and(|class| class == "PXEClient");
     let named = |bytes: &[u8]| bytes.first().is_some_and(|byte| *byte != 0);
-    let boots = is_pxe || named(fixed.get(FILE)?) || options.get(option::BOOT_FILE_NAME).is_some_and(named);
+    let boots = is_pxe || (overload & 1 == 0 && named(file)) || options.get(option::BOOT_FILE_NAME).is_some_and(named);
     let offer = |server| Offer { xid, server, client, gives_address: !yiaddr.is_unspecified(), boots };
     options.address(option::SERVER_ID).filter(|_| is_offer).map(offer)
 }

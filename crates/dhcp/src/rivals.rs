@@ -1,8 +1,9 @@
 //! What other servers offer a machine that nobody accepted, where addresses are theirs.
 //!
 //! EDK2 takes a proxyDHCP offer rather than the boot file that comes with an address: ours would take their machines from servers that were there
-//! before. So a machine that is offered something to boot is left to who offers it, and what others offer is heard first, as far as it can be: a
-//! client that asks for the broadcast is answered so.
+//! before. So a machine that is offered something to boot is left to who offers it. A client that asks for the broadcast is offered everything so,
+//! and is answered when that was heard: without an address it could do nothing with a boot file. Others are answered at once: iPXE boots what came
+//! with its address.
 
 use std::{
     collections::HashMap,
@@ -12,15 +13,19 @@ use std::{
 
 use athanor_wire::MacAddr;
 
-use crate::patience::BOOT;
+use crate::{
+    patience::{BOOT, FORGOTTEN},
+    probe::Offer,
+};
 
-/// How long the offers of others are waited for. dnsmasq pings an address for 3 s before it offers it; EDK2 takes what it has after 3.6.
-pub const WAIT: Duration = Duration::from_millis(3100);
 /// How long after its question a client that has an address, and nothing to boot, may still be offered that by a third: such servers look nothing up.
 pub const GRACE: Duration = Duration::from_millis(300);
-/// How long it holds that nobody offered a client anything to boot: the pauses between the questions of one attempt.
-const ATTEMPT: Duration = Duration::from_secs(30);
-/// How many clients are remembered, of some 50 bytes: a whole hall. Beyond, who was heard of longest ago is forgotten.
+/// How long nothing is heard before that means that nothing can be heard here. dnsmasq pings for 3 s before it offers an address, for one client
+/// after the other; EDK2 asks after 0, 4 and 12 s.
+pub const DEAF: Duration = Duration::from_secs(10);
+/// How long a question waits for what others offer: until EDK2 asks again.
+pub const HOLD: Duration = Duration::from_secs(9);
+/// How many clients are remembered, of some 100 bytes: a whole hall. Beyond, who asked longest ago is forgotten.
 const MAX_CLIENTS: usize = 16_384;
 /// Among how many the one that is forgotten is looked for.
 const EVICTION_LOOK: usize = 64;
@@ -30,35 +35,97 @@ const EVICTION_LOOK: usize = 64;
 pub enum Rival {
     /// Something to boot.
     Boots(Ipv4Addr),
-    /// Nothing to boot, or nothing at all.
+    /// Nothing to boot, as far as can be heard.
     Nothing,
 }
 
-/// What was heard, by client.
+/// A question of a client that boots from the network.
+#[derive(Debug, Clone, Copy)]
+pub struct Question {
+    /// Whose.
+    pub mac: MacAddr,
+    /// Its transaction.
+    pub xid: u32,
+    /// Its answers are broadcast.
+    pub broadcast: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Client {
+    /// What it asked last.
+    question: Option<Question>,
+    /// When it began to ask, and when it asked last.
+    first: Instant,
+    last: Instant,
+    /// Who offered it something to boot last, in which transaction, and when.
+    boots: Option<(Ipv4Addr, u32, Instant)>,
+    /// In which transaction it was offered an address without anything to boot.
+    address: Option<u32>,
+    /// When we offered it something.
+    ours: Option<Instant>,
+}
+
+/// What was asked and heard, by client.
 #[derive(Debug, Default)]
 pub struct Rivals {
-    clients: HashMap<MacAddr, (Instant, Rival)>,
+    clients: HashMap<MacAddr, Client>,
 }
 
 impl Rivals {
-    /// A client was offered this, or nothing in time.
-    pub fn heard(&mut self, now: Instant, mac: MacAddr, rival: Rival) {
-        if rival == Rival::Nothing && matches!(self.of(now, mac), Some(Rival::Boots(_))) {
-            return;
-        }
+    fn client(&mut self, now: Instant, mac: MacAddr) -> &mut Client {
         if self.clients.len() >= MAX_CLIENTS && !self.clients.contains_key(&mac) {
             // Of some that the map's own order picks: a flood of new addresses must not go over all of them for each.
-            let oldest = self.clients.iter().take(EVICTION_LOOK).min_by_key(|(_, (when, _))| *when).map(|(mac, _)| *mac);
-            oldest.map(|oldest| self.clients.remove(&oldest));
+            let quietest = self.clients.iter().take(EVICTION_LOOK).min_by_key(|(_, client)| client.last).map(|(mac, _)| *mac);
+            quietest.map(|quietest| self.clients.remove(&quietest));
         }
-        self.clients.insert(mac, (now, rival));
+        self.clients.entry(mac).or_insert(Client { question: None, first: now, last: now, boots: None, address: None, ours: None })
     }
 
-    /// What is known of a client. What it was offered to boot it may boot for the whole of a boot, whose later stages ask, too.
-    pub fn of(&self, now: Instant, mac: MacAddr) -> Option<Rival> {
-        let (when, rival) = self.clients.get(&mac)?;
-        let lasts = if *rival == Rival::Nothing { ATTEMPT } else { BOOT };
-        (now.duration_since(*when) < lasts).then_some(*rival)
+    /// A client asks.
+    pub fn asks(&mut self, now: Instant, question: Question) {
+        let client = self.client(now, question.mac);
+        client.question = Some(question);
+        if now.duration_since(client.last) >= FORGOTTEN {
+            client.first = now;
+        }
+        client.last = now;
+    }
+
+    /// Another server offered a client something.
+    pub fn heard(&mut self, now: Instant, offer: &Offer) {
+        let client = self.client(now, offer.client);
+        if offer.boots {
+            client.boots = Some((offer.server, offer.xid, now));
+        } else if offer.gives_address {
+            client.address = Some(offer.xid);
+        }
+    }
+
+    /// We offered a client something: it is booted by us until its firmware asks again.
+    pub fn answered(&mut self, now: Instant, mac: MacAddr) {
+        let client = self.client(now, mac);
+        (client.first, client.ours) = (now, Some(now));
+    }
+
+    /// Whether it is known what others offer a client that asked.
+    pub fn is_known(&self, now: Instant, mac: MacAddr) -> bool {
+        let question = self.clients.get(&mac).and_then(|client| client.question);
+        question.is_none_or(|question| self.of(now, question).is_some())
+    }
+
+    /// What others offer a client, as far as is known by now.
+    pub fn of(&self, now: Instant, question: Question) -> Option<Rival> {
+        let lately = |when: Instant| now.duration_since(when) < BOOT;
+        let Some(client) = self.clients.get(&question.mac) else { return (!question.broadcast).then_some(Rival::Nothing) };
+        if !question.broadcast {
+            // A later stage of what it boots, which its first stage decided.
+            let theirs = client.boots.filter(|(_, _, when)| lately(*when) && !client.ours.is_some_and(lately));
+            return Some(theirs.map_or(Rival::Nothing, |(server, ..)| Rival::Boots(server)));
+        }
+        let theirs = client.boots.filter(|(_, xid, _)| *xid == question.xid);
+        let settled = client.address == Some(question.xid) && now.duration_since(client.last) >= GRACE;
+        let deaf = now.duration_since(client.first) >= DEAF;
+        theirs.map(|(server, ..)| Rival::Boots(server)).or((settled || deaf).then_some(Rival::Nothing))
     }
 }
 
@@ -68,36 +135,77 @@ mod tests {
     use super::*;
 
     const MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
-    const BOOTS: Rival = Rival::Boots(Ipv4Addr::new(192, 168, 10, 2));
+    const SERVER: Ipv4Addr = Ipv4Addr::new(192, 168, 10, 2);
+    const BOOTS: Option<Rival> = Some(Rival::Boots(SERVER));
+
+    fn question(xid: u32, broadcast: bool) -> Question {
+        Question { mac: MAC, xid, broadcast }
+    }
+
+    fn offer(xid: u32, boots: bool) -> Offer {
+        Offer { xid, server: SERVER, client: MAC, gives_address: true, boots }
+    }
 
     #[test]
-    fn what_boots_a_machine_counts_more_and_longer_than_that_somebody_does_not() {
+    fn firmware_is_answered_when_it_is_known_that_nobody_else_boots_it() {
+        let (mut rivals, start) = (Rivals::default(), Instant::now());
+        let after = |ms| start + Duration::from_millis(ms);
+        let of = |rivals: &Rivals, ms, xid| rivals.of(after(ms), question(xid, true));
+        rivals.asks(start, question(1, true));
+        assert!(of(&rivals, 0, 1).is_none() && !rivals.is_known(start, MAC));
+        rivals.heard(after(1), &offer(1, false));
+        assert_eq!((of(&rivals, 1, 1), of(&rivals, 300, 1)), (None, Some(Rival::Nothing)), "a third may offer something");
+        assert!(rivals.is_known(after(300), MAC));
+        // Its server boots it the next time, and no longer the time after that.
+        rivals.asks(after(5_000), question(2, true));
+        assert_eq!(of(&rivals, 5_000, 2), None, "what was offered before is another transaction");
+        rivals.heard(after(8_000), &offer(2, true));
+        assert_eq!(of(&rivals, 8_000, 2), BOOTS);
+        rivals.asks(after(9_000), question(3, true));
+        rivals.heard(after(9_001), &offer(3, false));
+        assert_eq!(of(&rivals, 9_300, 3), Some(Rival::Nothing));
+    }
+
+    #[test]
+    fn where_nothing_can_be_heard_who_asks_on_is_answered() {
+        let (mut rivals, start) = (Rivals::default(), Instant::now());
+        let asked: Vec<_> = [0, 4, 12]
+            .into_iter()
+            .map(|seconds| {
+                let now = start + Duration::from_secs(seconds);
+                rivals.asks(now, question(1, true));
+                rivals.of(now, question(1, true))
+            })
+            .collect();
+        assert_eq!(asked, [None, None, Some(Rival::Nothing)]);
+        let next = start + Duration::from_secs(120);
+        rivals.asks(next, question(2, true));
+        assert_eq!(rivals.of(next, question(2, true)), None, "another boot");
+    }
+
+    #[test]
+    fn later_stages_belong_to_who_booted_the_first() {
         let (mut rivals, start) = (Rivals::default(), Instant::now());
         let after = |seconds| start + Duration::from_secs(seconds);
-        assert_eq!(rivals.of(start, MAC), None);
-        rivals.heard(start, MAC, Rival::Nothing);
-        assert_eq!((rivals.of(after(29), MAC), rivals.of(after(30), MAC)), (Some(Rival::Nothing), None));
-        rivals.heard(after(1), MAC, BOOTS);
-        rivals.heard(after(2), MAC, Rival::Nothing);
-        assert_eq!((rivals.of(after(600), MAC), rivals.of(after(601), MAC)), (Some(BOOTS), None));
-        rivals.heard(after(602), MAC, Rival::Nothing);
-        assert_eq!(rivals.of(after(603), MAC), Some(Rival::Nothing));
+        assert_eq!(rivals.of(start, question(1, false)), Some(Rival::Nothing), "it boots what came with its address");
+        rivals.asks(start, question(1, true));
+        rivals.heard(start, &offer(1, true));
+        assert_eq!(rivals.of(after(20), question(2, false)), BOOTS);
+        assert_eq!(rivals.of(after(600), question(2, false)), Some(Rival::Nothing));
+        // Of two that offer at once, neither forsakes whom it boots.
+        rivals.answered(after(1), MAC);
+        rivals.heard(after(2), &offer(1, true));
+        assert_eq!(rivals.of(after(20), question(2, false)), Some(Rival::Nothing));
     }
 
     #[test]
     fn a_flood_of_addresses_is_forgotten_again() {
         let (mut rivals, start) = (Rivals::default(), Instant::now());
         let mac = |n: usize| {
-            MacAddr([
-                2,
-                0,
-                0,
-                u8::try_from(n >> 16).unwrap_or(0),
-                u8::try_from(n >> 8 & 255).unwrap_or(0),
-                u8::try_from(n & 255).unwrap_or(0),
-            ])
+            let [.., a, b, c] = n.to_be_bytes();
+            MacAddr([2, 0, 0, a, b, c])
         };
-        (0..MAX_CLIENTS + 100).for_each(|n| rivals.heard(start, mac(n), BOOTS));
+        (0..MAX_CLIENTS + 100).for_each(|n| rivals.asks(start, Question { mac: mac(n), xid: 1, broadcast: true }));
         assert_eq!(rivals.clients.len(), MAX_CLIENTS);
     }
 }

@@ -39,6 +39,8 @@ pub enum Row {
     Address,
     /// Anybody else.
     Other,
+    /// Nobody accepted it, and another server boots it.
+    Theirs,
     /// A newcomer that waits for its plan.
     Held,
     /// A newcomer beyond the limits.
@@ -47,7 +49,7 @@ pub enum Row {
 
 impl Row {
     /// Every row.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Malformed,
         Self::Sibling,
         Self::NotOurs,
@@ -65,6 +67,7 @@ impl Row {
         Self::NoLoader,
         Self::Address,
         Self::Other,
+        Self::Theirs,
         Self::Held,
         Self::Limited,
     ];
@@ -89,6 +92,7 @@ impl Row {
             Self::NoLoader => "no-loader",
             Self::Address => "address",
             Self::Other => "other",
+            Self::Theirs => "theirs",
             Self::Held => "held",
             Self::Limited => "limited",
         }

@@ -416,9 +416,6 @@ impl Scene<'_> {
         if self.claimable && plan.state == MachineState::Discovered {
             return Decision::silence(Row::Held, format!("nobody has accepted {}; {CLAIMABLE}", plan.machine));
         }
-        if let Some(decision) = self.beside_rivals(plan) {
-            return decision;
-        }
         let address = self.address(plan);
         if !self.proxy && address.is_none() {
             return Decision::silence(Row::Held, format!("{} has no address in {} yet", plan.machine, self.subnet.name));
@@ -433,6 +430,9 @@ impl Scene<'_> {
         let (row, file) = self.boot_file(plan);
         if self.proxy && file.is_none() {
             return Decision::silence(row, "mode proxy, and no boot file for it");
+        }
+        if let Some(decision) = self.beside_rivals(plan) {
+            return decision;
         }
         let message = if self.request.message == MessageType::Request { MessageType::Ack } else { MessageType::Offer };
         let detail = match (&file, address) {
@@ -451,20 +451,21 @@ impl Scene<'_> {
     /// Where addresses are another server's, a machine that nobody accepted is left to whoever boots it.
     fn beside_rivals(&self, plan: &BootPlan) -> Option<Decision> {
         let asks = self.request.message == MessageType::Discover && self.client.boots_from_network();
-        if !(self.proxy && asks && plan.state == MachineState::Discovered) || self.vouched || self.context.proxy_port {
+        let unaccepted = self.proxy && asks && plan.state == MachineState::Discovered;
+        // A relay's client is answered through it, where nothing is heard.
+        if !unaccepted || self.vouched || self.context.proxy_port || !self.request.giaddr.is_unspecified() {
             return None;
         }
-        let heard = self.request.broadcast && self.request.giaddr.is_unspecified();
         match self.context.rival {
             Some(Rival::Boots(server)) => {
                 let detail = format!("nobody has accepted {}, and {server} offers it something to boot", plan.machine);
-                Some(Decision::silence(Row::Limited, detail))
+                Some(Decision::silence(Row::Theirs, detail))
             }
-            None if heard => {
+            Some(Rival::Nothing) => None,
+            None => {
                 let detail = format!("nobody has accepted {}; what other servers offer it to boot is heard first", plan.machine);
                 Some(Decision { answer: Answer::AfterRivals, ..Decision::silence(Row::Held, detail) })
             }
-            Some(Rival::Nothing) | None => None,
         }
     }
 

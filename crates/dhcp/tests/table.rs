@@ -281,11 +281,10 @@ fn what_boots_an_unaccepted_machine_is_heard_first() {
     let asks = || discover(KNOWN).pxe(7).broadcast();
     for (world, ask, row, answer) in [
         (&unheard, asks(), Row::Held, "rivals first"),
-        (&unheard, discover(KNOWN).pxe(7), Row::PxeUefi, "OFFER"),
         (&unheard, discover(KNOWN).broadcast(), Row::Address, "silence"),
-        (&booted, asks(), Row::Limited, "silence"),
-        (&booted, discover(KNOWN).ipxe(), Row::Limited, "silence"),
-        (&beside, asks(), Row::Limited, "silence"),
+        (&booted, asks(), Row::Theirs, "silence"),
+        (&booted, discover(KNOWN).ipxe(), Row::Theirs, "silence"),
+        (&beside, asks(), Row::Theirs, "silence"),
         (&free, asks(), Row::PxeUefi, "OFFER"),
         (&accepted, asks(), Row::PxeUefi, "OFFER"),
         (&vouched, asks(), Row::PxeUefi, "OFFER"),
@@ -318,6 +317,9 @@ fn an_offer_tells_whether_there_is_something_to_boot() {
     assert_eq!(offer(given, b"", &[(67, b"grub.efi")]), (true, true));
     assert_eq!(offer([0; 4], b"", &[(60, b"PXEClient")]), (false, true), "a PXE server that names its file on port 4011");
     assert_eq!(offer([0; 4], b"", &[]), (false, false));
+    assert_eq!(offer(given, b"", &[(60, b"PXEClient:Arch:00007:UNDI:003000")]), (true, false), "it echoes what the client said");
+    assert_eq!(offer(given, &[3, 4, 192, 168, 10, 1, 255], &[(52, &[1])]), (true, false), "options in the place of the file");
+    assert_eq!(offer(given, &[67, 2, b'a', b'b', 255], &[(52, &[1])]), (true, true));
 }
 
 #[test]

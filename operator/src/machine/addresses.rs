@@ -37,7 +37,7 @@ const MAX_QUARANTINED: usize = 3;
 /// In how many Subnets one interface has an address while something may run on its Machine: it is re-plugged, and somebody else may ask in its name.
 const MAX_HOMES: usize = 4;
 
-/// How far apart nodes' words may be that speak of one question: clocks differ, and a node tells every ten seconds at the most.
+/// How far apart nodes' words may be that speak of one boot: clocks differ, and firmware asks on.
 const SEEN_AT_ONCE: SignedDuration = SignedDuration::from_secs(20);
 
 /// How many addresses that others took in the same moment are passed over in one go.
@@ -85,7 +85,8 @@ fn told(world: &World) -> Option<&(String, SubnetSpec)> {
     // and need not agree in which Subnet that is: it stays where it has an address while it is seen there, else where it can have one.
     let newest = words.iter().map(|(at, _)| *at).max();
     words.retain(|(at, _)| newest.is_some_and(|newest| newest.duration_since(*at) < SEEN_AT_ONCE));
-    let interfaces = world.machine.status.iter().flat_map(|status| &status.interfaces);
+    let boots = |mac| world.machine.spec.boot_interfaces().any(|interface| interface.mac == mac);
+    let interfaces = world.machine.status.iter().flat_map(|status| &status.interfaces).filter(|interface| boots(interface.mac));
     let has: HashSet<_> = interfaces.flat_map(|interface| &interface.addresses).filter_map(|claim| claim.subnet.as_deref()).collect();
     let best = |(at, (name, spec)): &&(Timestamp, &(String, SubnetSpec))| (has.contains(name.as_str()), spec.mode == Mode::Dhcp, *at);
     let asked = words.iter().rev().max_by_key(best).map(|(_, subnet)| *subnet);

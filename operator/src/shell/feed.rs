@@ -77,7 +77,7 @@ impl<K: Object> Kept<K> {
 
     /// One object, as it is known.
     pub(super) fn one(&self, key: &ObjectRef<K>) -> Option<Arc<K>> {
-        self.own.newest(key, self.store.get(key))
+        self.own.newest(key, || self.store.get(key))
     }
 
     /// The API itself was asked. Where the watch is not as far, it is asked again.
@@ -88,14 +88,14 @@ impl<K: Object> Kept<K> {
     /// All objects of a namespace, or of all, as they are known.
     pub(super) fn all(&self, namespace: Option<&str>) -> Vec<Arc<K>> {
         let inside = |object: &Arc<K>| namespace.is_none() || object.meta().namespace.as_deref() == namespace;
-        let mut all = self.own.over(self.store.state());
+        let mut all = self.own.over(|| self.store.state());
         all.retain(inside);
         all
     }
 
     /// All objects of which one of some terms is true, as they are known.
     pub(super) fn about(&self, terms: &[Term]) -> Vec<Arc<K>> {
-        let mut all = self.own.over_those(|| self.index.about(terms).into_iter().filter_map(|key| self.store.get(&key)).collect());
+        let mut all = self.own.over(|| self.index.about(terms).into_iter().filter_map(|key| self.store.get(&key)).collect());
         // What changed since it was found may be about something else.
         all.retain(|object| self.index.is_about(object, terms));
         // Every look finds them in one order.

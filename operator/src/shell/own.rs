@@ -120,17 +120,12 @@ impl<K: Object> Own<K> {
     }
 
     /// One object: what the watch told of it, or what was written since.
-    pub(super) fn newest(&self, key: &ObjectRef<K>, told: Option<Arc<K>>) -> Option<Arc<K>> {
-        self.writes().objects.get(key).cloned().or(told)
+    pub(super) fn newest(&self, key: &ObjectRef<K>, told: impl FnOnce() -> Option<Arc<K>>) -> Option<Arc<K>> {
+        self.writes().objects.get(key).cloned().or_else(told)
     }
 
-    /// All objects: what the watch told of them, and what was written since.
-    pub(super) fn over(&self, told: Vec<Arc<K>>) -> Vec<Arc<K>> {
-        self.over_those(|| told)
-    }
-
-    /// Likewise, of some objects that are looked for while nothing that was written is forgotten; and everything that was written.
-    pub(super) fn over_those(&self, told: impl FnOnce() -> Vec<Arc<K>>) -> Vec<Arc<K>> {
+    /// What the watch told of objects, looked for while nothing that was written is forgotten, and all that was written since.
+    pub(super) fn over(&self, told: impl FnOnce() -> Vec<Arc<K>>) -> Vec<Arc<K>> {
         let writes = self.writes();
         let mut told = told();
         if !writes.objects.is_empty() {
@@ -168,7 +163,7 @@ mod tests {
     }
 
     fn seen(own: &Own<Machine>, told: &[(&str, u64)]) -> Vec<String> {
-        let list = own.over(told.iter().map(|(name, version)| Arc::new(machine(name, *version))).collect());
+        let list = own.over(|| told.iter().map(|(name, version)| Arc::new(machine(name, *version))).collect());
         let mut list: Vec<String> =
             list.iter().map(|machine| format!("{} {}", machine.name_any(), machine.resource_version().unwrap())).collect();
         list.sort();
