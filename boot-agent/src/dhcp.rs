@@ -144,7 +144,9 @@ async fn release_held(server: Arc<Server>, socket: Arc<UdpSocket>) {
         if server.authority() != Authority::Probing {
             packets.extend(server.unprobed.lock().unwrap_or_else(PoisonError::into_inner).take_known(Instant::now(), |_| true));
         }
-        let heard = |mac| server.shared.rivals.is_known(mac);
+        // Somebody may have accepted it meanwhile.
+        let accepted = |mac| snapshot.by_mac(mac).is_some_and(|plan| plan.state != athanor_crds::MachineState::Discovered);
+        let heard = |mac| server.shared.rivals.is_known(mac) || accepted(mac);
         packets.extend(server.unheard.lock().unwrap_or_else(PoisonError::into_inner).take_known(Instant::now(), heard));
         for packet in packets {
             server.handle(&socket, &packet, SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), false).await;

@@ -70,7 +70,7 @@ struct Client {
     events: VecDeque<BootEvent>,
     facts: Option<Inventory>,
     subnet: Option<String>,
-    /// When its firmware asked there last.
+    /// When its firmware asked there last, or anything on it for the first time.
     subnet_at: Option<Timestamp>,
     last_boot: Option<Timestamp>,
     /// When the firmware that runs now first asked.
@@ -259,11 +259,12 @@ impl Reporter {
             if firmware {
                 client.firmware_asked(mac);
             }
-            if firmware && seen.subnet.is_some() {
-                // Its first question in a boot is told in any case, and this goes along.
+            // Firmware's first question in a boot is told in any case, and so is who asks where it has no address and was not before.
+            let elsewhere = !at_home && client.subnet != seen.subnet;
+            if seen.subnet.is_some() && (firmware || elsewhere) {
                 client.subnet_at = Some(now());
             }
-            if !at_home && seen.subnet.is_some() && client.subnet != seen.subnet {
+            if elsewhere && seen.subnet.is_some() {
                 client.mark(true);
             }
             client.saw(seen);

@@ -56,7 +56,7 @@ pub struct NodeReport {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub subnet: Option<String>,
-    /// When its firmware last asked there, as far as that was told with something else: of several nodes' words about where it is, the newest holds.
+    /// When its firmware last asked there, or anything on it for the first time: of several nodes' words about where it is, the newest holds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subnet_at: Option<MicroTime>,
     /// When its firmware last asked for a boot script: proof that whatever ran on it before does not run now.

@@ -34,3 +34,21 @@ fn a_hall_that_boots_at_once_is_told_of_in_turn_and_who_is_waited_for_comes_firs
     }
     assert_eq!(told.len(), 201, "somebody was told of twice before others were told of once");
 }
+
+#[test]
+fn where_a_machine_is_says_its_firmware_or_who_asks_where_it_was_not() {
+    let (reporter, mac) = (Reporter::default(), MacAddr([2, 0, 0, 0, 0, 1]));
+    let asks = |firmware, subnet: &str, at_home| {
+        let (asked, answer) = ("a".to_owned(), "b".to_owned());
+        reporter.with(mac, |client| client.subnet_at = Some(Timestamp::UNIX_EPOCH));
+        reporter.saw_dhcp(mac, firmware, Seen { protocol: "DHCP", asked, answer, row: None, subnet: Some(subnet.to_owned()) }, at_home);
+        reporter
+            .of(mac, |client| (client.subnet.clone().unwrap_or_default(), client.subnet_at != Some(Timestamp::UNIX_EPOCH)))
+            .unwrap_or_default()
+    };
+    assert_eq!(asks(true, "lab", true), ("lab".to_owned(), true));
+    assert_eq!(asks(false, "lab", true), ("lab".to_owned(), false), "its system renews its lease");
+    assert_eq!(asks(false, "two", false), ("two".to_owned(), true), "its system was plugged in elsewhere");
+    assert_eq!(asks(false, "two", false), ("two".to_owned(), false), "it asks on, and that was told");
+    assert_eq!(asks(true, "lab", true), ("lab".to_owned(), true), "it came back");
+}

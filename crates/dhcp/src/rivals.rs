@@ -21,10 +21,10 @@ use crate::{
 /// How long after its question a client that has an address, and nothing to boot, may still be offered that by a third: such servers look nothing up.
 pub const GRACE: Duration = Duration::from_millis(300);
 /// How long nothing is heard before that means that nothing can be heard here. dnsmasq pings for 3 s before it offers an address, for one client
-/// after the other; EDK2 asks after 0, 4 and 12 s.
-pub const DEAF: Duration = Duration::from_secs(10);
+/// after the other and for six in half a minute; EDK2 asks after 0, 4, 12 and 28 s.
+pub const DEAF: Duration = Duration::from_secs(25);
 /// How long a question waits for what others offer: until EDK2 asks again.
-pub const HOLD: Duration = Duration::from_secs(9);
+pub const HOLD: Duration = Duration::from_secs(16);
 /// How many clients are remembered, of some 100 bytes: a whole hall. Beyond, who asked longest ago is forgotten.
 const MAX_CLIENTS: usize = 16_384;
 /// Among how many the one that is forgotten is looked for.
@@ -59,8 +59,8 @@ struct Client {
     last: Instant,
     /// Who offered it something to boot last, in which transaction, and when.
     boots: Option<(Ipv4Addr, u32, Instant)>,
-    /// In which transaction it was offered an address without anything to boot.
-    address: Option<u32>,
+    /// In which transaction it was offered an address without anything to boot, and when.
+    address: Option<(u32, Instant)>,
     /// When we offered it something.
     ours: Option<Instant>,
 }
@@ -84,11 +84,15 @@ impl Rivals {
     /// A client asks.
     pub fn asks(&mut self, now: Instant, question: Question) {
         let client = self.client(now, question.mac);
-        client.question = Some(question);
-        if now.duration_since(client.last) >= FORGOTTEN {
+        let anew = client.question.is_some_and(|before| before.xid != question.xid);
+        // Whoever was heard before can be heard again, and firmware that asks anew boots anew.
+        if (anew && (client.boots.is_some() || client.address.is_some())) || now.duration_since(client.last) >= FORGOTTEN {
             client.first = now;
         }
-        client.last = now;
+        if anew && question.broadcast {
+            client.ours = None;
+        }
+        (client.question, client.last) = (Some(question), now);
     }
 
     /// Another server offered a client something.
@@ -97,7 +101,7 @@ impl Rivals {
         if offer.boots {
             client.boots = Some((offer.server, offer.xid, now));
         } else if offer.gives_address {
-            client.address = Some(offer.xid);
+            client.address = Some((offer.xid, now));
         }
     }
 
@@ -123,7 +127,9 @@ impl Rivals {
             return Some(theirs.map_or(Rival::Nothing, |(server, ..)| Rival::Boots(server)));
         }
         let theirs = client.boots.filter(|(_, xid, _)| *xid == question.xid);
-        let settled = client.address == Some(question.xid) && now.duration_since(client.last) >= GRACE;
+        // From whichever was seen first: the offer of a server that looked an address up for seconds comes after all others.
+        let since = |heard: Instant| now.duration_since(heard.min(client.last));
+        let settled = client.address.is_some_and(|(xid, heard)| xid == question.xid && since(heard) >= GRACE);
         let deaf = now.duration_since(client.first) >= DEAF;
         theirs.map(|(server, ..)| Rival::Boots(server)).or((settled || deaf).then_some(Rival::Nothing))
     }
@@ -169,7 +175,7 @@ mod tests {
     #[test]
     fn where_nothing_can_be_heard_who_asks_on_is_answered() {
         let (mut rivals, start) = (Rivals::default(), Instant::now());
-        let asked: Vec<_> = [0, 4, 12]
+        let asked: Vec<_> = [0, 4, 12, 28]
             .into_iter()
             .map(|seconds| {
                 let now = start + Duration::from_secs(seconds);
@@ -177,10 +183,23 @@ mod tests {
                 rivals.of(now, question(1, true))
             })
             .collect();
-        assert_eq!(asked, [None, None, Some(Rival::Nothing)]);
+        assert_eq!(asked, [None, None, None, Some(Rival::Nothing)]);
         let next = start + Duration::from_secs(120);
         rivals.asks(next, question(2, true));
         assert_eq!(rivals.of(next, question(2, true)), None, "another boot");
+    }
+
+    /// Its loader failed, or it was restarted: that its server was silent for a moment says nothing.
+    #[test]
+    fn who_was_heard_before_is_waited_for_at_the_next_boot() {
+        let (mut rivals, start) = (Rivals::default(), Instant::now());
+        rivals.asks(start, question(1, true));
+        rivals.heard(start, &offer(1, true));
+        for (seconds, xid) in [(20, 2), (40, 3), (60, 4)] {
+            let now = start + Duration::from_secs(seconds);
+            rivals.asks(now, question(xid, true));
+            assert_eq!(rivals.of(now, question(xid, true)), None, "after {seconds} s");
+        }
     }
 
     #[test]
@@ -196,6 +215,10 @@ mod tests {
         rivals.answered(after(1), MAC);
         rivals.heard(after(2), &offer(1, true));
         assert_eq!(rivals.of(after(20), question(2, false)), Some(Rival::Nothing));
+        // What another boots the next time, it boots to the end.
+        rivals.asks(after(60), question(3, true));
+        rivals.heard(after(60), &offer(3, true));
+        assert_eq!(rivals.of(after(65), question(4, false)), BOOTS);
     }
 
     #[test]
