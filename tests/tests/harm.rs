@@ -245,6 +245,27 @@ fn a_uefi_machine_stays_with_the_dnsmasq_that_boots_it() {
     assert!(ours.is_empty(), "we answered: {ours:?}");
 }
 
+/// dnsmasq pings for one after the other before it offers them an address.
+#[test]
+fn two_uefi_machines_at_once_stay_with_the_dnsmasq_that_boots_them() {
+    let rack = Rack::up().unwrap();
+    let other = rack.neighbour("192.168.10.2/24").unwrap();
+    let _dnsmasq = dnsmasq::booting(&rack, &other, "theirs.efi").unwrap();
+    let _service = detected(&rack).unwrap();
+    let capture = Capture::start(&rack).unwrap();
+    let mut vms = ["52:54:00:aa:00:1f", "52:54:00:aa:00:20"].map(|mac| Vm::plug(&rack, Firmware::Uefi, mac).unwrap());
+    vms.iter_mut().for_each(|vm| vm.power_on().unwrap());
+    wait_for("both to ask for the other server's boot file", Duration::from_secs(90), || {
+        let text = capture.text();
+        let asked: std::collections::BTreeSet<&str> =
+            text.lines().filter(|line| line.contains("theirs.efi")).filter_map(|line| line.split_whitespace().next()).collect();
+        if asked.iter().filter(|from| from.starts_with("192.168.10.5")).count() > 1 { Ok(()) } else { Err(format!("{asked:?}\n{text}")) }
+    })
+    .unwrap();
+    let ours = answers_of_ours(&capture);
+    assert!(ours.is_empty(), "we answered: {ours:?}");
+}
+
 #[test]
 fn a_dnsmasq_that_knows_its_clients_by_name_is_seen_when_one_of_them_chooses_it() {
     let rack = Rack::up().unwrap();
