@@ -226,6 +226,11 @@ pub fn is_trouble(reason: &str) -> bool {
     TROUBLE.contains(&reason)
 }
 
+/// Whether this is why something is ready or not, as far as was last said.
+pub fn is_ready_for(conditions: &[Condition], reason: &str) -> bool {
+    find(conditions, types::READY).is_some_and(|ready| ready.reason == reason)
+}
+
 /// The condition of a type, if it was ever set.
 pub fn find<'a>(conditions: &'a [Condition], type_: &str) -> Option<&'a Condition> {
     conditions.iter().find(|condition| condition.type_ == type_)

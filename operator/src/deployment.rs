@@ -101,7 +101,7 @@ async fn claim_one(deployment: Deployment, cluster: &impl Cluster) -> Result<(De
 
 /// The Machines whose claim is this very Deployment, as far as is known: one, as a rule.
 async fn owned(deployment: &Deployment, cluster: &impl Cluster) -> Result<Vec<Arc<Machine>>, PortError> {
-    let term = Term::Of(deployment.namespace().unwrap_or_default(), deployment.name_any());
+    let term = Term::BelongsTo(deployment.namespace().unwrap_or_default(), deployment.name_any());
     let mut owned = cluster.about::<Machine>(&[term]).await?;
     owned.retain(|machine| claim::owns(deployment, machine));
     Ok(owned)

@@ -4,16 +4,13 @@ use std::net::IpAddr;
 
 use athanor_crds::{
     Address, BootProfile, BootReport, Deployment, Machine, MachineInventory, Subnet,
-    conditions::{self, reasons, types},
+    conditions::{self, reasons},
 };
 use athanor_wire::{
     MacAddr,
     inventory::{identifies_by_serial, identifies_by_uuid},
 };
-use k8s_openapi::{
-    api::{coordination::v1::Lease, core::v1::Secret},
-    apimachinery::pkg::apis::meta::v1::Condition,
-};
+use k8s_openapi::api::{coordination::v1::Lease, core::v1::Secret};
 use kube::ResourceExt as _;
 
 use crate::port::Object;
@@ -28,9 +25,9 @@ pub enum Term {
     /// It fixes some IP address for somebody.
     FixesSome,
     /// It belongs to the object of this namespace and name: an address to its Machine, a Machine to its Deployment.
-    Of(String, String),
+    BelongsTo(String, String),
     /// It is about the object of this namespace and name: a Deployment that has, chose or waits for a Machine.
-    On(String, String),
+    Concerns(String, String),
     /// It waits for any object of this namespace.
     WaitsIn(String),
     /// It does not go on, for this reason.
@@ -47,15 +44,16 @@ pub enum Term {
 pub trait Indexed: Object {
     /// What is true of it.
     fn terms(&self) -> Vec<Term>;
+
+    /// Whether one of some terms is true of it.
+    fn is_about(&self, wanted: &[Term]) -> bool {
+        self.terms().iter().any(|term| wanted.contains(term))
+    }
 }
 
 /// What is looked for among others that concern a Machine: its MAC addresses.
 pub(crate) fn macs(machine: &Machine) -> impl Iterator<Item = Term> {
     machine.spec.interfaces.iter().map(|interface| Term::Mac(interface.mac))
-}
-
-fn stuck(list: &[Condition], reason: &'static str) -> Option<Term> {
-    conditions::find(list, types::READY).is_some_and(|ready| ready.reason == reason).then_some(Term::Stuck(reason))
 }
 
 impl Indexed for Machine {
@@ -67,11 +65,12 @@ impl Indexed for Machine {
         if terms.iter().any(|term| matches!(term, Term::Fixes(_))) {
             terms.push(Term::FixesSome);
         }
-        terms.extend(self.spec.claim_ref.iter().map(|claim| Term::Of(claim.namespace.clone(), claim.name.clone())));
+        terms.extend(self.spec.claim_ref.iter().map(|claim| Term::BelongsTo(claim.namespace.clone(), claim.name.clone())));
         let credentials = self.spec.bmc.iter().filter_map(|bmc| bmc.credentials.as_ref());
         terms.extend(credentials.map(|credentials| Term::Credentials(namespace.clone(), credentials.name.clone())));
-        let conditions = self.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
-        terms.extend([reasons::DUPLICATE_MAC, reasons::ADDRESS_CONFLICT].into_iter().filter_map(|reason| stuck(conditions, reason)));
+        let list = self.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+        let stuck = [reasons::DUPLICATE_MAC, reasons::ADDRESS_CONFLICT].into_iter();
+        terms.extend(stuck.filter(|reason| conditions::is_ready_for(list, reason)).map(Term::Stuck));
         terms
     }
 }
@@ -85,7 +84,7 @@ impl Indexed for Deployment {
         }
         let wants = &self.spec.machine;
         match (self.status.as_ref().and_then(|status| status.machine.as_ref()), &wants.name, wants.mac) {
-            (Some(name), _, _) | (None, Some(name), _) => terms.push(Term::On(namespace, name.clone())),
+            (Some(name), _, _) | (None, Some(name), _) => terms.push(Term::Concerns(namespace, name.clone())),
             (None, None, Some(mac)) => terms.push(Term::Mac(mac)),
             (None, None, None) => terms.push(Term::WaitsIn(namespace)),
         }
@@ -95,7 +94,7 @@ impl Indexed for Deployment {
 
 impl Indexed for Address {
     fn terms(&self) -> Vec<Term> {
-        let owner = self.spec.owner.iter().map(|owner| Term::Of(owner.namespace.clone(), owner.name.clone()));
+        let owner = self.spec.owner.iter().map(|owner| Term::BelongsTo(owner.namespace.clone(), owner.name.clone()));
         owner.chain([Term::Mac(self.spec.mac)]).collect()
     }
 }

@@ -17,6 +17,8 @@
 //!
 //! Never here: sockets, clocks, leases. Identity is the hardware address, never option 61.
 
+mod crowd;
+
 pub mod client;
 pub mod held;
 pub mod packet;

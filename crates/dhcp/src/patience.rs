@@ -12,6 +12,8 @@ use std::{
 
 use athanor_wire::MacAddr;
 
+use crate::crowd::make_room;
+
 /// Who still asks so long after its first question has no offer: less than iPXE's third question, with what clocks of firmware are off.
 pub const UNCLAIMED_AFTER: Duration = Duration::from_millis(2500);
 /// Silence that ends a row of questions: longer than the pauses of firmware (32 s) and of operating systems (64 s, RFC 2131 section 4.1).
@@ -20,8 +22,6 @@ pub const FORGOTTEN: Duration = Duration::from_secs(70);
 pub const BOOT: Duration = Duration::from_secs(600);
 /// How many are remembered, of some 50 bytes: a whole hall. Beyond, who was silent longest is forgotten and waits again.
 pub const MAX_ASKING: usize = 16_384;
-/// Among how many the one that is forgotten is looked for.
-const EVICTION_LOOK: usize = 64;
 
 /// A machine, and whether it is what boots it from the network that asks.
 pub type Asker = (MacAddr, bool);
@@ -48,11 +48,7 @@ pub struct Patience {
 impl Patience {
     /// A client asks who is there.
     pub fn asks(&mut self, now: Instant, who: Asker) {
-        if self.clients.len() >= MAX_ASKING && !self.clients.contains_key(&who) {
-            // Of some that the map's own order picks: a flood of new addresses must not go over all of them for each.
-            let quietest = self.clients.iter().take(EVICTION_LOOK).min_by_key(|(_, asking)| asking.last).map(|(who, _)| *who);
-            quietest.map(|quietest| self.clients.remove(&quietest));
-        }
+        make_room(&mut self.clients, MAX_ASKING, &who, |asking| asking.last);
         let new = Asking { first: now, last: now, unclaimed: false };
         let asking = self.clients.entry(who).or_insert(new);
         if !asking.lasts(now) {

@@ -14,6 +14,7 @@ use std::{
 use athanor_wire::MacAddr;
 
 use crate::{
+    crowd::make_room,
     patience::{BOOT, FORGOTTEN},
     probe::Offer,
 };
@@ -27,8 +28,6 @@ pub const DEAF: Duration = Duration::from_secs(25);
 pub const HOLD: Duration = Duration::from_secs(16);
 /// How many clients are remembered, of some 100 bytes: a whole hall. Beyond, who asked longest ago is forgotten.
 const MAX_CLIENTS: usize = 16_384;
-/// Among how many the one that is forgotten is looked for.
-const EVICTION_LOOK: usize = 64;
 
 /// What other servers offered a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,11 +72,7 @@ pub struct Rivals {
 
 impl Rivals {
     fn client(&mut self, now: Instant, mac: MacAddr) -> &mut Client {
-        if self.clients.len() >= MAX_CLIENTS && !self.clients.contains_key(&mac) {
-            // Of some that the map's own order picks: a flood of new addresses must not go over all of them for each.
-            let quietest = self.clients.iter().take(EVICTION_LOOK).min_by_key(|(_, client)| client.last).map(|(mac, _)| *mac);
-            quietest.map(|quietest| self.clients.remove(&quietest));
-        }
+        make_room(&mut self.clients, MAX_CLIENTS, &mac, |client| client.last);
         self.clients.entry(mac).or_insert(Client { question: None, first: now, last: now, boots: None, address: None, ours: None })
     }
 

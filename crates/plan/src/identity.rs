@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use athanor_crds::{
     Machine, MachineInventory,
-    conditions::{find, reasons, types},
+    conditions::{is_ready_for, reasons},
     machine::OccupancyState,
 };
 use athanor_wire::{
@@ -50,7 +50,7 @@ pub fn may_run(machine: &Machine) -> bool {
 /// Whether a MAC address was a Machine's when it was looked at last, and not only written there.
 fn has(machine: &Machine, mac: MacAddr) -> bool {
     let Some(status) = &machine.status else { return false };
-    let in_conflict = find(&status.conditions, types::READY).is_some_and(|ready| ready.reason == reasons::DUPLICATE_MAC);
+    let in_conflict = is_ready_for(&status.conditions, reasons::DUPLICATE_MAC);
     status.interfaces.iter().any(|interface| interface.mac == mac) && !in_conflict
 }
 

@@ -298,7 +298,7 @@ impl Cluster for Memory {
 
     async fn about<K: Indexed>(&self, terms: &[Term]) -> Result<Vec<Arc<K>>, PortError> {
         let mut all = self.list::<K>(None).await?;
-        all.retain(|object| object.terms().iter().any(|term| terms.contains(term)));
+        all.retain(|object| object.is_about(terms));
         Ok(all)
     }
 

@@ -108,7 +108,7 @@ fn only_one(world: &World) -> Option<&(String, SubnetSpec)> {
 /// Makes sure that a Machine has the addresses it shall have, and no others.
 pub(crate) async fn ensure(world: &World, now: Timestamp, cluster: &impl Cluster) -> Result<Addresses, PortError> {
     // Only these concern it; what is free is looked for in a list of its own.
-    let itself = Term::Of(world.machine.namespace().unwrap_or_default(), world.machine.name_any());
+    let itself = Term::BelongsTo(world.machine.namespace().unwrap_or_default(), world.machine.name_any());
     let mut all = cluster.about::<Address>(&term::macs(&world.machine).chain([itself]).collect::<Vec<_>>()).await?;
     // A list has no order: of several addresses that would do, every look must take the same.
     all.sort_by_key(|address| address.spec.ip);
@@ -429,5 +429,5 @@ pub(crate) async fn leave(machine: &Machine, now: Timestamp, cluster: &impl Clus
 }
 
 async fn of_machine(namespace: &str, name: &str, cluster: &impl Cluster) -> Result<Vec<Arc<Address>>, PortError> {
-    cluster.about::<Address>(&[Term::Of(namespace.to_owned(), name.to_owned())]).await
+    cluster.about::<Address>(&[Term::BelongsTo(namespace.to_owned(), name.to_owned())]).await
 }

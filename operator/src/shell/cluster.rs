@@ -148,7 +148,7 @@ impl Cluster for KubeCluster {
             return Ok(kept.about(terms));
         }
         let mut all = self.list::<K>(None).await?;
-        all.retain(|object| object.terms().iter().any(|term| terms.contains(term)));
+        all.retain(|object| object.is_about(terms));
         Ok(all)
     }
 

@@ -8,15 +8,12 @@ use std::{
 
 use athanor_crds::{
     Address, BootProfile, BootReport, Deployment, Machine, MachineInventory, Subnet,
-    conditions::{self, reasons, types},
+    conditions::{self, reasons},
     names,
 };
 use athanor_wire::agent;
 use futures::{Stream, StreamExt as _, stream};
-use k8s_openapi::{
-    api::{coordination::v1::Lease, core::v1::Secret},
-    apimachinery::pkg::apis::meta::v1::Condition,
-};
+use k8s_openapi::api::{coordination::v1::Lease, core::v1::Secret};
 use kube::{
     Api, Client, ResourceExt as _,
     runtime::{
@@ -170,7 +167,7 @@ impl Feeds {
                 let namespace = ns(&*machine);
                 let owner = machine.spec.claim_ref.as_ref().map(|claim| ObjectRef::new(&claim.name).within(&namespace));
                 // Those that have it or had it, and those without one that it may help.
-                let terms = [Term::On(namespace.clone(), machine.name_any()), Term::WaitsIn(namespace.clone())];
+                let terms = [Term::Concerns(namespace.clone(), machine.name_any()), Term::WaitsIn(namespace.clone())];
                 let terms: Vec<Term> = term::macs(&machine).chain(terms).collect();
                 let mut those = by_machine.keys_about(&terms);
                 those.retain(|deployment| deployment.namespace.as_deref() == Some(&namespace));
@@ -257,7 +254,7 @@ fn gathered(changes: impl Stream<Item = Arc<Address>> + Send + Unpin + 'static) 
 
 /// The Machine that a Deployment owns, by what either of the two says.
 fn of_deployment(machines: &Kept<Machine>, deployment: &Deployment) -> Vec<ObjectRef<Machine>> {
-    let mut owned = machines.keys_about(&[Term::Of(ns(deployment), deployment.name_any())]);
+    let mut owned = machines.keys_about(&[Term::BelongsTo(ns(deployment), deployment.name_any())]);
     let named = deployment.status.as_ref().and_then(|status| status.machine.as_ref());
     owned.extend(named.map(|name| ObjectRef::new(name).within(&ns(deployment))));
     owned
@@ -274,16 +271,13 @@ fn uses(deployment: &Deployment, profile: &BootProfile) -> bool {
     deployment.spec.profile.name == profile.metadata.name && ns(deployment) == ns(profile)
 }
 
-/// Whether that is why something is ready or not, as far as was last known.
-fn ready_for(list: &[Condition], reason: &str) -> bool {
-    conditions::find(list, types::READY).is_some_and(|ready| ready.reason == reason)
-}
-
 /// Whether an address that somebody gives back may be what a Machine waits for.
 fn waits_for_address(machine: &Machine) -> bool {
     let Some(status) = &machine.status else { return false };
     let list = &status.conditions;
-    status.address.is_none() || ready_for(list, reasons::NO_ADDRESS) || ready_for(list, reasons::ADDRESS_CONFLICT)
+    status.address.is_none()
+        || conditions::is_ready_for(list, reasons::NO_ADDRESS)
+        || conditions::is_ready_for(list, reasons::ADDRESS_CONFLICT)
 }
 
 /// What was asked and answered is for people, who read it in the API: all that housekeeping wants to know is when that was last.

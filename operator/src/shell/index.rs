@@ -16,6 +16,7 @@ use crate::{
 /// The index of one kind.
 pub(super) struct Index<K: Object> {
     terms_of: fn(&K) -> Vec<Term>,
+    is_about: fn(&K, &[Term]) -> bool,
     terms: RwLock<Terms<K>>,
 }
 
@@ -29,12 +30,12 @@ impl<K: Object> Index<K> {
     where
         K: Indexed,
     {
-        Self { terms_of: K::terms, terms: RwLock::new(Terms::new()) }
+        Self { terms_of: K::terms, is_about: K::is_about, terms: RwLock::new(Terms::new()) }
     }
 
     /// Whether one of some terms is true of an object.
     pub(super) fn is_about(&self, object: &K, wanted: &[Term]) -> bool {
-        (self.terms_of)(object).iter().any(|term| wanted.contains(term))
+        (self.is_about)(object, wanted)
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, Terms<K>> {
