@@ -28,6 +28,7 @@ pub(crate) fn redact(path: &str) -> String {
     match segments.as_slice() {
         ["b", _, rest @ ..] => format!("b/…/{}", rest.join("/")),
         ["v1", "report", _] => "v1/report/…".to_owned(),
+        ["v1", "metadata", _, rest @ ..] => format!("v1/metadata/…/{}", rest.join("/")),
         _ => path.trim_start_matches('/').to_owned(),
     }
 }
@@ -47,6 +48,7 @@ mod tests {
     fn tokens_are_in_no_report() {
         assert_eq!(redact("/b/secret/f/kernel"), "b/…/f/kernel");
         assert_eq!(redact("/v1/report/secret"), "v1/report/…");
+        assert_eq!(redact("/v1/metadata/secret/latest/user-data"), "v1/metadata/…/latest/user-data");
         assert_eq!(redact("live/vmlinuz"), "live/vmlinuz");
     }
 }

@@ -83,6 +83,8 @@ pub mod reasons {
     pub const PROVISIONING: &str = "Provisioning";
     /// Machine, Deployment: it runs what was asked for, and proved it.
     pub const PROVISIONED: &str = "Provisioned";
+    /// Machine, Deployment: its image was written and read back; nothing proves yet that it runs.
+    pub const WRITTEN: &str = "Written";
     /// Deployment: the boot files were fetched; nothing proves that they run.
     pub const SERVED: &str = "Served";
     /// Machine, Deployment: the Deployment was deleted and the machine is given back.

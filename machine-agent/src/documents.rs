@@ -21,7 +21,7 @@ pub fn file_system(documents: &Documents) -> io::Result<Vec<u8>> {
     {
         let system = FileSystem::new(Cursor::new(&mut bytes), FsOptions::new())?;
         let root = system.root_dir();
-        for (path, text) in &documents.files {
+        for (path, text) in &documents.all_files() {
             let mut folder = root.clone();
             let (folders, name) = path.rsplit_once('/').map_or(("", path.as_str()), |(folders, name)| (folders, name));
             for part in folders.split('/').filter(|part| !part.is_empty()) {
@@ -45,7 +45,7 @@ mod tests {
     fn the_documents_are_there_under_their_label() {
         let files = [("openstack/latest/meta_data.json", "{}"), ("openstack/latest/user_data", "#cloud-config\n")];
         let files = files.map(|(path, text)| (path.to_owned(), text.to_owned())).into();
-        let mut bytes = file_system(&Documents { label: "config-2".into(), files }).unwrap();
+        let mut bytes = file_system(&Documents { label: "config-2".into(), files, metadata: None }).unwrap();
         let system = FileSystem::new(Cursor::new(&mut bytes), FsOptions::new()).unwrap();
         assert_eq!(system.volume_label(), "config-2");
         let mut text = String::new();
@@ -56,6 +56,6 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_an_error() {
         let files = [("user-data".to_owned(), "x".repeat(9 << 20))].into();
-        assert!(file_system(&Documents { label: "cidata".into(), files }).is_err());
+        assert!(file_system(&Documents { label: "cidata".into(), files, metadata: None }).is_err());
     }
 }

@@ -366,7 +366,8 @@ fn documents_and_a_grown_partition_on_a_gpt() {
     let plain = std::fs::read(&raw).unwrap();
     let server = Server::with(plain.clone());
     let (file, target) = disk(DISK);
-    let documents = Documents { label: "cidata".into(), files: [("user-data".to_owned(), "#cloud-config\n".to_owned())].into() };
+    let documents =
+        Documents { label: "cidata".into(), files: [("user-data".to_owned(), "#cloud-config\n".to_owned())].into(), metadata: None };
     put(&Write { grow: true, documents: Some(documents), ..order(&server.url("disk.img"), sha256(&plain)) }, &target).unwrap();
     // The kernel's own tool finds nothing to complain about.
     let listed = Command::new("sfdisk").args(["--verify"]).arg(file.path()).output().unwrap();

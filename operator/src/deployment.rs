@@ -285,6 +285,13 @@ fn mirror(deployment: &Deployment, status: &mut DeploymentStatus, machine: &Mach
     status.progress = Some(if is_ready { String::new() } else { message.clone() }).filter(|text| !text.is_empty()).map(short);
     let list = &mut status.conditions;
     let booted = is_ready && reason == reasons::PROVISIONED;
+    // Said of images only: nothing else is written.
+    if machine.spec.occupancy.as_ref().is_some_and(|occupancy| occupancy.wipe.is_some()) {
+        let written = is_ready && [reasons::WRITTEN, reasons::PROVISIONED].contains(&reason.as_str());
+        conditions::set(list, now, types::WRITTEN, written, &reason, message.clone());
+    } else {
+        list.retain(|condition| condition.type_ != types::WRITTEN);
+    }
     conditions::set(list, now, types::BOOTED, booted, &reason, message.clone());
     conditions::set(list, now, types::READY, is_ready, &reason, message);
     match conditions::find(&seen.conditions, types::FAILING) {

@@ -4,7 +4,7 @@
 use athanor_tests::{
     FakeAgent, FakeIpxe, Rack, Service,
     fake_agent::{self, inventory, profile},
-    wait_for,
+    tools, wait_for,
 };
 use serde_json::{Value, json};
 
@@ -26,10 +26,13 @@ fn write_after(agent: &FakeAgent<'_>, look: &Value) -> anyhow::Result<Value> {
     wait_for("the write", std::time::Duration::from_secs(60), || agent.step(look["work"].as_str(), 1).map_err(|error| error.to_string()))
 }
 
-fn reason(object: &Value, type_: &str) -> String {
+fn condition(object: &Value, type_: &str) -> Value {
     let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
-    let found = conditions.iter().find(|condition| condition["type"] == type_).cloned().unwrap_or_default();
-    found["reason"].as_str().unwrap_or_default().to_owned()
+    conditions.iter().find(|condition| condition["type"] == type_).cloned().unwrap_or_default()
+}
+
+fn reason(object: &Value, type_: &str) -> String {
+    condition(object, type_)["reason"].as_str().unwrap_or_default().to_owned()
 }
 
 #[test]
@@ -167,7 +170,16 @@ fn what_secrets_say_reaches_the_machine_and_nobody_else() {
         (Some("cidata"), Some("#!/bin/sh\necho hunter2\n"))
     );
     agent.tell(&write, json!({ "outcome": "Done" })).unwrap();
-    service.wait_state("deployment", "web-1", "Provisioned", 40).unwrap();
+    let deployment = service.wait_state("deployment", "web-1", "Provisioned", 40).unwrap();
+    let is = |object: &Value, kind: &str| condition(object, kind)["status"].clone();
+    assert_eq!((is(&deployment, "Written"), is(&deployment, "Booted")), ("True".into(), "False".into()), "{deployment}");
+
+    // Its operating system finds them again with the token on its disk, whatever its address, and says that it runs.
+    let metadata = documents["metadata"].as_str().unwrap().to_owned();
+    assert_eq!(machine.http(&format!("{metadata}user-data")).unwrap(), b"#!/bin/sh\necho hunter2\n");
+    assert_eq!(machine.http(&format!("{metadata}latest/meta-data/hostname")).unwrap(), b"web-1");
+    tools::run(machine.host.command("curl").args(["-sSf", "-d", "hostname=web-1", &format!("{metadata}phone-home")])).unwrap();
+    service.wait("deployment", "web-1", 10, |object| is(object, "Booted") == "True" && reason(object, "Ready") == "Provisioned").unwrap();
 
     // A Secret that is gone takes nothing away from who has it.
     service.ctl("delete secret web-1").unwrap();
@@ -175,6 +187,8 @@ fn what_secrets_say_reaches_the_machine_and_nobody_else() {
     for kind in ["machine", "deployment", "bootreport"] {
         told.push_str(&serde_json::to_string(&service.list(kind).unwrap()).unwrap());
     }
+    let token = metadata.trim_end_matches('/').rsplit('/').next().unwrap().to_owned();
+    assert!(!told.contains(&token) && !service.log().contains(&token), "a token was told");
     assert!(!told.contains("hunter2") && !service.log().contains("hunter2"), "a secret was told");
     service.wait_state("deployment", "web-1", "Provisioned", 5).unwrap();
 }
@@ -230,16 +244,4 @@ fn what_an_unknown_deployment_wrote_is_kept_until_somebody_names_it() {
     service.ctl("create deployment web-1 --profile image").unwrap();
     let write = write_after(&agent, &look).unwrap();
     assert_eq!((&write["step"]["overwrite"], &write["step"]["overwrites"]), (&true.into(), &json!(["i-9"])), "{write}");
-}
-
-#[test]
-fn who_has_no_image_is_handed_no_documents_and_is_told_so() {
-    let rack = Rack::up().unwrap();
-    let service = Service::start(&rack).unwrap();
-    service.ctl("create boot --name live --kernel http://192.168.10.1/k").unwrap();
-    let text = "apiVersion: metal.athanor.dev/v1alpha1\nkind: Deployment\nmetadata: {name: live-1}\nspec: {machine: {selector: {}}, profile: {name: live}, userData: {secretRef: {name: web-1, key: value}}}\n";
-    service.ctl("create machine spare --mac 52:54:00:aa:09:01 --accept").unwrap();
-    service.apply(text).unwrap();
-    let refused = |object: &Value| object["status"].to_string().contains("spec.userData: profile live has no image");
-    service.wait("deployment", "live-1", 30, refused).unwrap();
 }

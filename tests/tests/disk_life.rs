@@ -98,6 +98,10 @@ fn life(firmware: Firmware, bus: Bus, wipe: Wipe, mac: &str) -> anyhow::Result<(
     assert_eq!(whose()?, machine["spec"]["occupancy"]["instanceID"], "whoever meets the disk later");
     let said = vm.wait_console(golden::SAYS, 180)?;
     assert!(said.contains(r#""hostname":"web-1""#), "{said}");
+    // It says so itself, to where its vendor-data leads.
+    let booted =
+        |object: &serde_json::Value| object["status"]["conditions"].to_string().contains("runs web-1 from its disk, by its own report");
+    service.wait("deployment", "web-1", 60, booted)?;
 
     // It is released: what runs is not known to have stopped until somebody restarts it.
     service.ctl("delete deployment web-1")?;

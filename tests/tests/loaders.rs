@@ -130,8 +130,10 @@ fn without_secure_boot_grub_boots_as_well_and_makes_way_for_ipxe_where_that_is_n
     profile(&service, "live", &iso);
     let mut vm = Vm::plug(&rack, Firmware::Uefi, "52:54:00:aa:00:32").unwrap().that_restarts();
     accepted(&service, &mut vm);
-    service.ctl(&format!("deploy --mac {} --profile live --hostname web-1 --wait --timeout 120s", vm.mac)).unwrap();
+    service.ctl(&format!("deploy --mac {} --profile live --hostname web-1 --packages nginx --wait --timeout 120s", vm.mac)).unwrap();
     vm.wait_console("ATHANOR-GUEST", 30).unwrap();
+    let seed = vm.wait_console("ATHANOR-SEED", 5).unwrap();
+    assert!(seed.contains(r#""packages":["nginx"]"#), "GRUB's shell ends commands at semicolons: {seed}");
     let story = service.ctl(&format!("explain {}", vm.mac)).unwrap();
     assert!(story.contains("loader shimx64.efi") && !story.contains("boot.ipxe"), "{story}");
 
@@ -140,10 +142,11 @@ fn without_secure_boot_grub_boots_as_well_and_makes_way_for_ipxe_where_that_is_n
     vm.power_on().unwrap();
     service.wait_state("machine", &vm.name(), "Available", 120).unwrap();
     let own = "apiVersion: metal.athanor.dev/v1alpha1\nkind: BootProfile\nmetadata: {name: own}\nspec:\n  script:\n    ipxe: |\n      #!ipxe\n      \
-               echo SCRIPT-RAN on ${net0/mac}\n      sleep 600\n";
+               echo SCRIPT-RAN on ${net0/mac} ${metadata}\n      sleep 600\n";
     service.apply(own).unwrap();
     service.ctl(&format!("create deployment own --mac {} --profile own", vm.mac)).unwrap();
-    vm.wait_console("SCRIPT-RAN", 120).unwrap();
+    let said = vm.wait_console("SCRIPT-RAN", 120).unwrap();
+    assert!(said.contains("http://192.168.10.1:7481/v1/metadata/"), "{said}");
 }
 
 #[test]

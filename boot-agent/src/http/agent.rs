@@ -30,8 +30,8 @@ const MAX_DISKS: usize = 256;
 /// How long an answer waits for another change when a step could not be told yet.
 const WAIT: Duration = Duration::from_secs(PATIENCE_SECONDS);
 
-/// `POST /v1/agent/<token>/next` and `…/tell`.
-pub(super) async fn answer(shared: &Shared, path: &str, request: Request<Incoming>) -> Response<Body> {
+/// `POST /v1/agent/<token>/next` and `…/tell`, asked of an agent at `agent` (`192.168.10.1:7481`).
+pub(super) async fn answer(shared: &Shared, path: &str, agent: &str, request: Request<Incoming>) -> Response<Body> {
     if request.method() != ::http::Method::POST {
         return not_allowed("POST", "ask with POST\n");
     }
@@ -54,7 +54,7 @@ pub(super) async fn answer(shared: &Shared, path: &str, request: Request<Incomin
     let key = hex::encode(&key);
     match verb {
         "next" => match read(&body) {
-            Ok(next) => next_step(shared, token, &key, &next).await,
+            Ok(next) => next_step(shared, &format!("http://{agent}"), token, &key, &next).await,
             Err(why) => text(StatusCode::BAD_REQUEST, &why),
         },
         "tell" => match read(&body) {
@@ -70,14 +70,14 @@ fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
 }
 
 /// The next step, as soon as there is one; nothing after a while.
-async fn next_step(shared: &Shared, token: &str, key: &str, next: &Next) -> Response<Body> {
+async fn next_step(shared: &Shared, server: &str, token: &str, key: &str, next: &Next) -> Response<Body> {
     let until = Instant::now() + WAIT;
     let mut changes = shared.changes();
     let mut closed = std::pin::pin!(shared.closed());
     loop {
         let snapshot = shared.snapshot();
         let Some(plan) = snapshot.by_token(token) else { return unknown(shared) };
-        match agent::reply(plan, token, key, next, shared.is_fresh()) {
+        match agent::reply(plan, server, token, key, next, shared.is_fresh()) {
             Reply::Do(assignment) => {
                 let what = assignment.step.name();
                 note(shared, plan, format!("a step, having done {}", next.done), format!("{what} of {}", assignment.work));

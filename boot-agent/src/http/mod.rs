@@ -2,6 +2,8 @@
 
 mod agent;
 mod body;
+mod guest;
+mod metadata;
 mod places;
 mod wanted;
 
@@ -10,9 +12,9 @@ use std::{collections::HashMap, convert::Infallible, net::SocketAddr, pin::pin, 
 use ::http::{HeaderValue, Method, Request, Response, StatusCode, header, response::Builder};
 use athanor_crds::conditions::reasons;
 use athanor_plan::BootPlan;
-use athanor_wire::{GuestOutcome, GuestReport, Inventory, MacAddr};
+use athanor_wire::{Inventory, MacAddr};
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full, Limited, combinators::UnsyncBoxBody};
+use http_body_util::{BodyExt as _, Full, combinators::UnsyncBoxBody};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use percent_encoding::percent_decode_str;
@@ -32,8 +34,6 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long a client may neither take nor send a byte. Firmware that unpacks an initrd pauses for seconds.
 const STALL: Duration = Duration::from_secs(60);
-/// The longest report of a guest.
-const MAX_REPORT: usize = 16 << 10;
 
 type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 
@@ -84,15 +84,18 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>, peer: SocketAdd
         return text(StatusCode::OK, "ok\n");
     }
     if let Some(token) = path.strip_prefix("/v1/report/") {
-        return guest(&shared, token, request).await;
+        return guest::report(&shared, token, request).await;
     }
+    let agent = format!("{}:{}", local.ip(), local.port());
     if path.starts_with("/v1/agent/") {
-        return agent::answer(&shared, &path, request).await;
+        return agent::answer(&shared, &path, &agent, request).await;
+    }
+    if let Some(asked) = metadata::Asked::of(&path) {
+        return metadata::answer(&shared, asked, peer, &agent, request).await;
     }
     if request.method() != Method::GET && request.method() != Method::HEAD {
         return not_allowed("GET, HEAD", "only GET and HEAD are served here\n");
     }
-    let agent = format!("{}:{}", local.ip(), local.port());
     let snapshot = shared.snapshot();
     let asks = snapshot.mac_of(peer.ip());
     let told_as = asks.map(|mac| snapshot.told_as(mac));
@@ -229,71 +232,6 @@ impl Delivery {
                 _ => tell(&self.shared, self.mac, &self.path, answer, None),
             }
         }
-    }
-}
-
-/// `POST /v1/report/<token>`: the guest of an attempt says how it fares.
-async fn guest(shared: &Shared, token: &str, request: Request<Incoming>) -> Response<Body> {
-    if request.method() != Method::POST {
-        return not_allowed("POST", "report with POST\n");
-    }
-    let snapshot = shared.snapshot();
-    let Some(plan) = snapshot.by_report_token(token).cloned() else {
-        // A guest reports once: whoever knows too little does not send it away.
-        if !shared.is_fresh() {
-            return text(StatusCode::SERVICE_UNAVAILABLE, "the API was silent too long; report again\n");
-        }
-        return text(StatusCode::FORBIDDEN, "this token belongs to no attempt that is under way\n");
-    };
-    let reading = Limited::new(request.into_body(), MAX_REPORT).collect();
-    let Ok(Ok(body)) = tokio::time::timeout(PATIENCE, reading).await else {
-        return text(StatusCode::PAYLOAD_TOO_LARGE, "the report is too long, or did not come whole\n");
-    };
-    let report = match read_report(&body.to_bytes()) {
-        Ok(report) => report,
-        Err(error) => {
-            let message =
-                format!("the report cannot be read: {error}; send {{\"outcome\": \"Success\" or \"Failure\", \"message\": \"…\"}}\n");
-            return text(StatusCode::BAD_REQUEST, &message);
-        }
-    };
-    let report = GuestReport { message: text::plain(&report.message, 512), ..report };
-    let _under_way = shared.under_way.begin();
-    let what = outcome(&report);
-    let stands = shared.reporter.guest(&plan, report.clone());
-    let contradicted = stands.as_ref().filter(|stands| stands.outcome != report.outcome).map(outcome);
-    let answer = match (contradicted, &stands) {
-        (Some(first), _) => format!("refused: this boot has reported {first} already"),
-        (None, Some(_)) => "noted already".to_owned(),
-        (None, None) => "noted".to_owned(),
-    };
-    tracing::info!(machine = %plan.machine, outcome = what, answer, "guest reported");
-    if let Some(interface) = plan.boot_interface() {
-        let asked = format!("{what}: {}", report.message).chars().take(200).collect();
-        shared.reporter.saw(interface.mac, Seen { protocol: "GUEST", asked, answer: answer.clone(), row: None, subnet: None });
-    }
-    // What is acknowledged is stored: a guest reports once.
-    match contradicted {
-        Some(_) => text(StatusCode::CONFLICT, &format!("{answer}; restart the machine to report anew\n")),
-        None if shared.reporter.all_stored(&plan).await => text(StatusCode::OK, &format!("{answer}\n")),
-        None => text(StatusCode::SERVICE_UNAVAILABLE, "the API did not store the report yet; report again\n"),
-    }
-}
-
-/// What a guest says. A word that means nothing here is somebody's mistake, and what it holds would be lost.
-fn read_report(body: &[u8]) -> Result<GuestReport, String> {
-    let value: serde_json::Value = serde_json::from_slice(body).map_err(|error| error.to_string())?;
-    let unknown = value.as_object().and_then(|fields| fields.keys().find(|key| !["outcome", "message"].contains(&key.as_str())));
-    match unknown {
-        Some(key) => Err(format!("unknown key {:?}", text::plain(key, 64))),
-        None => serde_json::from_value(value).map_err(|error| error.to_string()),
-    }
-}
-
-fn outcome(report: &GuestReport) -> &'static str {
-    match report.outcome {
-        GuestOutcome::Success => "success",
-        GuestOutcome::Failure => "failure",
     }
 }
 

@@ -15,11 +15,11 @@ impl Client {
 }
 
 impl Reporter {
-    /// A guest reported, with the token of its attempt. A boot has one outcome: what stands already is returned.
-    pub(crate) fn guest(&self, plan: &BootPlan, report: GuestReport) -> Option<GuestReport> {
-        let (mac, order) = boot_mac(plan).zip(plan.order.as_ref())?;
+    /// The guest of an attempt reported, with a token of it. A boot has one outcome: what stands already is returned.
+    pub(crate) fn guest(&self, plan: &BootPlan, attempt: &str, report: GuestReport) -> Option<GuestReport> {
+        let mac = boot_mac(plan)?;
         self.with(mac, |client| {
-            client.begin(&order.attempt);
+            client.begin(attempt);
             // The clock may have been set back since its firmware asked.
             let at = client.last_boot.map_or(now(), |boot| boot.max(now()));
             if let Some(said) = client.said().cloned() {

@@ -18,6 +18,7 @@ fn a_hall_that_boots_at_once_is_told_of_in_turn_and_who_is_waited_for_comes_firs
         safe: athanor_plan::Safe::LocalDisk { reason: "r".to_owned() },
         order: None,
         work: None,
+        metadata: None,
         wake: false,
     };
     let snapshot = Snapshot::new(Vec::new(), vec![plan.into()], std::sync::Arc::default());

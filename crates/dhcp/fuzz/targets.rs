@@ -61,6 +61,7 @@ fn snapshot() -> Snapshot {
         safe: Safe::Wait { reason: "Available".into(), message: "it is free".into() },
         order: None,
         work: None,
+        metadata: None,
         wake: false,
     };
     let loaders = Loaders::from_files(["undionly.kpxe", "snponly.efi"].map(|name| (name.to_owned(), name.to_owned())));

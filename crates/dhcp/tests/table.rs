@@ -123,6 +123,7 @@ fn world() -> World {
         safe: Safe::Wait { reason: "NotAccepted".into(), message: "accept it".into() },
         order: None,
         work: None,
+        metadata: None,
         wake: false,
     };
     let (servers, others, leases) = (Vec::new(), Vec::new(), Vec::new());

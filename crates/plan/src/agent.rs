@@ -20,14 +20,15 @@ pub enum Reply {
     Stranger,
 }
 
-/// Answers an agent that holds `key` and asks with `token`. A plan that may be old orders nothing.
-pub fn reply(plan: &BootPlan, token: &str, key: &str, next: &Next, is_fresh: bool) -> Reply {
+/// Answers an agent that holds `key` and asks `server` (`http://192.168.10.1:7481`) with `token`. A plan that may be old orders nothing.
+pub fn reply(plan: &BootPlan, server: &str, token: &str, key: &str, next: &Next, is_fresh: bool) -> Reply {
     if !is_fresh {
         return Reply::Nothing;
     }
     let token = (token != plan.token).then(|| plan.token.clone());
     let assign = |work: &str, index: usize, step: &Step| {
-        Reply::Do(Box::new(Assignment { work: work.to_owned(), index, step: step.clone(), token: token.clone() }))
+        let step = with_documents(step, plan, server);
+        Reply::Do(Box::new(Assignment { work: work.to_owned(), index, step, token: token.clone() }))
     };
     let Some(work) = &plan.work else { return assign(LEAVE, 0, &Step::Reboot) };
     match &work.key {
@@ -41,6 +42,15 @@ pub fn reply(plan: &BootPlan, token: &str, key: &str, next: &Next, is_fresh: boo
     }
     let index = if known { next.done } else { 0 };
     work.work.steps.get(index).map_or(Reply::Nothing, |step| assign(&work.work.id, index, step))
+}
+
+/// An image goes with what its operating system is to read. A plan has that once, for whoever asks.
+fn with_documents(step: &Step, plan: &BootPlan, server: &str) -> Step {
+    let mut step = step.clone();
+    if let (Step::Write(write), Some(metadata)) = (&mut step, &plan.metadata) {
+        write.documents.get_or_insert_with(|| metadata.documents_at(server));
+    }
+    step
 }
 
 #[cfg(test)]
@@ -65,6 +75,7 @@ mod tests {
             safe: Safe::LocalDisk { reason: "r".into() },
             order: None,
             work,
+            metadata: None,
             wake: false,
         }
     }
@@ -72,6 +83,10 @@ mod tests {
     fn inspection(key: Option<&str>) -> Option<AgentWork> {
         let work = Work { id: "w-1".into(), steps: vec![Step::Inventory, Step::PowerOff] };
         Some(AgentWork { purpose: Purpose::Inspect, work, key: key.map(str::to_owned), bound: None, boot: None })
+    }
+
+    fn asks(plan: &BootPlan, token: &str, key: &str, next: &Next, is_fresh: bool) -> Reply {
+        reply(plan, "http://192.168.10.1:7481", token, key, next, is_fresh)
     }
 
     fn does(reply: Reply) -> (String, usize, &'static str, Option<String>) {
@@ -85,22 +100,22 @@ mod tests {
     fn the_agent_that_is_bound_gets_one_step_after_the_other() {
         let plan = plan(inspection(Some("k-1")));
         let at = |work: &str, done, failed| Next { work: Some(work.into()), done, failed };
-        assert_eq!(does(reply(&plan, "t-2", "k-1", &Next::default(), true)), ("w-1".into(), 0, "inventory", None));
-        assert_eq!(does(reply(&plan, "t-2", "k-1", &at("w-0", 5, true), true)), ("w-1".into(), 0, "inventory", None), "other work is over");
-        assert_eq!(does(reply(&plan, "t-1", "k-1", &at("w-1", 1, false), true)), ("w-1".into(), 1, "power off", Some("t-2".into())));
-        assert_eq!(reply(&plan, "t-2", "k-1", &at("w-1", 2, false), true), Reply::Nothing);
-        assert_eq!(reply(&plan, "t-2", "k-1", &at("w-1", 1, true), true), Reply::Nothing, "after a failure");
+        assert_eq!(does(asks(&plan, "t-2", "k-1", &Next::default(), true)), ("w-1".into(), 0, "inventory", None));
+        assert_eq!(does(asks(&plan, "t-2", "k-1", &at("w-0", 5, true), true)), ("w-1".into(), 0, "inventory", None), "other work is over");
+        assert_eq!(does(asks(&plan, "t-1", "k-1", &at("w-1", 1, false), true)), ("w-1".into(), 1, "power off", Some("t-2".into())));
+        assert_eq!(asks(&plan, "t-2", "k-1", &at("w-1", 2, false), true), Reply::Nothing);
+        assert_eq!(asks(&plan, "t-2", "k-1", &at("w-1", 1, true), true), Reply::Nothing, "after a failure");
     }
 
     #[test]
     fn nobody_else_does() {
-        assert_eq!(reply(&plan(inspection(Some("k-1"))), "t-2", "k-2", &Next::default(), true), Reply::Stranger);
-        assert_eq!(reply(&plan(inspection(None)), "t-2", "k-1", &Next::default(), true), Reply::Unbound);
-        assert_eq!(reply(&plan(inspection(Some("k-1"))), "t-2", "k-1", &Next::default(), false), Reply::Nothing, "the plan may be old");
+        assert_eq!(asks(&plan(inspection(Some("k-1"))), "t-2", "k-2", &Next::default(), true), Reply::Stranger);
+        assert_eq!(asks(&plan(inspection(None)), "t-2", "k-1", &Next::default(), true), Reply::Unbound);
+        assert_eq!(asks(&plan(inspection(Some("k-1"))), "t-2", "k-1", &Next::default(), false), Reply::Nothing, "the plan may be old");
     }
 
     #[test]
     fn where_there_is_no_work_the_machine_leaves() {
-        assert_eq!(does(reply(&plan(None), "t-2", "k-1", &Next::default(), true)), ("leave".into(), 0, "reboot", None));
+        assert_eq!(does(asks(&plan(None), "t-2", "k-1", &Next::default(), true)), ("leave".into(), 0, "reboot", None));
     }
 }

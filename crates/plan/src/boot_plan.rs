@@ -6,6 +6,8 @@ use athanor_crds::{MachineState, bootprofile::Success, machine::LocalBoot};
 use athanor_wire::{MacAddr, work::Work};
 use serde::{Deserialize, Serialize};
 
+use crate::metadata::Metadata;
+
 /// The format this version writes. Agents serve this one and the one before.
 pub const FORMAT: u32 = 1;
 
@@ -58,6 +60,9 @@ pub struct BootPlan {
     /// What its machine-agent has to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub work: Option<AgentWork>,
+    /// What its operating system may ask for while it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<Metadata>,
     /// Whether it is to be woken by magic packets: it waits for a boot, and may be off.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub wake: bool,
@@ -201,6 +206,9 @@ pub struct Linux {
     /// Whether it is told where our servers are: the machine-agent asks them.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub asks_servers: bool,
+    /// The token of its metadata, where cloud-init is told to look for it there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<String>,
 }
 
 impl Order {

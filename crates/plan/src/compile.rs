@@ -7,7 +7,9 @@ use athanor_wire::{fnv, work::TOKEN_WORD};
 
 use crate::{
     boot_plan::{AgentWork, BootPlan, FORMAT, Linux, MachineKey, Order, PlanInterface, Safe, Source},
-    ipxe, support,
+    ipxe,
+    metadata::Metadata,
+    support,
 };
 
 /// Why no order can be compiled. The field's path, what is wrong, what to do.
@@ -55,6 +57,8 @@ pub struct Decided<'a> {
     pub order: Option<OrderInput<'a>>,
     /// What its machine-agent has to do; its order is then the ramdisk.
     pub work: Option<AgentWork>,
+    /// What its operating system may ask for.
+    pub metadata: Option<Metadata>,
     /// Whether a magic packet is to switch it on.
     pub wake: bool,
     /// Its interfaces with the addresses that are truly theirs.
@@ -81,7 +85,7 @@ pub struct OrderInput<'a> {
 pub fn build(machine: &Machine, decided: &Decided<'_>, tokens: &Tokens) -> Result<BootPlan, PlanError> {
     let order = match (&decided.work, &decided.order) {
         (Some(work), input) => Some(ramdisk(work, input.as_ref(), tokens, machine.spec.local_boot)),
-        (None, Some(input)) => Some(order(input, tokens, machine.spec.local_boot)?),
+        (None, Some(input)) => Some(order(input, decided.metadata.as_ref(), tokens, machine.spec.local_boot)?),
         (None, None) => None,
     };
     let hostname = decided.order.as_ref().map(|input| {
@@ -104,6 +108,7 @@ pub fn build(machine: &Machine, decided: &Decided<'_>, tokens: &Tokens) -> Resul
         safe: decided.safe.clone(),
         order,
         work: decided.work.clone(),
+        metadata: decided.metadata.clone(),
         wake: decided.wake,
     })
 }
@@ -117,6 +122,7 @@ fn ramdisk(work: &AgentWork, input: Option<&OrderInput<'_>>, tokens: &Tokens, di
         // The last console is the one that the agent speaks on; a machine without a serial port loses nothing.
         arguments: format!("console=tty0 console=ttyS0,115200 panic=30 {TOKEN_WORD}{}", tokens.script),
         asks_servers: true,
+        metadata: None,
     };
     Order {
         attempt: work.work.id.clone(),
@@ -130,7 +136,7 @@ fn ramdisk(work: &AgentWork, input: Option<&OrderInput<'_>>, tokens: &Tokens, di
     }
 }
 
-fn order(input: &OrderInput<'_>, tokens: &Tokens, disk: LocalBoot) -> Result<Order, PlanError> {
+fn order(input: &OrderInput<'_>, metadata: Option<&Metadata>, tokens: &Tokens, disk: LocalBoot) -> Result<Order, PlanError> {
     let profile = input.profile;
     let unquotable = |source| PlanError::Unquotable { profile: input.profile_name.clone(), source };
     let mut files = BTreeMap::new();
@@ -145,6 +151,7 @@ fn order(input: &OrderInput<'_>, tokens: &Tokens, disk: LocalBoot) -> Result<Ord
                 linux.initrds.push(place(input, &mut files, "spec.initrds", &format!("initrd{index}"), initrd)?);
             }
             linux.arguments = ipxe::words("spec.cmdline", profile.cmdline.as_deref().unwrap_or_default()).map_err(unquotable)?;
+            linux.metadata = metadata.filter(|_| !names_datasource(&linux.arguments)).and_then(Metadata::told_by_script);
             let report = (profile.success == Success::Reported).then_some(tokens.report.as_str());
             (ipxe::linux(&linux, report, disk), Some(linux))
         }
@@ -187,6 +194,11 @@ pub fn digest(sources: &[Source]) -> String {
         Source::Ramdisk { file } => ["", "\0", file.as_str(), "\0"],
     });
     format!("{:016x}", fnv(names.collect::<String>().as_bytes()))
+}
+
+/// Whether the kernel's arguments say where cloud-init finds its data: a person knows better.
+fn names_datasource(arguments: &str) -> bool {
+    arguments.split_whitespace().any(|word| word.starts_with("ds="))
 }
 
 fn member(iso: &str, path: &str) -> Source {

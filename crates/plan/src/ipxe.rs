@@ -9,11 +9,12 @@ use std::{fmt::Write as _, time::Duration};
 
 use athanor_crds::{conditions::reasons, machine::LocalBoot};
 
-use athanor_wire::work::SERVERS_WORD;
+use athanor_wire::{metadata, work::SERVERS_WORD};
 
 use crate::{
     boot_plan::{BootPlan, Linux, Safe},
     loader::{LOCAL_DISK, LOCAL_DISK_ARM64},
+    metadata::Metadata,
 };
 
 /// How long a waiting machine sleeps between two questions. With the question itself it stays below five seconds.
@@ -79,7 +80,9 @@ pub fn linux(linux: &Linux, report: Option<&str>, disk: LocalBoot) -> String {
     let own = if linux.arguments.is_empty() { String::new() } else { format!(" {}", linux.arguments) };
     let report = report.map(|token| format!(" athanor.report=${{report}}/{token}")).unwrap_or_default();
     let servers = if linux.asks_servers { format!(" {SERVERS_WORD}${{servers}}") } else { String::new() };
-    let _ = writeln!(out, "kernel {}{names}{own} BOOTIF=01-${{netX/mac:hexhyp}}{report}{servers} || goto retry", place(&linux.kernel));
+    let seed = linux.metadata.as_ref().map(|token| seed("${server}", token)).unwrap_or_default();
+    let place_of_kernel = place(&linux.kernel);
+    let _ = writeln!(out, "kernel {place_of_kernel}{names}{own} BOOTIF=01-${{netX/mac:hexhyp}}{report}{servers}{seed} || goto retry");
     for (name, at) in initrds() {
         let _ = writeln!(out, "initrd --name {name} {at} || goto retry");
     }
@@ -89,6 +92,11 @@ pub fn linux(linux: &Linux, report: Option<&str>, disk: LocalBoot) -> String {
     out.push_str(":give_up\nimgfree\necho Athanor: the files could not be fetched here\ngoto lost\n");
     out.push_str(&ask_again(disk));
     out
+}
+
+/// The kernel's argument that tells cloud-init where its data is. iPXE joins commands at `;` between blanks only.
+pub(crate) fn seed(server: &str, token: &str) -> String {
+    format!(" ds=nocloud;s={}", metadata::url(server, token))
 }
 
 /// What firmware knows about the machine, as a query: a newcomer has vendor, product, serial and UUID before anything else runs on it.
@@ -167,6 +175,10 @@ pub fn script(plan: &BootPlan, part: Part, place: &Place<'_>, waited: Duration) 
         }
         (Some(order), _) if part == Part::Order => {
             let _ = writeln!(out, "set disk no\necho Athanor: {who} boots {}", harmless(&order.deployment));
+            if let Some(token) = plan.metadata.as_ref().filter(|_| order.linux.is_none()).and_then(Metadata::told_by_script) {
+                // A script of one's own tells it its system as it likes.
+                let _ = writeln!(out, "set metadata {}", metadata::url(place.server, &token));
+            }
             out.push_str(&order.script);
         }
         (_, Safe::LocalDisk { reason }) => {
@@ -220,7 +232,7 @@ mod tests {
     #[test]
     fn the_script_of_an_order() {
         let linux =
-            Linux { kernel: "kernel".into(), initrds: vec!["initrd0".into()], arguments: "console=ttyS0".into(), asks_servers: false };
+            Linux { kernel: "kernel".into(), initrds: vec!["initrd0".into()], arguments: "console=ttyS0".into(), ..Linux::default() };
         insta::assert_snapshot!(super::linux(&linux, Some("r-1"), LocalBoot::default()));
     }
 

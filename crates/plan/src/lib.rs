@@ -23,6 +23,7 @@ pub mod identity;
 pub mod ipxe;
 pub mod lifecycle;
 pub mod loader;
+pub mod metadata;
 pub mod nearest;
 pub mod snapshot;
 pub mod support;

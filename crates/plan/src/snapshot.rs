@@ -46,6 +46,7 @@ pub struct Snapshot {
     by_ip: HashMap<IpAddr, MacAddr>,
     by_token: HashMap<String, usize>,
     by_report_token: HashMap<String, usize>,
+    by_metadata_token: HashMap<String, usize>,
     loaders: Arc<Loaders>,
 }
 
@@ -67,6 +68,9 @@ impl Snapshot {
             }
             if let Some(order) = &plan.order {
                 this.by_report_token.entry(order.report_token.clone()).or_insert(index);
+            }
+            if let Some(metadata) = &plan.metadata {
+                this.by_metadata_token.entry(metadata.token.clone()).or_insert(index);
             }
         }
         this.plans = plans;
@@ -129,6 +133,11 @@ impl Snapshot {
     /// The plan whose attempt a report token belongs to.
     pub fn by_report_token(&self, token: &str) -> Option<&Arc<BootPlan>> {
         self.by_report_token.get(token).and_then(|&index| self.plans.get(index))
+    }
+
+    /// The plan whose instance a metadata token belongs to.
+    pub fn by_metadata_token(&self, token: &str) -> Option<&Arc<BootPlan>> {
+        self.by_metadata_token.get(token).and_then(|&index| self.plans.get(index))
     }
 
     /// Whether clients may have addresses that nobody here knows: another server gives them.

@@ -4,13 +4,14 @@
 use athanor_crds::{
     Deployment, DeploymentSpec, Machine, MachineSpec,
     bootprofile::Success,
+    bootreport::AttemptReport,
     machine::{Attempt, ClaimRef, ExistingData, MachineStatus, Occupancy, OccupancyState, WipeEvidence, WipePolicy},
 };
 use athanor_plan::{
     Purpose, Safe, decide,
     lifecycle::{Act, Facts, Found, Left, Obstacle, WorkSeen},
 };
-use athanor_wire::{Outcome, StepReport, work::Marker};
+use athanor_wire::{GuestOutcome, GuestReport, Outcome, StepReport, work::Marker};
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 
 const SECOND: i64 = 1_000_000;
@@ -202,7 +203,16 @@ fn an_image_from_claim_to_disk() {
     assert_eq!(decide(&occupied(OccupancyState::Started, 1), &busy).message, "writes web-1, attempt 1 of 3: read back 40 %, 120 MB/s");
     let done = Facts { work: told(Purpose::Provision, Some(Outcome::Done), 199), ..image(&web) };
     let proved = Some(Act::Advance(OccupancyState::Provisioned));
-    assert_eq!(row(&occupied(OccupancyState::Started, 1), &done), is("Provisioned", "Provisioned", None, proved));
+    assert_eq!(row(&occupied(OccupancyState::Started, 1), &done), is("Provisioned", "Written", None, proved));
+    let silent = image(&web);
+    assert_eq!(row(&occupied(OccupancyState::Provisioned, 1), &silent).1, "Written", "nobody has said that it runs");
+    let guest = Some(GuestReport { outcome: GuestOutcome::Success, message: String::new() });
+    let said = |id: &str| Facts {
+        attempt: Some(AttemptReport { id: id.into(), guest: guest.clone(), ..AttemptReport::default() }),
+        ..image(&web)
+    };
+    assert_eq!(row(&occupied(OccupancyState::Provisioned, 1), &said("a-1")).1, "Provisioned");
+    assert_eq!(row(&occupied(OccupancyState::Provisioned, 1), &said("a-0")).1, "Written", "that was said of another attempt");
     let runs = decide(&occupied(OccupancyState::Provisioned, 1), &image(&web));
     assert!(matches!(runs.safe, Safe::LocalDisk { .. }) && runs.work.is_none() && !runs.order, "it leaves to its disk, and nothing else");
     let without = Facts { ramdisk: false, ..image(&web) };

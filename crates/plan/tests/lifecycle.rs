@@ -237,7 +237,7 @@ fn a_lost_claim_waits_and_a_release_needs_a_new_boot() {
 fn plan(profile: Option<&BootProfileSpec>, safe: Safe) -> Result<athanor_plan::BootPlan, athanor_plan::PlanError> {
     let web = web_1();
     let order = profile.map(|profile| OrderInput { attempt: "a-1".into(), deployment: &web, profile_name: "live".into(), profile });
-    let decided = Decided { state: MachineState::Claimed, safe, order, work: None, wake: false, interfaces: vec![] };
+    let decided = Decided { state: MachineState::Claimed, safe, order, work: None, metadata: None, wake: false, interfaces: vec![] };
     build(&machine(), &decided, &Tokens { script: "T".into(), previous: None, report: "R".into() })
 }
 

@@ -176,7 +176,7 @@ impl Server {
     pub fn next(&mut self, mac: MacAddr, token: &str, key: &str, next: &Next, clock: &Virtual) -> Event {
         let fresh = self.is_fresh(clock);
         let Some(plan) = self.named(mac, token) else { return if fresh { Event::Unknown } else { Event::Lost } };
-        match agent::reply(&plan, token, key, next, fresh) {
+        match agent::reply(&plan, "http://sim", token, key, next, fresh) {
             Reply::Do(assignment) => Event::Answered(Some(*assignment)),
             Reply::Nothing => Event::Answered(None),
             Reply::Unbound => {

@@ -14,6 +14,7 @@ pub mod hex;
 pub mod hints;
 pub mod inventory;
 pub mod mac;
+pub mod metadata;
 pub mod report;
 pub mod wipe;
 pub mod work;

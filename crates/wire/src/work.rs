@@ -149,6 +149,9 @@ pub struct Documents {
     pub label: String,
     /// Text by path.
     pub files: BTreeMap<String, String>,
+    /// Where the operating system asks the metadata service, and says that it is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<String>,
 }
 
 /// Whose a disk's contents are.

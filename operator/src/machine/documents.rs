@@ -6,7 +6,10 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 use athanor_crds::{Deployment, DeploymentSpec, Machine, bootprofile::Datasource, conditions::reasons, deployment::SecretSource, names};
 use athanor_plan::lifecycle::Obstacle;
-use athanor_wire::work::{Documents, Headers};
+use athanor_wire::{
+    metadata::{CONFIG_DRIVE, NO_CLOUD},
+    work::{Documents, Headers},
+};
 use base64::Engine as _;
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt as _;
@@ -38,7 +41,7 @@ pub(super) fn obstacle(field: &str, says: impl std::fmt::Display) -> Obstacle {
 }
 
 /// The fields that name Secrets, and what they name.
-pub(super) fn sources(spec: &DeploymentSpec) -> [(&'static str, &Option<SecretSource>); 3] {
+fn sources(spec: &DeploymentSpec) -> [(&'static str, &Option<SecretSource>); 3] {
     [("spec.userData", &spec.user_data), ("spec.networkData", &spec.network_data), ("spec.metaData", &spec.meta_data)]
 }
 
@@ -104,10 +107,20 @@ fn mapping(field: &str, text: &str) -> Result<Map<String, Value>, Obstacle> {
     }
 }
 
+/// What a Deployment's host is called.
+pub(super) fn hostname(deployment: &Deployment) -> String {
+    deployment.spec.hostname.clone().unwrap_or_else(|| deployment.name_any())
+}
+
+/// Whether a Deployment wants more of its operating system than a name.
+pub(super) fn say_something(spec: &DeploymentSpec) -> bool {
+    !spec.users.is_empty() || !spec.packages.is_empty() || sources(spec).iter().any(|(_, source)| source.is_some())
+}
+
 /// The documents for a file system that cloud-init looks for.
 pub(super) fn of(deployment: &Deployment, given: &Given, datasource: Datasource) -> Result<Documents, Obstacle> {
     let instance = deployment.spec.instance_id.clone().unwrap_or_default();
-    let host = deployment.spec.hostname.clone().unwrap_or_else(|| deployment.name_any());
+    let host = hostname(deployment);
     let theirs = given.meta_data.as_ref().map(|text| mapping("spec.metaData", text)).transpose()?.unwrap_or_default();
     let user_data = user_data(deployment, &host, given.user_data.as_deref())?;
     // Whoever is installed anew is another instance, whatever its Secret says.
@@ -123,7 +136,7 @@ pub(super) fn of(deployment: &Deployment, given: &Given, datasource: Datasource)
             files.insert("meta-data".to_owned(), meta(json!({ "local-hostname": host }), "instance-id"));
             files.insert("user-data".to_owned(), user_data);
             files.extend(given.network_data.clone().map(|text| ("network-config".to_owned(), text)));
-            "cidata"
+            NO_CLOUD
         }
         Datasource::ConfigDrive => {
             let below = |name: &str| format!("openstack/latest/{name}");
@@ -132,10 +145,10 @@ pub(super) fn of(deployment: &Deployment, given: &Given, datasource: Datasource)
             if let Some(text) = &given.network_data {
                 files.insert(below("network_data.json"), format!("{}\n", Value::Object(mapping("spec.networkData", text)?)));
             }
-            "config-2"
+            CONFIG_DRIVE
         }
     };
-    Ok(Documents { label: label.to_owned(), files })
+    Ok(Documents { label: label.to_owned(), files, metadata: None })
 }
 
 /// Users and packages of the Deployment, and what its Secret says. JSON is YAML, and quotes itself.

@@ -3,6 +3,7 @@
 mod addresses;
 mod documents;
 mod headers;
+mod metadata;
 mod plan;
 mod status;
 mod work;
@@ -11,7 +12,7 @@ use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 
 use athanor_crds::{
     Address, BootProfile, BootProfileSpec, BootReport, Deployment, Machine, MachineInventory, Subnet, SubnetSpec,
-    bootprofile::Architecture,
+    bootprofile::{Architecture, Datasource},
     bootreport::{AgentReport, AttemptReport, NodeReport},
     conditions::reasons,
     machine::{Attempt, Occupancy, OccupancyState, SELF_REGISTERED_LABEL, WipePolicy},
@@ -55,7 +56,7 @@ pub(crate) struct World {
     pub(crate) servers: BTreeSet<IpAddr>,
     pub(crate) deployment: Option<Deployment>,
     pub(crate) profile: Option<Result<(String, BootProfileSpec), Obstacle>>,
-    /// What is put beside its image, while that is not written yet.
+    /// What its operating system is to read; of an image while that is not written yet.
     pub(crate) documents: Option<Result<Handed, Obstacle>>,
     pub(crate) reports: Vec<NodeReport>,
     pub(crate) inventory: Option<MachineInventory>,
@@ -249,7 +250,8 @@ async fn dereference(machine: Machine, cluster: &impl Cluster) -> Result<World, 
     })
 }
 
-/// The documents for what is still to be written. What was written, or is to be wiped, needs none, and their Secrets may be gone.
+/// The documents for what is still to be written, or boots from memory. What was written, or is to be wiped, needs none, and their Secrets may be
+/// gone.
 async fn documents_of(
     machine: &Machine,
     deployment: &Deployment,
@@ -258,14 +260,15 @@ async fn documents_of(
 ) -> Result<Option<Result<Handed, Obstacle>>, PortError> {
     let state = machine.spec.occupancy.as_ref().map(|occupancy| occupancy.state);
     let Some(Ok((_, profile))) = profile else { return Ok(None) };
-    let Some(image) =
-        profile.image.as_ref().filter(|_| !matches!(state, Some(OccupancyState::Provisioned | OccupancyState::ReleaseRequested)))
-    else {
-        return Ok(None);
+    let datasource = match (&profile.image, state) {
+        (_, Some(OccupancyState::ReleaseRequested)) | (Some(_), Some(OccupancyState::Provisioned)) => return Ok(None),
+        (Some(image), _) => image.datasource,
+        // What runs from memory reads them at each boot.
+        (None, _) => Datasource::NoCloud,
     };
     let given = documents::read(deployment, cluster).await?;
     let headers = headers::read(profile, deployment.namespace().as_deref(), cluster).await?;
-    let documents = given.and_then(|given| documents::of(deployment, &given, image.datasource));
+    let documents = given.and_then(|given| documents::of(deployment, &given, datasource));
     Ok(Some(documents.and_then(|documents| Ok(Handed { documents, headers: headers? }))))
 }
 
@@ -407,13 +410,6 @@ fn runnable(world: &World, profile: Result<&(String, BootProfileSpec), &Obstacle
     }
     if let Some(Err(obstacle)) = &world.documents {
         return Err(obstacle.clone());
-    }
-    let unread = world.deployment.as_ref().filter(|_| profile.image.is_none());
-    let unread = unread.and_then(|deployment| documents::sources(&deployment.spec).into_iter().find(|(_, source)| source.is_some()));
-    if let Some((field, _)) = unread {
-        let message =
-            format!("{field}: profile {name} has no image, and nothing else is handed such documents by this version; leave it out");
-        return Err(Obstacle { reason: reasons::NOT_SUPPORTED, message });
     }
     Ok(profile.success)
 }

@@ -14,7 +14,7 @@ use k8s_openapi::{ByteString, api::core::v1::Secret};
 use kube::{ResourceExt as _, api::ObjectMeta};
 use serde_json::json;
 
-use super::{World, addresses::Addresses};
+use super::{World, addresses::Addresses, metadata};
 use crate::{Cluster, Ids, PortError};
 
 /// Writes the plan that a decision means. A profile that cannot be compiled is an obstacle, and the plan then has no order.
@@ -45,6 +45,7 @@ pub(crate) async fn write(
         safe: decision.safe.clone(),
         order,
         work,
+        metadata: metadata::of(world, before.as_ref(), ids),
         wake: decision.wake && machine.spec.wake_on_lan,
         interfaces: served(decision, addresses),
     };

@@ -174,7 +174,8 @@ fn write(world: &World, deployment: &Deployment, profile: &BootProfileSpec, inst
         format: image.format,
         hints: world.machine.spec.root_device_hints.clone(),
         grow: image.grow,
-        documents: Some(handed.documents.clone()),
+        // The plan has them, for whoever may ask.
+        documents: None,
         marker: Marker { installation, instance, attempt, ..Marker::default() },
         overwrite: lifecycle::may_overwrite(&world.machine),
         overwrites: lifecycle::overwrites(&world.machine),

@@ -162,7 +162,7 @@ impl Step {
                 Some(linux) => {
                     let report = order.reports().then(|| format!("http://{agent}/v1/report/{}", order.report_token));
                     let message = ipxe::harmless(&format!("{who} boots {}", order.deployment));
-                    Self::Boot(Boot { message, ..boot(linux, &plan.token, mac, report.as_deref(), servers) })
+                    Self::Boot(Boot { message, ..boot(linux, plan, mac, report.as_deref(), agent, servers) })
                 }
                 None => Self::Chain { message: ipxe::harmless(&format!("{who} boots {}, an iPXE script", order.deployment)) },
             },
@@ -173,11 +173,13 @@ impl Step {
     }
 }
 
-fn boot(linux: &Linux, token: &str, mac: MacAddr, report: Option<&str>, servers: &str) -> Boot {
-    let place = |name: &String| if ipxe::is_url(name) { name.clone() } else { format!("/b/{token}/f/{name}") };
+fn boot(linux: &Linux, plan: &BootPlan, mac: MacAddr, report: Option<&str>, agent: &str, servers: &str) -> Boot {
+    let place = |name: &String| if ipxe::is_url(name) { name.clone() } else { format!("/b/{}/f/{name}", plan.token) };
     let report = report.map(|url| format!(" athanor.report={url}")).unwrap_or_default();
     let servers = if linux.asks_servers { format!(" {SERVERS_WORD}{servers}") } else { String::new() };
-    let arguments = format!("{} BOOTIF=01-{}{report}{servers}", linux.arguments, mac.to_string().replace(':', "-")).trim().to_owned();
+    let seed = linux.metadata.as_ref().map(|token| ipxe::seed(&format!("http://{agent}"), token)).unwrap_or_default();
+    let card = mac.to_string().replace(':', "-");
+    let arguments = format!("{} BOOTIF=01-{card}{report}{servers}{seed}", linux.arguments).trim().to_owned();
     Boot { message: String::new(), kernel: place(&linux.kernel), initrds: linux.initrds.iter().map(place).collect(), arguments }
 }
 

@@ -23,6 +23,7 @@ fn plan(safe: Safe) -> BootPlan {
         safe,
         order: None,
         work: None,
+        metadata: None,
         wake: false,
     }
 }
@@ -44,7 +45,7 @@ fn ordered(linux: Option<Linux>) -> BootPlan {
 
 fn installer() -> Linux {
     let arguments = "console=ttyS0 dyndbg=\"file ahci +p\" title=it's".into();
-    Linux { kernel: "kernel".into(), initrds: vec!["initrd0".into(), "http://10.0.0.9:81/more.gz".into()], arguments, asks_servers: false }
+    Linux { kernel: "kernel".into(), initrds: vec!["initrd0".into(), "http://10.0.0.9:81/more.gz".into()], arguments, ..Linux::default() }
 }
 
 fn step(plan: &BootPlan) -> Step {

@@ -202,8 +202,7 @@ pub(super) fn held(decision: Decision, occupancy: Option<&Occupancy>, facts: &Fa
 pub(super) fn provision(machine: &Machine, owner: &str, facts: &Facts<'_>) -> Decision {
     let occupancy = machine.spec.occupancy.as_ref();
     if occupancy.is_some_and(|occupancy| occupancy.state == OccupancyState::Provisioned) {
-        let message = format!("runs {owner} from its disk; its image was written and read back");
-        return Decision::wait(MachineState::Provisioned, reasons::PROVISIONED, message).ready().leaving_to_disk();
+        return written(owner, occupancy, facts).ready().leaving_to_disk();
     }
     if !has_ramdisk(facts) {
         return Decision::wait(MachineState::Claimed, reasons::NO_AGENT, NO_RAMDISK);
@@ -219,7 +218,7 @@ pub(super) fn provision(machine: &Machine, owner: &str, facts: &Facts<'_>) -> De
     match work {
         Some(work) if work.done() => {
             let message = format!("{owner} was written to its disk and read back; it restarts");
-            let decision = Decision::wait(MachineState::Provisioned, reasons::PROVISIONED, message).ready().leaving_to_disk();
+            let decision = Decision::wait(MachineState::Provisioned, reasons::WRITTEN, message).ready().leaving_to_disk();
             decision.act(Act::Advance(OccupancyState::Provisioned))
         }
         Some(work) if work.failed().is_some() => failed(owner, number, work.failed().unwrap_or_default(), facts, work.told_at),
@@ -241,6 +240,16 @@ pub(super) fn provision(machine: &Machine, owner: &str, facts: &Facts<'_>) -> De
             Decision::wait(MachineState::Claimed, reasons::WAITING_FOR_BOOT, message).work(Purpose::Provision).waking()
         }
     }
+}
+
+/// An image was written and read back. That it runs is for it to say, and it does so once: cloud-init phones home at an instance's first boot.
+fn written(owner: &str, occupancy: Option<&Occupancy>, facts: &Facts<'_>) -> Decision {
+    let report = facts.attempt.as_ref().filter(|report| occupancy.is_some_and(|occupancy| occupancy.attempt == report.id));
+    let (reason, message) = match report.and_then(|report| report.guest.as_ref()) {
+        Some(_) => (reasons::PROVISIONED, format!("runs {owner} from its disk, by its own report")),
+        None => (reasons::WRITTEN, format!("{owner} was written to its disk and read back; it has not said that it runs")),
+    };
+    Decision::wait(MachineState::Provisioned, reason, message)
 }
 
 impl Decision {
