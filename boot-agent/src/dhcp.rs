@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     net::{Ipv4Addr, SocketAddr},
-    pin::pin,
+    pin::{Pin, pin},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -171,6 +171,28 @@ impl Server {
         patience.is_unclaimed(now, who) || self.shared.authority.is_inherited(&self.duty.link.interface)
     }
 
+    /// How long an answer waits for what another server's ping may hold up.
+    fn unclaimed_in(&self, request: &Request, decision: &Decision) -> Option<Duration> {
+        let who = (request.mac, athanor_dhcp::Client::of(request).boots_from_network());
+        let waits = request.message == MessageType::Discover && decision.row == Row::Held && matches!(decision.answer, Answer::Silence);
+        let left = self.patience.lock().unwrap_or_else(PoisonError::into_inner).unclaimed_in(Instant::now(), who);
+        left.filter(|left| waits && !left.is_zero())
+    }
+
+    /// Looks at a question again, which then comes from no socket any more.
+    fn again_after(self: &Arc<Self>, pause: Duration, socket: &Arc<UdpSocket>, bytes: &[u8]) {
+        let Ok(place) = self.waiting.clone().try_acquire_owned() else { return };
+        let (this, socket, bytes) = (self.clone(), socket.clone(), bytes.to_vec());
+        tokio::spawn(async move {
+            tokio::time::sleep(pause).await;
+            drop(place);
+            // Spelled out: a future that contains itself has no size.
+            let again: Pin<Box<dyn Future<Output = ()> + Send>> =
+                Box::pin(async move { this.handle(&socket, &bytes, SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), false).await });
+            again.await;
+        });
+    }
+
     /// What other servers offer a client, as far as it was heard. Who was not known yet as one of ours is none.
     fn rival(&self, request: &Request, was_held: bool) -> Option<Rival> {
         let question = Question { mac: request.mac, xid: request.xid, broadcast: request.broadcast };
@@ -219,7 +241,9 @@ impl Server {
             Answer::Register(newcomer) => decision = self.register(newcomer.clone(), bytes, decision.clone()).await,
             Answer::AfterRivals => {
                 let mut unheard = self.unheard.lock().unwrap_or_else(PoisonError::into_inner);
-                unheard.admit(Instant::now(), request.mac, "", u32::MAX, bytes.to_vec());
+                if unheard.admit(Instant::now(), request.mac, "", u32::MAX, bytes.to_vec()) == Admission::Register {
+                    self.shared.rivals.waits();
+                }
             }
             Answer::Reply(_) if request.message == MessageType::Discover => self.shared.rivals.answered(request.mac),
             Answer::Lease(wish) => decision = self.lend(wish.clone(), bytes, decision.clone()),
@@ -231,6 +255,9 @@ impl Server {
             _ => self.give_back(&request, &decision, &leases),
         }
         self.note(&snapshot, &request, &decision, was_held);
+        if let Some(left) = self.unclaimed_in(&request, &decision) {
+            self.again_after(left, socket, bytes);
+        }
         if request.message == MessageType::Request && request.server_id().is_some() {
             self.chosen(request.mac);
         }

@@ -10,7 +10,7 @@ use std::{
 use athanor_dhcp::{
     CLIENT_PORT,
     probe::{self, Offer},
-    rivals::{GRACE, Question, Rival, Rivals},
+    rivals::{GRACE, PROXIES, Question, Rival, Rivals},
 };
 use athanor_sys::PacketSocket;
 use athanor_wire::MacAddr;
@@ -62,12 +62,21 @@ impl Overheard {
         self.rivals().heard(Instant::now(), offer);
         self.changes.send_replace(());
         if !offer.boots {
-            let changes = self.changes.clone();
-            tokio::spawn(async move {
-                tokio::time::sleep(GRACE).await;
-                changes.send_replace(());
-            });
+            self.tick_after(GRACE);
         }
+    }
+
+    /// A question waits for what other proxies offer.
+    pub(crate) fn waits(&self) {
+        self.tick_after(PROXIES);
+    }
+
+    fn tick_after(&self, pause: Duration) {
+        let changes = self.changes.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(pause).await;
+            changes.send_replace(());
+        });
     }
 }
 

@@ -342,12 +342,6 @@ impl Reporter {
         began.map(|began| began.elapsed()).filter(|age| *age < ONE_BOOT).unwrap_or_default()
     }
 
-    /// How long ago the firmware of a machine last asked. An agent that was started since does not know, but not longer ago than that.
-    pub(crate) fn since_boot(&self, plan: &BootPlan) -> Duration {
-        let began = self.of_plan(plan, |client| client.boot_began).flatten();
-        began.map_or_else(|| now().duration_since(self.born).unsigned_abs(), |began| began.elapsed())
-    }
-
     /// A machine fetched its script: its firmware runs now. With the order in it, the attempt has begun.
     pub(crate) fn script(&self, plan: &BootPlan, acting: bool, facts: Option<Inventory>) {
         let Some(mac) = boot_mac(plan) else { return };

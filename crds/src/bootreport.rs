@@ -196,6 +196,9 @@ pub struct AttemptReport {
     /// Its kernel and every initrd were fetched whole.
     #[serde(default)]
     pub served: bool,
+    /// The release hook of its operating system asked: it restarts when it is released.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub hook: bool,
     /// What the guest said, with the attempt's token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guest: Option<GuestReport>,
@@ -214,6 +217,7 @@ impl AttemptReport {
             started: self.started || other.started,
             started_at: self.started_at.or_else(|| other.started_at.clone()),
             served: self.served || other.served,
+            hook: self.hook || other.hook,
             guest,
             guest_at,
             id: self.id,

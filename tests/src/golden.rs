@@ -58,6 +58,7 @@ const INIT: &str = r#"found=none
 for part in /dev/vda2 /dev/sda2 /dev/nvme0n1p2; do
   for try in 1 2 3 4 5 6 7 8 9 10; do [ -b "$part" ] && break; sleep 0.1; done
   [ -b "$part" ] || continue
+  used=$part
   found=$(strings -n 6 "$part" | grep '"hostname"' | head -n 1)
   home=$(strings -n 6 "$part" | sed -n 's/.*"phone_home".*"url":"\([^"]*\)".*/\1/p' | head -n 1)
 done
@@ -65,6 +66,12 @@ echo "GOLDEN-BOOTED $(uname -r) $found"
 for card in /sys/class/net/e*; do card=${card##*/}; done
 ip link set "$card" up
 udhcpc -i "$card" -n -q -t 20 -T 1 -s /udhcpc.sh
+# What cloud-init does with the second part of vendor-data, and as much of a systemd as that asks for.
+mkdir -p /tmp /etc
+printf '#!/bin/sh\ncase "$*" in\n  enable*) $(sed -n s/^ExecStart=//p /etc/systemd/system/athanor-release.service) & ;;\n  reboot) reboot -f ;;\nesac\n' >/bin/systemctl
+chmod +x /bin/systemctl
+strings -n 1 "$used" | sed -n '/^#!\/bin\/sh/,/^--=-athanor/p' | grep -v '^--' >/tmp/hook
+sh /tmp/hook
 while [ -n "$home" ]; do
   wget -q -O /dev/null --post-data "hostname=golden&pub_key_ed25519=ssh-ed25519+AAAAC3Nz+root" "$home" && break
   sleep 3

@@ -175,7 +175,7 @@ fn what_secrets_say_reaches_the_machine_and_nobody_else() {
     assert_eq!((is(&deployment, "Written"), is(&deployment, "Booted")), ("True".into(), "False".into()), "{deployment}");
 
     // Its operating system finds them again with the token on its disk, whatever its address, and says that it runs.
-    let metadata = documents["metadata"].as_str().unwrap().to_owned();
+    let metadata = documents["metadata"]["urls"][0].as_str().unwrap().to_owned();
     assert_eq!(machine.http(&format!("{metadata}user-data")).unwrap(), b"#!/bin/sh\necho hunter2\n");
     assert_eq!(machine.http(&format!("{metadata}latest/meta-data/hostname")).unwrap(), b"web-1");
     tools::run(machine.host.command("curl").args(["-sSf", "-d", "hostname=web-1", &format!("{metadata}phone-home")])).unwrap();
@@ -189,8 +189,19 @@ fn what_secrets_say_reaches_the_machine_and_nobody_else() {
     }
     let token = metadata.trim_end_matches('/').rsplit('/').next().unwrap().to_owned();
     assert!(!told.contains(&token) && !service.log().contains(&token), "a token was told");
+    let hook = || String::from_utf8(machine.http(&format!("{metadata}release")).unwrap()).unwrap();
+    assert_eq!(hook(), "");
     assert!(!told.contains("hunter2") && !service.log().contains("hunter2"), "a secret was told");
     service.wait_state("deployment", "web-1", "Provisioned", 5).unwrap();
+
+    // Its release hook asks, and nobody has to walk to the rack.
+    service.ctl("delete deployment web-1").unwrap();
+    service.wait("machine", &name, 10, |object| condition(object, "Ready").to_string().contains("its release hook restarts it")).unwrap();
+    wait_for("the word to restart", std::time::Duration::from_secs(10), || {
+        if hook() == "restart" { Ok(()) } else { Err("nothing yet".to_owned()) }
+    })
+    .unwrap();
+    assert!(machine.http(&format!("{metadata}user-data")).unwrap_err().to_string().contains("404"), "it is nobody's any more");
 }
 
 #[test]

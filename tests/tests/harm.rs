@@ -188,10 +188,10 @@ fn a_dnsmasq_that_was_there_first_keeps_all_its_clients() {
 }
 
 /// It ignores our probe, and we do not know its clients: what we offer them must not be the first that they see.
-fn stays_with_the_dnsmasq_that_knows_it_by_name(firmware: Firmware, mac: &str) {
+fn stays_with_the_dnsmasq_that_knows_it_by_name(firmware: Firmware, mac: &str, has: &str) {
     let rack = Rack::up().unwrap();
     let other = rack.neighbour("192.168.10.2/24").unwrap();
-    let _dnsmasq = dnsmasq::knowing_only(&rack, &other, mac, "192.168.10.55").unwrap();
+    let _dnsmasq = dnsmasq::knowing_only(&rack, &other, &format!("{mac},{has}")).unwrap();
     let service = detected(&rack).unwrap();
     wait_probed(&service, "no other DHCP server answered");
     let capture = Capture::start(&rack).unwrap();
@@ -205,12 +205,43 @@ fn stays_with_the_dnsmasq_that_knows_it_by_name(firmware: Firmware, mac: &str) {
 
 #[test]
 fn a_bios_machine_stays_with_the_dnsmasq_that_knows_it_by_name() {
-    stays_with_the_dnsmasq_that_knows_it_by_name(Firmware::Bios, "52:54:00:aa:00:18");
+    stays_with_the_dnsmasq_that_knows_it_by_name(Firmware::Bios, "52:54:00:aa:00:18", "192.168.10.55");
 }
 
 #[test]
 fn a_uefi_machine_stays_with_the_dnsmasq_that_knows_it_by_name() {
-    stays_with_the_dnsmasq_that_knows_it_by_name(Firmware::Uefi, "52:54:00:aa:00:19");
+    stays_with_the_dnsmasq_that_knows_it_by_name(Firmware::Uefi, "52:54:00:aa:00:19", "192.168.10.55");
+}
+
+/// dnsmasq pings for 3 s before it offers an address that is not fixed, and iPXE asks for the third time just then.
+#[test]
+fn a_bios_machine_stays_with_the_dnsmasq_that_pings_for_its_address() {
+    stays_with_the_dnsmasq_that_knows_it_by_name(Firmware::Bios, "52:54:00:aa:00:2a", "known1");
+}
+
+/// A router gives addresses and a dnsmasq beside it boot files, as we would: it was there first.
+#[test]
+fn a_bios_machine_stays_with_the_proxy_that_boots_it() {
+    let mac = "52:54:00:aa:00:2b";
+    let rack = Rack::up().unwrap();
+    let (router, proxy) = (rack.neighbour("192.168.10.2/24").unwrap(), rack.neighbour("192.168.10.3/24").unwrap());
+    let _router = dnsmasq::giving_addresses(&rack, &router).unwrap();
+    let _proxy = dnsmasq::proxying(&rack, &proxy, "theirs").unwrap();
+    let service = detected(&rack).unwrap();
+    assert_eq!(service.get("subnet", "lab").unwrap()["spec"]["mode"], "proxy");
+    // It has been here before: nothing has to be registered until it could be answered.
+    service.ctl(&format!("create machine spare --mac {mac}")).unwrap();
+    service.wait_state("machine", "spare", "Discovered", 10).unwrap();
+    let capture = Capture::start(&rack).unwrap();
+    let mut vm = Vm::plug(&rack, Firmware::Bios, mac).unwrap();
+    vm.power_on().unwrap();
+    wait_for("the other proxy's boot file", Duration::from_secs(60), || {
+        let text = capture.text();
+        if text.contains("theirs.0\" octet") || text.contains("theirs.0 octet") { Ok(()) } else { Err(text) }
+    })
+    .unwrap();
+    let ours = answers_of_ours(&capture);
+    assert!(ours.is_empty(), "we answered: {ours:?}");
 }
 
 /// Where `config detect` found it, addresses are its own, and boot files might be ours.
@@ -273,7 +304,7 @@ fn a_dnsmasq_that_knows_its_clients_by_name_is_seen_when_one_of_them_chooses_it(
     let client = rack.guest().unwrap();
     let link = tools::run(client.command("ip").args(["-o", "link", "show", "eth0"])).unwrap();
     let mac = link.split_whitespace().skip_while(|word| *word != "link/ether").nth(1).unwrap().to_owned();
-    let _dnsmasq = dnsmasq::knowing_only(&rack, &other, &mac, "192.168.10.55").unwrap();
+    let _dnsmasq = dnsmasq::knowing_only(&rack, &other, &format!("{mac},192.168.10.55")).unwrap();
     let mut service = Service::start(&rack).unwrap();
     // It ignores the probe.
     wait_probed(&service, "no other DHCP server answered");
@@ -295,7 +326,7 @@ fn a_dnsmasq_that_knows_its_clients_by_name_is_seen_when_it_offers_one_of_them_s
     let rack = Rack::up().unwrap();
     let (other, client) = (rack.neighbour("192.168.10.2/24").unwrap(), rack.neighbour("192.168.10.9/24").unwrap());
     let mac = "52:54:00:aa:00:1a";
-    let _dnsmasq = dnsmasq::knowing_only(&rack, &other, mac, "192.168.10.55").unwrap();
+    let _dnsmasq = dnsmasq::knowing_only(&rack, &other, &format!("{mac},192.168.10.55")).unwrap();
     let service = Service::start(&rack).unwrap();
     // It ignores the probe.
     wait_probed(&service, "no other DHCP server answered");

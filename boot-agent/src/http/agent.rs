@@ -54,7 +54,7 @@ pub(super) async fn answer(shared: &Shared, path: &str, agent: &str, request: Re
     let key = hex::encode(&key);
     match verb {
         "next" => match read(&body) {
-            Ok(next) => next_step(shared, &format!("http://{agent}"), token, &key, &next).await,
+            Ok(next) => next_step(shared, agent, token, &key, &next).await,
             Err(why) => text(StatusCode::BAD_REQUEST, &why),
         },
         "tell" => match read(&body) {
@@ -70,14 +70,14 @@ fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
 }
 
 /// The next step, as soon as there is one; nothing after a while.
-async fn next_step(shared: &Shared, server: &str, token: &str, key: &str, next: &Next) -> Response<Body> {
+async fn next_step(shared: &Shared, agent: &str, token: &str, key: &str, next: &Next) -> Response<Body> {
     let until = Instant::now() + WAIT;
     let mut changes = shared.changes();
     let mut closed = std::pin::pin!(shared.closed());
     loop {
         let snapshot = shared.snapshot();
         let Some(plan) = snapshot.by_token(token) else { return unknown(shared) };
-        match agent::reply(plan, server, token, key, next, shared.is_fresh()) {
+        match agent::reply(plan, &snapshot.servers(agent), token, key, next, shared.is_fresh()) {
             Reply::Do(assignment) => {
                 let what = assignment.step.name();
                 note(shared, plan, format!("a step, having done {}", next.done), format!("{what} of {}", assignment.work));

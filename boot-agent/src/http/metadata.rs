@@ -6,7 +6,7 @@ use ::http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use athanor_plan::{BootPlan, Snapshot, metadata::Metadata};
 use athanor_wire::{
     GuestOutcome, GuestReport,
-    metadata::{METADATA_FOLDER, PHONE_HOME},
+    metadata::{METADATA_FOLDER, PHONE_HOME, RELEASE, RESTART},
 };
 use hyper::body::Incoming;
 
@@ -51,6 +51,9 @@ pub(super) async fn answer(shared: &Shared, asked: Asked<'_>, peer: SocketAddr, 
     if !wanted {
         return if phones { not_allowed("POST", "phone home with POST\n") } else { not_allowed("GET, HEAD", "ask with GET\n") };
     }
+    if asked.path == RELEASE {
+        return release(shared, plan, metadata);
+    }
     if let Some(refused) = refusal(shared, &snapshot, plan, metadata, peer) {
         note(shared, plan, asked.path, "403: ".to_owned() + refused.trim_end());
         return text(StatusCode::FORBIDDEN, refused);
@@ -62,7 +65,7 @@ pub(super) async fn answer(shared: &Shared, asked: Asked<'_>, peer: SocketAddr, 
         };
         return guest::note(shared, plan, &metadata.attempt, phoned_home(&body)).await;
     }
-    let Some(found) = metadata.text(asked.path, plan, &format!("http://{agent}")) else {
+    let Some(found) = metadata.text(asked.path, plan, &snapshot.servers(agent)) else {
         return text(StatusCode::NOT_FOUND, "no such metadata\n");
     };
     note(shared, plan, asked.path, format!("{} bytes", found.len()));
@@ -71,6 +74,17 @@ pub(super) async fn answer(shared: &Shared, asked: Asked<'_>, peer: SocketAddr, 
     // It is for this machine, now.
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
+}
+
+/// The release hook asks every 20 s, and is answered at once: a connection for each machine that runs would leave none for those that boot.
+fn release(shared: &Shared, plan: &BootPlan, metadata: &Metadata) -> Response<Body> {
+    if !metadata.released || !shared.is_fresh() {
+        shared.reporter.hooked(plan, &metadata.attempt);
+        return text(StatusCode::OK, "");
+    }
+    tracing::info!(machine = %plan.machine, "release hook told to restart");
+    note(shared, plan, RELEASE, "its Deployment was deleted: it is to restart".to_owned());
+    text(StatusCode::OK, RESTART)
 }
 
 /// Why a token does not do. One on a disk that only its machine can read does; one in a boot script is what anybody may have seen.

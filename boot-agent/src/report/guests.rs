@@ -1,5 +1,7 @@
 //! What guests say of themselves, boot by boot.
 
+use std::time::Duration;
+
 use athanor_plan::BootPlan;
 use athanor_wire::GuestReport;
 use jiff::Timestamp;
@@ -15,6 +17,24 @@ impl Client {
 }
 
 impl Reporter {
+    /// How long ago the firmware of a machine last asked. An agent that was started since does not know, but not longer ago than that.
+    pub(crate) fn since_boot(&self, plan: &BootPlan) -> Duration {
+        let began = self.of_plan(plan, |client| client.boot_began).flatten();
+        began.map_or_else(|| now().duration_since(self.born).unsigned_abs(), |began| began.elapsed())
+    }
+
+    /// The release hook of an attempt's guest asked.
+    pub(crate) fn hooked(&self, plan: &BootPlan, attempt: &str) {
+        let known = self.of_plan(plan, |client| client.attempt.id == attempt && client.attempt.hook).unwrap_or_default();
+        if let Some(mac) = boot_mac(plan).filter(|_| !known) {
+            self.with(mac, |client| {
+                client.begin(attempt);
+                client.attempt.hook = true;
+                client.mark(true);
+            });
+        }
+    }
+
     /// The guest of an attempt reported, with a token of it. A boot has one outcome: what stands already is returned.
     pub(crate) fn guest(&self, plan: &BootPlan, attempt: &str, report: GuestReport) -> Option<GuestReport> {
         let mac = boot_mac(plan)?;

@@ -2,8 +2,9 @@
 //!
 //! A server that knows its clients by name ignores our probe, and nothing tells of it but a client that takes its offer. So a client that nobody
 //! accepted is first left to whoever else may know it. iPXE asks after 0, 1, 3 and 7 s and takes an offer it has after 3; EDK2 asks after 0,
-//! 4, 12 and 28 s and takes one after 4, if it can boot from that: who asks again that late has none. That firmware has none says nothing of the
-//! operating system that it starts, which is left to others anew.
+//! 4, 12 and 28 s and takes one after 4, if it can boot from that: who asks again that late has none. But dnsmasq pings for 3 s before it offers an
+//! address, and iPXE's third question may come a moment before that offer: so it is answered a moment later. That firmware has none says nothing of
+//! the operating system that it starts, which is left to others anew.
 
 use std::{
     collections::HashMap,
@@ -16,6 +17,8 @@ use crate::crowd::make_room;
 
 /// Who still asks so long after its first question has no offer: less than iPXE's third question, with what clocks of firmware are off.
 pub const UNCLAIMED_AFTER: Duration = Duration::from_millis(2500);
+/// When who asked on may be offered something: after what dnsmasq's ping takes, and the choice that follows.
+pub const OFFERED_AFTER: Duration = Duration::from_millis(3500);
 /// Silence that ends a row of questions: longer than the pauses of firmware (32 s) and of operating systems (64 s, RFC 2131 section 4.1).
 pub const FORGOTTEN: Duration = Duration::from_secs(70);
 /// How long after its first question somebody that nobody else took need not wait again: the stages of a boot ask within this time.
@@ -67,7 +70,13 @@ impl Patience {
 
     /// Whether nobody else offered it anything.
     pub fn is_unclaimed(&self, now: Instant, who: Asker) -> bool {
-        self.clients.get(&who).is_some_and(|asking| asking.unclaimed && asking.lasts(now))
+        self.unclaimed_in(now, who).is_some_and(|left| left.is_zero())
+    }
+
+    /// How long who asked on has still to wait, in case that somebody offers it something.
+    pub fn unclaimed_in(&self, now: Instant, who: Asker) -> Option<Duration> {
+        let asking = self.clients.get(&who).filter(|asking| asking.unclaimed && asking.lasts(now))?;
+        Some(OFFERED_AFTER.saturating_sub(now.duration_since(asking.first)))
     }
 }
 
@@ -83,7 +92,7 @@ mod tests {
         let (mut patience, start) = (Patience::default(), Instant::now());
         let times = || asked.iter().map(|ms| start + Duration::from_millis(*ms));
         times().for_each(|now| patience.asks(now, (MAC, true)));
-        patience.is_unclaimed(times().next_back().unwrap_or(start), (MAC, true))
+        patience.is_unclaimed(times().next_back().unwrap_or(start).max(start + OFFERED_AFTER), (MAC, true))
     }
 
     #[test]
@@ -97,6 +106,18 @@ mod tests {
         assert!(unclaimed(&[0, 64_000]), "an operating system whose pauses have grown");
         assert!(unclaimed(&[0, 4_000, 500_000]), "a later stage of the same boot");
         assert!(!unclaimed(&[0, 4_000, 500_000, 610_000]), "another boot, however often it asks");
+    }
+
+    #[test]
+    fn an_offer_that_a_ping_holds_up_is_waited_for() {
+        let (mut patience, start) = (Patience::default(), Instant::now());
+        let after = |ms| start + Duration::from_millis(ms);
+        [0, 1_000, 2_999].into_iter().for_each(|ms| patience.asks(after(ms), (MAC, true)));
+        assert!(!patience.is_unclaimed(after(2_999), (MAC, true)));
+        assert_eq!(patience.unclaimed_in(after(2_999), (MAC, true)), Some(Duration::from_millis(501)));
+        assert!(patience.is_unclaimed(after(3_500), (MAC, true)));
+        patience.chose_another(MAC);
+        assert_eq!(patience.unclaimed_in(after(3_500), (MAC, true)), None, "it came");
     }
 
     #[test]

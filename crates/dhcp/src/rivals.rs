@@ -2,8 +2,8 @@
 //!
 //! EDK2 takes a proxyDHCP offer rather than the boot file that comes with an address: ours would take their machines from servers that were there
 //! before. So a machine that is offered something to boot is left to who offers it. A client that asks for the broadcast is offered everything so,
-//! and is answered when that was heard: without an address it could do nothing with a boot file. Others are answered at once: iPXE boots what came
-//! with its address.
+//! and is answered when that was heard: without an address it could do nothing with a boot file. Others, as iPXE, boot what came with their address,
+//! which is not heard, and else take the proxy's offer that comes first: those are heard, and left their time.
 
 use std::{
     collections::HashMap,
@@ -26,6 +26,8 @@ pub const GRACE: Duration = Duration::from_millis(300);
 pub const DEAF: Duration = Duration::from_secs(25);
 /// How long a question waits for what others offer: until EDK2 asks again.
 pub const HOLD: Duration = Duration::from_secs(16);
+/// How long a question that is not answered to everybody waits for what other proxies offer, since these are: iPXE takes what it has after 2 s.
+pub const PROXIES: Duration = Duration::from_millis(1500);
 /// How many clients are remembered, of some 100 bytes: a whole hall. Beyond, who asked longest ago is forgotten.
 const MAX_CLIENTS: usize = 16_384;
 
@@ -53,8 +55,9 @@ pub struct Question {
 struct Client {
     /// What it asked last.
     question: Option<Question>,
-    /// When it began to ask, and when it asked last.
+    /// When it began to ask, when it did so in this transaction, and when it asked last.
     first: Instant,
+    began: Instant,
     last: Instant,
     /// Who offered it something to boot last, in which transaction, and when.
     boots: Option<(Ipv4Addr, u32, Instant)>,
@@ -73,7 +76,15 @@ pub struct Rivals {
 impl Rivals {
     fn client(&mut self, now: Instant, mac: MacAddr) -> &mut Client {
         make_room(&mut self.clients, MAX_CLIENTS, &mac, |client| client.last);
-        self.clients.entry(mac).or_insert(Client { question: None, first: now, last: now, boots: None, address: None, ours: None })
+        self.clients.entry(mac).or_insert(Client {
+            question: None,
+            first: now,
+            began: now,
+            last: now,
+            boots: None,
+            address: None,
+            ours: None,
+        })
     }
 
     /// A client asks.
@@ -83,6 +94,9 @@ impl Rivals {
         // Whoever was heard before can be heard again, and firmware that asks anew boots anew.
         if (anew && (client.boots.is_some() || client.address.is_some())) || now.duration_since(client.last) >= FORGOTTEN {
             client.first = now;
+        }
+        if anew || client.question.is_none() || now.duration_since(client.last) >= FORGOTTEN {
+            client.began = now;
         }
         if anew && question.broadcast {
             client.ours = None;
@@ -118,8 +132,12 @@ impl Rivals {
         let Some(client) = self.clients.get(&question.mac) else { return (!question.broadcast).then_some(Rival::Nothing) };
         if !question.broadcast {
             // A later stage of what it boots, which its first stage decided.
-            let theirs = client.boots.filter(|(_, _, when)| lately(*when) && !client.ours.is_some_and(lately));
-            return Some(theirs.map_or(Rival::Nothing, |(server, ..)| Rival::Boots(server)));
+            if client.ours.is_some_and(lately) {
+                return Some(Rival::Nothing);
+            }
+            let theirs = client.boots.filter(|(_, _, when)| lately(*when)).map(|(server, ..)| Rival::Boots(server));
+            let settled = now.duration_since(client.began) >= PROXIES;
+            return theirs.or(settled.then_some(Rival::Nothing));
         }
         let theirs = client.boots.filter(|(_, xid, _)| *xid == question.xid);
         // From whichever was seen first: the offer of a server that looked an address up for seconds comes after all others.
@@ -214,6 +232,22 @@ mod tests {
         rivals.asks(after(60), question(3, true));
         rivals.heard(after(60), &offer(3, true));
         assert_eq!(rivals.of(after(65), question(4, false)), BOOTS);
+    }
+
+    /// Two proxies beside a router: whichever offers first boots it.
+    #[test]
+    fn who_has_no_boot_file_with_its_address_is_left_to_the_proxy_that_was_there() {
+        let (mut rivals, start) = (Rivals::default(), Instant::now());
+        let after = |ms| start + Duration::from_millis(ms);
+        rivals.asks(start, question(1, false));
+        rivals.asks(after(1_000), question(1, false));
+        assert_eq!(rivals.of(after(1_499), question(1, false)), None);
+        assert_eq!(rivals.of(after(1_500), question(1, false)), Some(Rival::Nothing), "there is none");
+        rivals.heard(after(1_000), &Offer { gives_address: false, ..offer(1, true) });
+        assert_eq!(rivals.of(after(1_001), question(1, false)), BOOTS);
+        // Ten minutes later it is heard anew.
+        rivals.asks(after(700_000), question(2, false));
+        assert_eq!(rivals.of(after(700_000), question(2, false)), None);
     }
 
     #[test]

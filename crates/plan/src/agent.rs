@@ -20,14 +20,14 @@ pub enum Reply {
     Stranger,
 }
 
-/// Answers an agent that holds `key` and asks `server` (`http://192.168.10.1:7481`) with `token`. A plan that may be old orders nothing.
-pub fn reply(plan: &BootPlan, server: &str, token: &str, key: &str, next: &Next, is_fresh: bool) -> Reply {
+/// Answers an agent that holds `key` and asks the first of `servers` (`http://192.168.10.1:7481`, others behind commas) with `token`. A plan that may be old orders nothing.
+pub fn reply(plan: &BootPlan, servers: &str, token: &str, key: &str, next: &Next, is_fresh: bool) -> Reply {
     if !is_fresh {
         return Reply::Nothing;
     }
     let token = (token != plan.token).then(|| plan.token.clone());
     let assign = |work: &str, index: usize, step: &Step| {
-        let step = with_documents(step, plan, server);
+        let step = with_documents(step, plan, servers);
         Reply::Do(Box::new(Assignment { work: work.to_owned(), index, step, token: token.clone() }))
     };
     let Some(work) = &plan.work else { return assign(LEAVE, 0, &Step::Reboot) };
@@ -45,10 +45,10 @@ pub fn reply(plan: &BootPlan, server: &str, token: &str, key: &str, next: &Next,
 }
 
 /// An image goes with what its operating system is to read. A plan has that once, for whoever asks.
-fn with_documents(step: &Step, plan: &BootPlan, server: &str) -> Step {
+fn with_documents(step: &Step, plan: &BootPlan, servers: &str) -> Step {
     let mut step = step.clone();
     if let (Step::Write(write), Some(metadata)) = (&mut step, &plan.metadata) {
-        write.documents.get_or_insert_with(|| metadata.documents_at(server));
+        write.documents.get_or_insert_with(|| metadata.documents_at(servers));
     }
     step
 }

@@ -30,6 +30,9 @@ pub const MAX_ATTEMPTS: u32 = 3;
 /// How long after a release news of a start may still come: an agent tells within a second.
 const NEWS: Duration = Duration::from_secs(5);
 
+/// How long a machine may take to come back when its release hook restarts it: servers count their memory for minutes.
+const HOOK_PATIENCE: Duration = Duration::from_secs(10 * 60);
+
 /// What is known about a Machine, besides itself.
 #[derive(Debug, Clone, Default)]
 pub struct Facts<'a> {
@@ -289,7 +292,7 @@ fn claimed(machine: &Machine, owner: &str, facts: &Facts<'_>) -> Decision {
     let occupancy = machine.spec.occupancy.as_ref();
     if let Some(occupancy) = occupancy.filter(|occupancy| occupancy.state == OccupancyState::ReleaseRequested) {
         return match may_have_started(occupancy, facts) {
-            true if !occupancy.retain && by_agent::needs_wipe(machine, occupancy) => by_agent::clean(facts),
+            true if !occupancy.retain && by_agent::needs_wipe(machine, occupancy) => by_agent::clean(occupancy, facts),
             true => releasing(occupancy, facts),
             false => revoking(occupancy, facts),
         };
@@ -438,16 +441,30 @@ fn releasing(occupancy: &Occupancy, facts: &Facts<'_>) -> Decision {
     // The release is stored to the second, what the machine asked to the microsecond.
     let asked = |since: i64| facts.last_boot.is_some_and(|boot| boot >= since.saturating_add(1_000_000));
     let asked_since = occupancy.since.as_ref().is_none_or(|since| asked(since.0.as_microsecond()));
-    let message = if asked_since && occupancy.retain {
-        "it asked the network again, so nothing of the released Deployment runs on it; its disks are kept"
-    } else if asked_since {
-        "it asked the network again, so nothing of the released Deployment runs on it; nothing was written, so nothing is wiped"
+    if !asked_since {
+        return restart_wanted(occupancy, "it is known to run nothing", facts);
+    }
+    let (message, left) = if occupancy.retain {
+        ("it asked the network again, so nothing of the released Deployment runs on it; its disks are kept", Left::Kept)
     } else {
-        "its Deployment was deleted; power-cycle it and boot it from the network, so that it is known to run nothing"
+        let message =
+            "it asked the network again, so nothing of the released Deployment runs on it; nothing was written, so nothing is wiped";
+        (message, Left::Unknown)
     };
-    let decision = Decision::wait(MachineState::Releasing, reasons::RELEASING, message);
-    let left = if occupancy.retain { Left::Kept } else { Left::Unknown };
-    if asked_since { decision.act(Act::Free(left)) } else { decision }
+    Decision::wait(MachineState::Releasing, reasons::RELEASING, message).act(Act::Free(left))
+}
+
+/// What runs on it has to end. Its own release hook restarts it; where there is none, or it does not, somebody has to.
+fn restart_wanted(occupancy: &Occupancy, so_that: &str, facts: &Facts<'_>) -> Decision {
+    let patience = i64::try_from(HOOK_PATIENCE.as_micros()).unwrap_or(i64::MAX);
+    let since = occupancy.since.as_ref().map_or(0, |since| since.0.as_microsecond());
+    let hooked = !occupancy.retain && facts.attempt.as_ref().is_some_and(|report| report.id == occupancy.attempt && report.hook);
+    let left = u64::try_from(since.saturating_add(patience).saturating_sub(facts.now)).ok().filter(|left| *left > 0 && hooked);
+    let message = match left {
+        Some(_) => format!("its Deployment was deleted; its release hook restarts it, so that {so_that}"),
+        None => format!("its Deployment was deleted; power-cycle it and boot it from the network, so that {so_that}"),
+    };
+    Decision { again: left.map(Duration::from_micros), ..Decision::wait(MachineState::Releasing, reasons::RELEASING, message) }
 }
 
 /// The state of a claimed Machine that does not go on.

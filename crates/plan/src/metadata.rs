@@ -9,7 +9,7 @@
 use std::fmt;
 
 use athanor_wire::{
-    metadata::{self, NO_CLOUD},
+    metadata::{self, NO_CLOUD, Service},
     work::Documents,
 };
 use serde::{Deserialize, Serialize};
@@ -29,6 +29,12 @@ pub struct Metadata {
     /// Whether the boot script tells the token. Then it is no secret: whoever has the MAC address is given that script.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub in_script: bool,
+    /// Whether its operating system learns to restart when it is released.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub hook: bool,
+    /// Whether it is released: then it has nothing more to ask for but that.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub released: bool,
     /// Its host name.
     pub hostname: String,
     /// SSH public keys of its users.
@@ -51,15 +57,19 @@ impl Metadata {
         self.in_script.then(|| self.token.clone())
     }
 
-    /// Its documents for an operating system that asks, and reports to, `server` (`http://192.168.10.1:7481`).
-    pub fn documents_at(&self, server: &str) -> Documents {
-        Documents { metadata: Some(metadata::url(server, &self.token)), ..self.documents.clone() }
+    /// Its documents for an operating system that asks, and reports to, `servers`: `http://192.168.10.1:7481`, and others behind commas.
+    pub fn documents_at(&self, servers: &str) -> Documents {
+        let urls = servers.split(',').map(|server| metadata::url(server, &self.token)).collect();
+        Documents { metadata: Some(Service { urls, hook: self.hook }), ..self.documents.clone() }
     }
 
     /// What a name below its token stands for; `None` where it stands for nothing. A folder is a list of names.
-    pub fn text(&self, path: &str, plan: &BootPlan, server: &str) -> Option<String> {
+    pub fn text(&self, path: &str, plan: &BootPlan, servers: &str) -> Option<String> {
+        if self.released {
+            return None;
+        }
         let path = path.trim_matches('/');
-        let mut files = self.documents_at(server).all_files();
+        let mut files = self.documents_at(servers).all_files();
         if let Some(text) = files.remove(path) {
             return Some(text);
         }
@@ -143,6 +153,8 @@ mod tests {
             attempt: "a-1".into(),
             token: "m-1".into(),
             in_script: false,
+            hook: false,
+            released: false,
             hostname: "web-1".into(),
             keys: vec!["ssh-ed25519 AAAA ada".into(), "ssh-rsa BBBB grace".into()],
             documents: Documents {
@@ -186,5 +198,6 @@ mod tests {
         let keyless = Metadata { keys: Vec::new(), ..no_cloud };
         assert_eq!(keyless.text("latest/meta-data", &unknown, "").as_deref(), Some("hostname\ninstance-id\nlocal-hostname"));
         assert_eq!(keyless.text("latest/meta-data/public-keys", &unknown, ""), None);
+        assert_eq!(Metadata { released: true, ..keyless }.text("user-data", &unknown, ""), None, "it is somebody else's next");
     }
 }

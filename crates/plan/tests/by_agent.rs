@@ -220,6 +220,27 @@ fn an_image_from_claim_to_disk() {
 }
 
 #[test]
+fn a_release_hook_has_ten_minutes_before_somebody_is_sent() {
+    let web = web_1();
+    let hooked = |hook, now: i64| Facts {
+        attempt: Some(AttemptReport { id: "a-1".into(), hook, started: true, ..AttemptReport::default() }),
+        now: now * SECOND,
+        ..image(&web)
+    };
+    let mut machine = occupied(OccupancyState::ReleaseRequested, 1);
+    let says = |machine: &Machine, facts: &Facts<'_>| decide(machine, facts);
+    let since = machine.spec.occupancy.as_ref().and_then(|occupancy| occupancy.since.as_ref()).map_or(0, |since| since.0.as_second());
+    let soon = says(&machine, &hooked(true, since + 30));
+    assert!(soon.message.contains("its release hook restarts it"), "{}", soon.message);
+    assert_eq!((soon.reason, soon.again), ("Releasing", Some(std::time::Duration::from_secs(570))));
+    for facts in [hooked(true, since + 601), hooked(false, since + 30)] {
+        assert!(says(&machine, &facts).message.contains("power-cycle it"));
+    }
+    machine.spec.occupancy.as_mut().unwrap().retain = true;
+    assert!(says(&machine, &hooked(true, since + 30)).message.contains("power-cycle it"), "what is kept runs on");
+}
+
+#[test]
 fn what_fails_is_tried_again_a_bounded_number_of_times_and_not_at_once() {
     let web = web_1();
     let write = Some(Purpose::Provision);

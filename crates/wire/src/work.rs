@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Inventory, RootDeviceHints, WipePolicy, WipedDisk};
+use crate::{Inventory, RootDeviceHints, WipePolicy, WipedDisk, metadata::Service};
 
 /// The header with the agent's public key (Ed25519), in lower-case hexadecimal.
 pub const KEY_HEADER: &str = "athanor-key";
@@ -151,7 +151,7 @@ pub struct Documents {
     pub files: BTreeMap<String, String>,
     /// Where the operating system asks the metadata service, and says that it is there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub metadata: Option<String>,
+    pub metadata: Option<Service>,
 }
 
 /// Whose a disk's contents are.

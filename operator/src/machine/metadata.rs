@@ -1,15 +1,20 @@
 //! What a Machine's operating system may ask for while it runs, as its plan holds it.
 
-use athanor_crds::machine::OccupancyState;
+use athanor_crds::{bootprofile::ReleaseHook, machine::OccupancyState};
 use athanor_plan::{BootPlan, metadata::Metadata};
+use athanor_wire::work::Documents;
 
 use super::{World, documents};
 use crate::Ids;
 
-/// What the plan is to have: what it had, where nothing newer is known. A release ends it.
+/// What the plan is to have: what it had, where nothing newer is known. Whoever is released is told that, and nothing else.
 pub(super) fn of(world: &World, before: Option<&BootPlan>, ids: &impl Ids) -> Option<Metadata> {
-    let occupancy = world.machine.spec.occupancy.as_ref().filter(|occupancy| occupancy.state != OccupancyState::ReleaseRequested)?;
+    let occupancy = world.machine.spec.occupancy.as_ref()?;
     let kept = before.and_then(|plan| plan.metadata.as_ref()).filter(|kept| kept.instance == occupancy.instance_id);
+    if occupancy.state == OccupancyState::ReleaseRequested && !occupancy.retain {
+        let documents = |kept: &Metadata| Documents { files: Default::default(), ..kept.documents.clone() };
+        return kept.map(|kept| Metadata { released: true, keys: Vec::new(), documents: documents(kept), ..kept.clone() });
+    }
     let (Some(deployment), Some(Ok((_, profile))), Some(Ok(handed))) = (&world.deployment, &world.profile, &world.documents) else {
         return kept.map(|kept| Metadata { attempt: occupancy.attempt.clone(), ..kept.clone() });
     };
@@ -23,6 +28,8 @@ pub(super) fn of(world: &World, before: Option<&BootPlan>, ids: &impl Ids) -> Op
         attempt: occupancy.attempt.clone(),
         token: kept.map_or_else(|| ids.token(), |kept| kept.token.clone()),
         in_script,
+        hook: profile.release_hook == ReleaseHook::Auto,
+        released: false,
         hostname: documents::hostname(deployment),
         keys: deployment.spec.users.iter().flat_map(|user| &user.ssh_keys).cloned().collect(),
         documents: handed.documents.clone(),

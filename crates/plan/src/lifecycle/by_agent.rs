@@ -306,7 +306,7 @@ pub(super) fn needs_wipe(machine: &Machine, occupancy: &Occupancy) -> bool {
 }
 
 /// A Machine whose Deployment was deleted on purpose after something was put on its disk.
-pub(super) fn clean(facts: &Facts<'_>) -> Decision {
+pub(super) fn clean(occupancy: &Occupancy, facts: &Facts<'_>) -> Decision {
     if !has_ramdisk(facts) {
         return Decision::wait(MachineState::Releasing, reasons::NO_AGENT, format!("it has to be wiped, but {NO_RAMDISK}"));
     }
@@ -331,9 +331,6 @@ pub(super) fn clean(facts: &Facts<'_>) -> Decision {
         Some(work) if work.bound.is_some() || work.asks => {
             cleaning(reasons::CLEANING, format!("its disks are wiped{}", work.progress())).looked_at_again(facts, work)
         }
-        _ => {
-            let message = "its Deployment was deleted; power-cycle it and boot it from the network, so that its disks are wiped";
-            Decision::wait(MachineState::Releasing, reasons::RELEASING, message).work(Purpose::Clean)
-        }
+        _ => super::restart_wanted(occupancy, "its disks are wiped", facts).work(Purpose::Clean),
     }
 }
