@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     net::{Ipv4Addr, SocketAddr},
-    pin::{Pin, pin},
+    pin::pin,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -13,7 +13,7 @@ use athanor_dhcp::{
     Answer, Authority, Context, Decision, Destination, Lease, Newcomer, PROXY_PORT, Reply, Request, Row, SERVER_PORT, Wish, decide,
     held::{Admission, Held},
     packet::{MAX_PACKET, MessageType},
-    patience::Patience,
+    patience::{OFFERED_AFTER, Patience},
     reply::{destination, encode},
     rivals::{self, Question, Rival},
 };
@@ -45,6 +45,8 @@ struct Server {
     unprobed: Mutex<Held<Vec<u8>>>,
     /// Machines that nobody accepted, while it is heard what other servers offer them.
     unheard: Mutex<Held<Vec<u8>>>,
+    /// Who asked on, while another server's ping may hold its offer up.
+    unclaimed: Mutex<Held<Vec<u8>>>,
     /// Who asks on, because no other server has offered it anything.
     patience: Mutex<Patience>,
     /// Clients that chose a server lately, and when.
@@ -77,9 +79,22 @@ pub(crate) fn start(shared: &Arc<Shared>, duty: &Duty, tasks: &mut JoinSet<()>) 
     })?;
     let (held, borrowers, patience, chose) = (Mutex::default(), Mutex::default(), Mutex::default(), Mutex::default());
     let (unprobed, unheard) = (Mutex::new(Held::lasting(UNPROBED)), Mutex::new(Held::lasting(rivals::HOLD)));
+    // A second is left of it when it begins.
+    let unclaimed = Mutex::new(Held::lasting(OFFERED_AFTER));
     let waiting = Arc::new(Semaphore::new(MAX_WAITING));
-    let server =
-        Arc::new(Server { shared: shared.clone(), duty: duty.clone(), raw, held, borrowers, unprobed, unheard, patience, chose, waiting });
+    let server = Arc::new(Server {
+        shared: shared.clone(),
+        duty: duty.clone(),
+        raw,
+        held,
+        borrowers,
+        unprobed,
+        unheard,
+        unclaimed,
+        patience,
+        chose,
+        waiting,
+    });
     tasks.spawn(receive(server.clone(), main.clone(), false));
     tasks.spawn(receive(server.clone(), proxy, true));
     tasks.spawn(release_held(server, main));
@@ -148,6 +163,11 @@ async fn release_held(server: Arc<Server>, socket: Arc<UdpSocket>) {
         let accepted = |mac| snapshot.by_mac(mac).is_some_and(|plan| plan.state != athanor_crds::MachineState::Discovered);
         let heard = |mac| server.shared.rivals.is_known(mac) || accepted(mac);
         packets.extend(server.unheard.lock().unwrap_or_else(PoisonError::into_inner).take_known(Instant::now(), heard));
+        let free = |mac| {
+            let patience = server.patience.lock().unwrap_or_else(PoisonError::into_inner);
+            [true, false].iter().any(|boots| patience.is_unclaimed(Instant::now(), (mac, *boots)))
+        };
+        packets.extend(server.unclaimed.lock().unwrap_or_else(PoisonError::into_inner).take_known(Instant::now(), free));
         for packet in packets {
             server.handle(&socket, &packet, SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), false).await;
         }
@@ -171,26 +191,11 @@ impl Server {
         patience.is_unclaimed(now, who) || self.shared.authority.is_inherited(&self.duty.link.interface)
     }
 
-    /// How long an answer waits for what another server's ping may hold up.
-    fn unclaimed_in(&self, request: &Request, decision: &Decision) -> Option<Duration> {
+    /// Whether a question is kept for a moment: who asked on is offered something only after what another server's ping may hold up.
+    fn waits_for_pings(&self, request: &Request, decision: &Decision) -> bool {
         let who = (request.mac, athanor_dhcp::Client::of(request).boots_from_network());
-        let waits = request.message == MessageType::Discover && decision.row == Row::Held && matches!(decision.answer, Answer::Silence);
-        let left = self.patience.lock().unwrap_or_else(PoisonError::into_inner).unclaimed_in(Instant::now(), who);
-        left.filter(|left| waits && !left.is_zero())
-    }
-
-    /// Looks at a question again, which then comes from no socket any more.
-    fn again_after(self: &Arc<Self>, pause: Duration, socket: &Arc<UdpSocket>, bytes: &[u8]) {
-        let Ok(place) = self.waiting.clone().try_acquire_owned() else { return };
-        let (this, socket, bytes) = (self.clone(), socket.clone(), bytes.to_vec());
-        tokio::spawn(async move {
-            tokio::time::sleep(pause).await;
-            drop(place);
-            // Spelled out: a future that contains itself has no size.
-            let again: Pin<Box<dyn Future<Output = ()> + Send>> =
-                Box::pin(async move { this.handle(&socket, &bytes, SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), false).await });
-            again.await;
-        });
+        let asked_on = self.patience.lock().unwrap_or_else(PoisonError::into_inner).unclaimed_in(Instant::now(), who).is_some();
+        asked_on && request.message == MessageType::Discover && decision.row == Row::Held
     }
 
     /// What other servers offer a client, as far as it was heard. Who was not known yet as one of ours is none.
@@ -241,9 +246,8 @@ impl Server {
             Answer::Register(newcomer) => decision = self.register(newcomer.clone(), bytes, decision.clone()).await,
             Answer::AfterRivals => {
                 let mut unheard = self.unheard.lock().unwrap_or_else(PoisonError::into_inner);
-                if unheard.admit(Instant::now(), request.mac, "", u32::MAX, bytes.to_vec()) == Admission::Register {
-                    self.shared.rivals.waits();
-                }
+                unheard.admit(Instant::now(), request.mac, "", u32::MAX, bytes.to_vec());
+                self.shared.rivals.waits();
             }
             Answer::Reply(_) if request.message == MessageType::Discover => self.shared.rivals.answered(request.mac),
             Answer::Lease(wish) => decision = self.lend(wish.clone(), bytes, decision.clone()),
@@ -252,12 +256,14 @@ impl Server {
                 let mut unprobed = self.unprobed.lock().unwrap_or_else(PoisonError::into_inner);
                 unprobed.admit(Instant::now(), request.mac, "", u32::MAX, bytes.to_vec());
             }
+            Answer::Silence if !context.unclaimed && self.waits_for_pings(&request, &decision) => {
+                let mut unclaimed = self.unclaimed.lock().unwrap_or_else(PoisonError::into_inner);
+                unclaimed.admit(Instant::now(), request.mac, "", u32::MAX, bytes.to_vec());
+                self.shared.rivals.waits();
+            }
             _ => self.give_back(&request, &decision, &leases),
         }
         self.note(&snapshot, &request, &decision, was_held);
-        if let Some(left) = self.unclaimed_in(&request, &decision) {
-            self.again_after(left, socket, bytes);
-        }
         if request.message == MessageType::Request && request.server_id().is_some() {
             self.chosen(request.mac);
         }

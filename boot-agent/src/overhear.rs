@@ -21,11 +21,16 @@ use crate::{frame, interface::Duty, shared::Shared};
 /// How long is waited after an interface did not let itself be heard: it is down, as a rule.
 const AGAIN: Duration = Duration::from_secs(1);
 
+/// How often those are looked at that wait for nothing but time: a tenth of what firmware does not notice.
+const LOOK: Duration = Duration::from_millis(100);
+
 /// What other servers offered whom.
 #[derive(Default)]
 pub(crate) struct Overheard {
     rivals: Mutex<Rivals>,
     changes: watch::Sender<()>,
+    /// Until when some question waits, while somebody looks at them.
+    waited_for: Mutex<Option<Instant>>,
 }
 
 impl Overheard {
@@ -66,9 +71,24 @@ impl Overheard {
         }
     }
 
-    /// A question waits for what other proxies offer.
-    pub(crate) fn waits(&self) {
-        self.tick_after(PROXIES);
+    /// Some question waits for what others may offer: it is looked at again in a moment, and for as long as any may wait.
+    pub(crate) fn waits(self: &Arc<Self>) {
+        let until = Instant::now() + PROXIES + LOOK;
+        if self.waited_for.lock().unwrap_or_else(PoisonError::into_inner).replace(until).is_some() {
+            return;
+        }
+        let this = self.clone();
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(LOOK).await;
+                this.changes.send_replace(());
+                let mut waited_for = this.waited_for.lock().unwrap_or_else(PoisonError::into_inner);
+                if waited_for.is_none_or(|until| until <= Instant::now()) {
+                    *waited_for = None;
+                    return;
+                }
+            }
+        });
     }
 
     fn tick_after(&self, pause: Duration) {

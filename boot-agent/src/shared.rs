@@ -81,7 +81,7 @@ pub(crate) struct Shared {
     pub(crate) reporter: Reporter,
     pub(crate) metrics: Metrics,
     pub(crate) authority: Verdicts,
-    pub(crate) rivals: Overheard,
+    pub(crate) rivals: Arc<Overheard>,
     pub(crate) newcomers: mpsc::Sender<Newcomer>,
     /// What clients that are no machines have, and what is to be written about it.
     pub(crate) lent: Lent,
@@ -118,7 +118,7 @@ impl Shared {
         let shared = Self {
             library: Library::new(options.media_dirs.clone()),
             authority: Verdicts::load(&options.data_dir),
-            rivals: Overheard::default(),
+            rivals: Arc::default(),
             options,
             reporter: Reporter::default(),
             metrics,

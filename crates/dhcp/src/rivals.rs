@@ -61,6 +61,8 @@ struct Client {
     last: Instant,
     /// Who offered it something to boot last, in which transaction, and when.
     boots: Option<(Ipv4Addr, u32, Instant)>,
+    /// Whether that came with an address: then it need not be heard again in the stages that follow.
+    with_address: bool,
     /// In which transaction it was offered an address without anything to boot, and when.
     address: Option<(u32, Instant)>,
     /// When we offered it something.
@@ -82,6 +84,7 @@ impl Rivals {
             began: now,
             last: now,
             boots: None,
+            with_address: false,
             address: None,
             ours: None,
         })
@@ -108,7 +111,7 @@ impl Rivals {
     pub fn heard(&mut self, now: Instant, offer: &Offer) {
         let client = self.client(now, offer.client);
         if offer.boots {
-            client.boots = Some((offer.server, offer.xid, now));
+            (client.boots, client.with_address) = (Some((offer.server, offer.xid, now)), offer.gives_address);
         } else if offer.gives_address {
             client.address = Some((offer.xid, now));
         }
@@ -135,7 +138,9 @@ impl Rivals {
             if client.ours.is_some_and(lately) {
                 return Some(Rival::Nothing);
             }
-            let theirs = client.boots.filter(|(_, _, when)| lately(*when)).map(|(server, ..)| Rival::Boots(server));
+            // A proxy offers to everybody, at each stage.
+            let counts = |xid: u32, when: Instant| xid == question.xid || (client.with_address && lately(when));
+            let theirs = client.boots.filter(|(_, xid, when)| counts(*xid, *when)).map(|(server, ..)| Rival::Boots(server));
             let settled = now.duration_since(client.began) >= PROXIES;
             return theirs.or(settled.then_some(Rival::Nothing));
         }
@@ -245,9 +250,12 @@ mod tests {
         assert_eq!(rivals.of(after(1_500), question(1, false)), Some(Rival::Nothing), "there is none");
         rivals.heard(after(1_000), &Offer { gives_address: false, ..offer(1, true) });
         assert_eq!(rivals.of(after(1_001), question(1, false)), BOOTS);
-        // Ten minutes later it is heard anew.
-        rivals.asks(after(700_000), question(2, false));
-        assert_eq!(rivals.of(after(700_000), question(2, false)), None);
+        // It is heard anew at each boot, and is gone when it is silent.
+        rivals.asks(after(60_000), question(2, false));
+        assert_eq!(
+            (rivals.of(after(60_000), question(2, false)), rivals.of(after(61_500), question(2, false))),
+            (None, Some(Rival::Nothing))
+        );
     }
 
     #[test]
