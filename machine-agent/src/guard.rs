@@ -2,7 +2,7 @@
 
 use athanor_wire::{
     Disk, hex,
-    work::{Marker, Wipe, Write},
+    work::{Documents, Marker, Wipe, Write},
 };
 use sha2::{Digest as _, Sha256};
 
@@ -54,7 +54,7 @@ pub fn may_write(order: &Write, content: &str, name: &str, found: Option<&Marker
 /// A digest of what an order puts on a disk: of the image with this digest, and of what is laid beside it.
 pub fn content(image: &str, order: &Write) -> String {
     // Who is told that it runs is no matter: that is whichever server gave the order.
-    let documents = order.documents.as_ref().map(|documents| (&documents.label, &documents.files));
+    let documents = order.documents.clone().map(|documents| Documents { metadata: None, ..documents });
     let what = serde_json::to_vec(&(image, order.format, order.grow, documents)).unwrap_or_default();
     hex::encode(&Sha256::digest(what))
 }

@@ -286,11 +286,12 @@ fn mirror(deployment: &Deployment, status: &mut DeploymentStatus, machine: &Mach
     let list = &mut status.conditions;
     let booted = is_ready && reason == reasons::PROVISIONED;
     // Said of images only: nothing else is written.
-    if machine.spec.occupancy.as_ref().is_some_and(|occupancy| occupancy.wipe.is_some()) {
-        let written = is_ready && [reasons::WRITTEN, reasons::PROVISIONED].contains(&reason.as_str());
-        conditions::set(list, now, types::WRITTEN, written, &reason, message.clone());
-    } else {
-        list.retain(|condition| condition.type_ != types::WRITTEN);
+    match machine.spec.occupancy.as_ref().filter(|occupancy| occupancy.wipe.is_some()).map(|occupancy| occupancy.state) {
+        Some(OccupancyState::Provisioned) => {
+            conditions::set(list, now, types::WRITTEN, true, reasons::WRITTEN, "its image was written and read back".to_owned());
+        }
+        Some(_) => conditions::set(list, now, types::WRITTEN, false, &reason, message.clone()),
+        None => list.retain(|condition| condition.type_ != types::WRITTEN),
     }
     conditions::set(list, now, types::BOOTED, booted, &reason, message.clone());
     conditions::set(list, now, types::READY, is_ready, &reason, message);

@@ -68,7 +68,7 @@ ip link set "$card" up
 udhcpc -i "$card" -n -q -t 20 -T 1 -s /udhcpc.sh
 # What cloud-init does with the second part of vendor-data, and as much of a systemd as that asks for.
 mkdir -p /tmp /etc
-printf '#!/bin/sh\ncase "$*" in\n  enable*) $(sed -n s/^ExecStart=//p /etc/systemd/system/athanor-release.service) & ;;\n  reboot) reboot -f ;;\nesac\n' >/bin/systemctl
+printf '#!/bin/sh\ncase "$*" in\n  restart*) $(sed -n s/^ExecStart=//p /etc/systemd/system/athanor-release.service) & ;;\n  reboot) reboot -f ;;\nesac\n' >/bin/systemctl
 chmod +x /bin/systemctl
 strings -n 1 "$used" | sed -n '/^#!\/bin\/sh/,/^--=-athanor/p' | grep -v '^--' >/tmp/hook
 sh /tmp/hook

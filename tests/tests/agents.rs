@@ -189,8 +189,11 @@ fn what_secrets_say_reaches_the_machine_and_nobody_else() {
     }
     let token = metadata.trim_end_matches('/').rsplit('/').next().unwrap().to_owned();
     assert!(!told.contains(&token) && !service.log().contains(&token), "a token was told");
-    let hook = || String::from_utf8(machine.http(&format!("{metadata}release")).unwrap()).unwrap();
+    let asks = documents["metadata"]["hook"][0].as_str().unwrap().to_owned();
+    assert!(machine.http(&asks.replace("release", "user-data")).is_err(), "other users of its system see what its hook asks");
+    let hook = || String::from_utf8(machine.http(&asks).unwrap()).unwrap();
     assert_eq!(hook(), "");
+    service.wait("bootreport", &name, 20, |report| report["spec"].to_string().contains(r#""hook":true"#)).unwrap();
     assert!(!told.contains("hunter2") && !service.log().contains("hunter2"), "a secret was told");
     service.wait_state("deployment", "web-1", "Provisioned", 5).unwrap();
 

@@ -46,24 +46,28 @@ pub(super) async fn answer(shared: &Shared, asked: Asked<'_>, peer: SocketAddr, 
             false => text(StatusCode::SERVICE_UNAVAILABLE, "the API was silent too long; ask again\n"),
         };
     };
+    if metadata.hook.as_deref() == Some(asked.token) {
+        return match asked.path {
+            RELEASE => release(shared, plan, metadata),
+            _ => text(StatusCode::NOT_FOUND, "this token is the release hook's\n"),
+        };
+    }
     let phones = asked.path == PHONE_HOME;
     let wanted = if phones { request.method() == Method::POST } else { [Method::GET, Method::HEAD].contains(request.method()) };
     if !wanted {
         return if phones { not_allowed("POST", "phone home with POST\n") } else { not_allowed("GET, HEAD", "ask with GET\n") };
     }
-    if asked.path == RELEASE {
-        return release(shared, plan, metadata);
-    }
-    if let Some(refused) = refusal(shared, &snapshot, plan, metadata, peer) {
-        note(shared, plan, asked.path, "403: ".to_owned() + refused.trim_end());
-        return text(StatusCode::FORBIDDEN, refused);
-    }
+    // What it says is worth what a report is, which whoever has the boot script may send.
     if phones {
         let body = match guest::body_of(request).await {
             Ok(body) => body,
             Err(refused) => return refused,
         };
         return guest::note(shared, plan, &metadata.attempt, phoned_home(&body)).await;
+    }
+    if let Some(refused) = refusal(shared, &snapshot, plan, metadata, peer) {
+        note(shared, plan, asked.path, "403: ".to_owned() + refused.trim_end());
+        return text(StatusCode::FORBIDDEN, refused);
     }
     let Some(found) = metadata.text(asked.path, plan, &snapshot.servers(agent)) else {
         return text(StatusCode::NOT_FOUND, "no such metadata\n");

@@ -30,7 +30,7 @@ impl Reporter {
             self.with(mac, |client| {
                 client.begin(attempt);
                 client.attempt.hook = true;
-                client.mark(true);
+                client.mark(false);
             });
         }
     }

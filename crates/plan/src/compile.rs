@@ -198,7 +198,7 @@ pub fn digest(sources: &[Source]) -> String {
 
 /// Whether the kernel's arguments say where cloud-init finds its data: a person knows better.
 fn names_datasource(arguments: &str) -> bool {
-    arguments.split_whitespace().any(|word| word.starts_with("ds="))
+    arguments.split_whitespace().any(|word| word.starts_with("ds=") || word.starts_with("ci.ds="))
 }
 
 fn member(iso: &str, path: &str) -> Source {

@@ -150,6 +150,8 @@ pub struct Decision {
     pub renew: bool,
     /// Whether it only waits to be switched on.
     pub wake: bool,
+    /// Whether what runs on it is to restart it by itself, if it can.
+    pub restart: bool,
     /// What to write.
     pub act: Option<Act>,
     /// What its guest said went wrong.
@@ -174,6 +176,7 @@ impl Decision {
             work: None,
             renew: false,
             wake: false,
+            restart: false,
             act: None,
             failure: None,
             next_try: None,
@@ -454,17 +457,22 @@ fn releasing(occupancy: &Occupancy, facts: &Facts<'_>) -> Decision {
     Decision::wait(MachineState::Releasing, reasons::RELEASING, message).act(Act::Free(left))
 }
 
-/// What runs on it has to end. Its own release hook restarts it; where there is none, or it does not, somebody has to.
+/// What runs on it has to end. Its own release hook restarts it; where there is none, or it does not come back, somebody has to.
 fn restart_wanted(occupancy: &Occupancy, so_that: &str, facts: &Facts<'_>) -> Decision {
-    let patience = i64::try_from(HOOK_PATIENCE.as_micros()).unwrap_or(i64::MAX);
     let since = occupancy.since.as_ref().map_or(0, |since| since.0.as_microsecond());
+    let back = facts.last_boot.filter(|boot| *boot >= since.saturating_add(1_000_000));
     let hooked = !occupancy.retain && facts.attempt.as_ref().is_some_and(|report| report.id == occupancy.attempt && report.hook);
-    let left = u64::try_from(since.saturating_add(patience).saturating_sub(facts.now)).ok().filter(|left| *left > 0 && hooked);
-    let message = match left {
-        Some(_) => format!("its Deployment was deleted; its release hook restarts it, so that {so_that}"),
-        None => format!("its Deployment was deleted; power-cycle it and boot it from the network, so that {so_that}"),
+    let patience = i64::try_from(HOOK_PATIENCE.as_micros()).unwrap_or(i64::MAX);
+    let left = back.unwrap_or(since).saturating_add(patience).saturating_sub(facts.now);
+    let left = u64::try_from(left).ok().filter(|left| *left > 0 && (hooked || back.is_some()));
+    let how = match (left, back) {
+        (Some(_), Some(_)) => "it restarted, and its machine-agent is awaited",
+        (Some(_), None) => "its release hook restarts it",
+        (None, _) => "power-cycle it and boot it from the network",
     };
-    Decision { again: left.map(Duration::from_micros), ..Decision::wait(MachineState::Releasing, reasons::RELEASING, message) }
+    let message = format!("its Deployment was deleted; {how}, so that {so_that}");
+    let decision = Decision::wait(MachineState::Releasing, reasons::RELEASING, message);
+    Decision { again: left.map(Duration::from_micros), restart: !occupancy.retain && back.is_none(), ..decision }
 }
 
 /// The state of a claimed Machine that does not go on.

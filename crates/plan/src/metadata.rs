@@ -6,10 +6,10 @@
 //!   latest/meta-data/…  latest/user-data                    EC2's, for whoever asks in its words; a date does for `latest`
 //! ```
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 use athanor_wire::{
-    metadata::{self, NO_CLOUD, Service},
+    metadata::{self, NO_CLOUD, RELEASE, Service},
     work::Documents,
 };
 use serde::{Deserialize, Serialize};
@@ -29,10 +29,10 @@ pub struct Metadata {
     /// Whether the boot script tells the token. Then it is no secret: whoever has the MAC address is given that script.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub in_script: bool,
-    /// Whether its operating system learns to restart when it is released.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub hook: bool,
-    /// Whether it is released: then it has nothing more to ask for but that.
+    /// With what its release hook asks, where it has one: other users of its system see what that asks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hook: Option<String>,
+    /// Whether it is to restart, since it was released.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub released: bool,
     /// Its host name.
@@ -59,15 +59,13 @@ impl Metadata {
 
     /// Its documents for an operating system that asks, and reports to, `servers`: `http://192.168.10.1:7481`, and others behind commas.
     pub fn documents_at(&self, servers: &str) -> Documents {
-        let urls = servers.split(',').map(|server| metadata::url(server, &self.token)).collect();
-        Documents { metadata: Some(Service { urls, hook: self.hook }), ..self.documents.clone() }
+        let at = |token: &String| servers.split(',').map(|server| metadata::url(server, token)).collect::<Vec<_>>();
+        let hook = self.hook.iter().flat_map(at).map(|url| url + RELEASE).collect();
+        Documents { metadata: Some(Service { urls: at(&self.token), hook }), ..self.documents.clone() }
     }
 
     /// What a name below its token stands for; `None` where it stands for nothing. A folder is a list of names.
     pub fn text(&self, path: &str, plan: &BootPlan, servers: &str) -> Option<String> {
-        if self.released {
-            return None;
-        }
         let path = path.trim_matches('/');
         let mut files = self.documents_at(servers).all_files();
         if let Some(text) = files.remove(path) {
@@ -80,7 +78,11 @@ impl Metadata {
             [version] if is_version(version) => Some(lines(["meta-data/", "user-data"])),
             [version, "user-data"] if is_version(version) => files.remove(user_data),
             [version, "meta-data", name @ ..] if is_version(version) => self.item(name, plan),
-            _ => None,
+            _ => {
+                let below: BTreeSet<&str> =
+                    files.keys().filter_map(|name| name.strip_prefix(path)?.strip_prefix('/')?.split('/').next()).collect();
+                (!below.is_empty()).then(|| lines(below))
+            }
         }
     }
 
@@ -153,7 +155,7 @@ mod tests {
             attempt: "a-1".into(),
             token: "m-1".into(),
             in_script: false,
-            hook: false,
+            hook: None,
             released: false,
             hostname: "web-1".into(),
             keys: vec!["ssh-ed25519 AAAA ada".into(), "ssh-rsa BBBB grace".into()],
@@ -177,6 +179,9 @@ mod tests {
             (&no_cloud, "", Some("meta-data\nuser-data\nvendor-data\nlatest/")),
             (&drive, "openstack/latest/user_data", Some("#!/bin/sh\n")),
             (&drive, "user-data", None),
+            (&drive, "openstack", Some("latest")),
+            (&drive, "openstack/latest/", Some("meta_data.json\nuser_data\nvendor_data.json")),
+            (&no_cloud, "openstack", None),
             (&drive, "2009-04-04/user-data", Some("#!/bin/sh\n")),
             (&no_cloud, "latest/", Some("meta-data/\nuser-data")),
             (&no_cloud, "latest/user-data", Some("#cloud-config\n")),
@@ -198,6 +203,5 @@ mod tests {
         let keyless = Metadata { keys: Vec::new(), ..no_cloud };
         assert_eq!(keyless.text("latest/meta-data", &unknown, "").as_deref(), Some("hostname\ninstance-id\nlocal-hostname"));
         assert_eq!(keyless.text("latest/meta-data/public-keys", &unknown, ""), None);
-        assert_eq!(Metadata { released: true, ..keyless }.text("user-data", &unknown, ""), None, "it is somebody else's next");
     }
 }

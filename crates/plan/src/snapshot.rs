@@ -70,7 +70,9 @@ impl Snapshot {
                 this.by_report_token.entry(order.report_token.clone()).or_insert(index);
             }
             if let Some(metadata) = &plan.metadata {
-                this.by_metadata_token.entry(metadata.token.clone()).or_insert(index);
+                for token in std::iter::once(&metadata.token).chain(&metadata.hook) {
+                    this.by_metadata_token.entry(token.clone()).or_insert(index);
+                }
             }
         }
         this.plans = plans;
@@ -135,7 +137,7 @@ impl Snapshot {
         self.by_report_token.get(token).and_then(|&index| self.plans.get(index))
     }
 
-    /// The plan whose instance a metadata token belongs to.
+    /// The plan whose instance a metadata token belongs to, or that of its release hook.
     pub fn by_metadata_token(&self, token: &str) -> Option<&Arc<BootPlan>> {
         self.by_metadata_token.get(token).and_then(|&index| self.plans.get(index))
     }

@@ -236,6 +236,10 @@ fn a_release_hook_has_ten_minutes_before_somebody_is_sent() {
     for facts in [hooked(true, since + 601), hooked(false, since + 30)] {
         assert!(says(&machine, &facts).message.contains("power-cycle it"));
     }
+    assert!(soon.restart);
+    let back = Facts { last_boot: Some((since + 40) * SECOND), ..hooked(false, since + 60) };
+    let back = says(&machine, &back);
+    assert!(back.message.contains("it restarted, and its machine-agent is awaited") && !back.restart, "{}", back.message);
     machine.spec.occupancy.as_mut().unwrap().retain = true;
     assert!(says(&machine, &hooked(true, since + 30)).message.contains("power-cycle it"), "what is kept runs on");
 }

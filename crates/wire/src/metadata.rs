@@ -3,7 +3,7 @@
 //! ```text
 //!   GET  /v1/metadata/<token>/meta-data     and what else NoCloud, OpenStack or EC2 have there
 //!   POST /v1/metadata/<token>/phone-home    cloud-init is done: the instance runs
-//!   GET  /v1/metadata/<token>/release       `restart` once its Deployment was deleted; the release hook asks
+//!   GET  /v1/metadata/<other>/release       `restart` once its Deployment was deleted; the release hook asks, with a token for nothing else
 //! ```
 
 use std::collections::BTreeMap;
@@ -25,8 +25,8 @@ pub const RESTART: &str = "restart";
 pub const NO_CLOUD: &str = "cidata";
 /// The label of OpenStack's config drive.
 pub const CONFIG_DRIVE: &str = "config-2";
-/// How often cloud-init tries to say that it is there, with growing pauses: the server may be restarted just then.
-const TRIES: u32 = 10;
+/// How often cloud-init tries to say that it is there, each 3 s: for five minutes, in which a server is started anew or an agent moves.
+const TRIES: u32 = 100;
 /// The release hook, as a script that cloud-init runs once.
 const HOOK: &str = include_str!("release-hook.sh");
 /// What stands in it for the addresses that it asks.
@@ -40,12 +40,12 @@ const BOUNDARY: &str = "=-athanor-part-of-vendor-data-=";
 pub struct Service {
     /// The server that it was told of by, then those that may take over; each ends with a slash, which NoCloud wants.
     pub urls: Vec<String>,
-    /// Whether the release hook is installed.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub hook: bool,
+    /// What the release hook asks, in this order; none is installed without.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hook: Vec<String>,
 }
 
-/// Where an instance asks a server (`http://192.168.10.1:7481`) for what is its own.
+/// Where an instance asks a server (`http://192.168.10.1:7481`) with a token.
 pub fn url(server: &str, token: &str) -> String {
     format!("{server}/{METADATA_FOLDER}/{token}/")
 }
@@ -71,11 +71,10 @@ fn vendor_data(service: &Service) -> Option<String> {
     // JSON is YAML, and quotes itself.
     let config = json!({ "phone_home": { "url": format!("{first}{PHONE_HOME}"), "post": "all", "tries": TRIES } });
     let config = format!("#cloud-config\n{config}\n");
-    if !service.hook {
+    if service.hook.is_empty() {
         return Some(config);
     }
-    let asked: Vec<String> = service.urls.iter().map(|url| format!("{url}{RELEASE}")).collect();
-    let hook = HOOK.replace(HOOK_ASKS, &asked.join(" "));
+    let hook = HOOK.replace(HOOK_ASKS, &service.hook.join(" "));
     let part = |kind: &str, text: &str| {
         let encoding = "MIME-Version: 1.0\nContent-Transfer-Encoding: 7bit";
         format!("--{BOUNDARY}\nContent-Type: {kind}; charset=\"us-ascii\"\n{encoding}\n\n{text}\n")
@@ -88,18 +87,22 @@ fn vendor_data(service: &Service) -> Option<String> {
 mod tests {
     use super::*;
 
+    fn asks() -> Vec<String> {
+        ["http://192.168.10.1:7481", "http://192.168.10.2:7481"].map(|server| url(server, "h-1") + RELEASE).into()
+    }
+
     fn documents(label: &str, hook: Option<bool>) -> Documents {
         let urls = ["http://192.168.10.1:7481", "http://192.168.10.2:7481"].map(|server| url(server, "t-1")).into();
         Documents {
             label: label.into(),
             files: [("user-data".to_owned(), "#cloud-config\n".to_owned())].into(),
-            metadata: hook.map(|hook| Service { urls, hook }),
+            metadata: hook.map(|hook| Service { urls, hook: if hook { asks() } else { Vec::new() } }),
         }
     }
 
     #[test]
     fn cloud_init_is_asked_to_phone_home_in_either_layout() {
-        let phones = "{\"phone_home\":{\"post\":\"all\",\"tries\":10,\"url\":\"http://192.168.10.1:7481/v1/metadata/t-1/phone-home\"}}";
+        let phones = "{\"phone_home\":{\"post\":\"all\",\"tries\":100,\"url\":\"http://192.168.10.1:7481/v1/metadata/t-1/phone-home\"}}";
         let files = documents(NO_CLOUD, Some(false)).all_files();
         assert_eq!(files.get("vendor-data"), Some(&format!("#cloud-config\n{phones}\n")));
         let files = documents(CONFIG_DRIVE, Some(false)).all_files();
@@ -112,7 +115,7 @@ mod tests {
     fn the_release_hook_asks_every_server_and_is_plain_text() {
         let text = &documents(NO_CLOUD, Some(true)).all_files()["vendor-data"];
         assert!(text.is_ascii() && !text.contains('@'), "{text}");
-        let asks = "http://192.168.10.1:7481/v1/metadata/t-1/release http://192.168.10.2:7481/v1/metadata/t-1/release";
+        let asks = "http://192.168.10.1:7481/v1/metadata/h-1/release http://192.168.10.2:7481/v1/metadata/h-1/release";
         assert!(text.contains(asks) && text.contains(PHONE_HOME) && text.contains(&format!("= {RESTART} ]")), "{text}");
         assert_eq!(text.matches(BOUNDARY).count(), 4, "{text}");
     }

@@ -1,16 +1,23 @@
 #!/bin/sh
 # Athanor: when this machine's Deployment is deleted it restarts, so that it can be wiped and is free again.
 command -v systemctl >/dev/null || exit 0
-mkdir -p /usr/local/sbin /etc/systemd/system
+mkdir -p /usr/local/sbin /etc/systemd/system /var/lib
+umask 077
+rm -rf /var/lib/athanor-restarted
 cat >/usr/local/sbin/athanor-release <<'END'
 #!/bin/sh
 ask() {
   if command -v curl >/dev/null; then timeout 10 curl -sf "$1"; else timeout 10 wget -q -O - "$1"; fi
 }
 while true; do
+  answer=
   for url in @URLS@; do
-    [ "$(ask "$url")" = restart ] && exec systemctl reboot
+    answer=$(ask "$url") && break
   done
+  # Once: a machine that boots its disk before the network would restart for ever.
+  if [ "$answer" = restart ] && mkdir /var/lib/athanor-restarted; then
+    exec systemctl reboot
+  fi
   sleep 20
 done
 END
@@ -28,4 +35,5 @@ RestartSec=20
 WantedBy=multi-user.target
 END
 systemctl daemon-reload
-systemctl enable --now --no-block athanor-release.service
+systemctl enable athanor-release.service
+systemctl restart --no-block athanor-release.service

@@ -233,6 +233,10 @@ async fn dereference(machine: Machine, cluster: &impl Cluster) -> Result<World, 
         Some(deployment) if !has_them => documents_of(&machine, deployment, profile.as_ref(), cluster).await?,
         _ => None,
     };
+    // A Secret that is gone takes nothing away from what runs.
+    let runs = machine.spec.occupancy.as_ref().is_some_and(|occupancy| occupancy.state == OccupancyState::Provisioned);
+    let has_some = plan.as_ref().is_some_and(|(_, plan)| plan.as_ref().is_some_and(|plan| plan.metadata.is_some()));
+    let documents = documents.filter(|documents| documents.is_ok() || !runs || !has_some);
     Ok(World {
         documents,
         machines,

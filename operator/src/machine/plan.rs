@@ -45,7 +45,7 @@ pub(crate) async fn write(
         safe: decision.safe.clone(),
         order,
         work,
-        metadata: metadata::of(world, before.as_ref(), ids),
+        metadata: metadata::of(world, decision, before.as_ref(), ids),
         wake: decision.wake && machine.spec.wake_on_lan,
         interfaces: served(decision, addresses),
     };

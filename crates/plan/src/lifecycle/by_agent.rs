@@ -245,7 +245,7 @@ pub(super) fn provision(machine: &Machine, owner: &str, facts: &Facts<'_>) -> De
 /// An image was written and read back. That it runs is for it to say, and it does so once: cloud-init phones home at an instance's first boot.
 fn written(owner: &str, occupancy: Option<&Occupancy>, facts: &Facts<'_>) -> Decision {
     let report = facts.attempt.as_ref().filter(|report| occupancy.is_some_and(|occupancy| occupancy.attempt == report.id));
-    let (reason, message) = match report.and_then(|report| report.guest.as_ref()) {
+    let (reason, message) = match report.filter(|report| report.guest.is_some() || report.hook) {
         Some(_) => (reasons::PROVISIONED, format!("runs {owner} from its disk, by its own report")),
         None => (reasons::WRITTEN, format!("{owner} was written to its disk and read back; it has not said that it runs")),
     };
