@@ -3,10 +3,7 @@
 use std::time::Duration;
 
 use ::http::{Request, Response, StatusCode};
-use athanor_plan::{
-    BootPlan,
-    agent::{self, Reply},
-};
+use athanor_plan::agent::{self, Reply};
 use athanor_wire::{
     StepReport, hex,
     work::{KEY_HEADER, Next, PATIENCE_SECONDS, SIGNATURE_HEADER, signed},
@@ -18,8 +15,8 @@ use ring::signature::{ED25519, UnparsedPublicKey};
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
-use super::{Body, PATIENCE, not_allowed, text};
-use crate::{report::Seen, shared::Shared, text::plain};
+use super::{Body, PATIENCE, not_allowed, tell_of, text};
+use crate::{shared::Shared, text::plain};
 
 /// The longest report: an inventory of 256 disks is a tenth of it.
 const MAX_BODY: usize = 1 << 20;
@@ -80,7 +77,7 @@ async fn next_step(shared: &Shared, agent: &str, token: &str, key: &str, next: &
         match agent::reply(plan, &snapshot.servers(agent), token, key, next, shared.is_fresh()) {
             Reply::Do(assignment) => {
                 let what = assignment.step.name();
-                note(shared, plan, format!("a step, having done {}", next.done), format!("{what} of {}", assignment.work));
+                tell_of(shared, plan, "AGENT", &format!("a step, having done {}", next.done), format!("{what} of {}", assignment.work));
                 let body = serde_json::to_vec(&*assignment).unwrap_or_default();
                 return Response::new(Full::new(Bytes::from(body)).map_err(|never| match never {}).boxed_unsync());
             }
@@ -135,7 +132,7 @@ async fn tell(shared: &Shared, token: &str, key: &str, report: StepReport) -> Re
         let step = work.work.steps.get(report.index as usize).map_or("step", |step| step.name());
         let how = if report.is_done() { "done" } else { "failed" };
         tracing::info!(machine = %plan.machine, step, how, work = report.work, "machine-agent told");
-        note(shared, plan, format!("{step} {how}: {}", report.message), "noted".to_owned());
+        tell_of(shared, plan, "AGENT", &format!("{step} {how}: {}", report.message), "noted".to_owned());
     }
     let _under_way = shared.under_way.begin();
     shared.reporter.agent_told(plan, key, report);
@@ -166,13 +163,6 @@ fn bounded(report: StepReport) -> StepReport {
             facts
         }),
         ..report
-    }
-}
-
-fn note(shared: &Shared, plan: &BootPlan, asked: String, answer: String) {
-    if let Some(interface) = plan.boot_interface() {
-        let asked = asked.chars().take(200).collect();
-        shared.reporter.saw(interface.mac, Seen { protocol: "AGENT", asked, answer, row: None, subnet: None });
     }
 }
 

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 
-use super::{Body, PATIENCE, not_allowed, text};
-use crate::{report::Seen, shared::Shared, text::plain};
+use super::{Body, PATIENCE, not_allowed, tell_of, text};
+use crate::{shared::Shared, text::plain};
 
 /// The longest report of a guest.
 const MAX_REPORT: usize = 16 << 10;
@@ -66,10 +66,7 @@ pub(super) async fn note(shared: &Shared, plan: &BootPlan, attempt: &str, report
         (None, None) => "noted".to_owned(),
     };
     tracing::info!(machine = %plan.machine, outcome = what, answer, "guest reported");
-    if let Some(interface) = plan.boot_interface() {
-        let asked = format!("{what}: {}", report.message).chars().take(200).collect();
-        shared.reporter.saw(interface.mac, Seen { protocol: "GUEST", asked, answer: answer.clone(), row: None, subnet: None });
-    }
+    tell_of(shared, plan, "GUEST", &format!("{what}: {}", report.message), answer.clone());
     // What is acknowledged is stored: a guest reports once.
     match contradicted {
         Some(_) => text(StatusCode::CONFLICT, &format!("{answer}; restart the machine to report anew\n")),

@@ -10,8 +10,8 @@ use athanor_wire::{
 };
 use hyper::body::Incoming;
 
-use super::{Body, guest, not_allowed, text};
-use crate::{report::Seen, shared::Shared, text::plain};
+use super::{Body, guest, not_allowed, tell_of, text};
+use crate::{shared::Shared, text::plain};
 
 /// How long after its firmware asked a machine is told what its boot script points to. Whoever has its MAC address gets that script, and cloud-init
 /// reads its data while the system starts, which takes the slowest firmware and the largest image no longer.
@@ -123,10 +123,7 @@ fn host_key(text: &str) -> Option<String> {
 }
 
 fn note(shared: &Shared, plan: &BootPlan, path: &str, answer: String) {
-    if let Some(interface) = plan.boot_interface() {
-        let asked = format!("metadata {}", plain(path, 128));
-        shared.reporter.saw(interface.mac, Seen { protocol: "HTTP", asked, answer, row: None, subnet: None });
-    }
+    tell_of(shared, plan, "HTTP", &format!("metadata {}", plain(path, 128)), answer);
 }
 
 #[cfg(test)]

@@ -127,6 +127,14 @@ fn tell(shared: &Shared, mac: Option<MacAddr>, path: &str, answer: String, row: 
     }
 }
 
+/// What was asked in a machine's name, by whom we know by a token, is part of its story.
+fn tell_of(shared: &Shared, plan: &BootPlan, protocol: &'static str, asked: &str, answer: String) {
+    if let Some(interface) = plan.boot_interface() {
+        let asked = asked.chars().take(200).collect();
+        shared.reporter.saw(interface.mac, Seen { protocol, asked, answer, row: None, subnet: None });
+    }
+}
+
 /// Answers with what was found: whole, a range of it, or the news that nothing changed.
 fn serve(shared: &Arc<Shared>, request: &Request<Incoming>, path: &str, found: Found, mac: Option<MacAddr>) -> Response<Body> {
     // Who only looks has not booted.

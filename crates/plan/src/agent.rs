@@ -20,7 +20,8 @@ pub enum Reply {
     Stranger,
 }
 
-/// Answers an agent that holds `key` and asks the first of `servers` (`http://192.168.10.1:7481`, others behind commas) with `token`. A plan that may be old orders nothing.
+/// Answers an agent that holds `key` and asks the first of `servers` (`http://192.168.10.1:7481`, others behind commas) with `token`. A plan that
+/// may be old orders nothing.
 pub fn reply(plan: &BootPlan, servers: &str, token: &str, key: &str, next: &Next, is_fresh: bool) -> Reply {
     if !is_fresh {
         return Reply::Nothing;
